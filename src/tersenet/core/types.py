@@ -5,15 +5,17 @@ to a copy and returns *edits*; after each, a *cost* and a *score* are measured.
 """
 
 import abc
+import base64
 import enum
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar, Generic, Protocol, TypeAlias, TypeVar, final
+from typing import Annotated, Any, ClassVar, Generic, Protocol, TypeAlias, TypeVar, final
 
 import numpy as np
+from pydantic import PlainSerializer, PlainValidator
 from torch import Tensor, nn
 
 __all__ = [
@@ -184,6 +186,21 @@ class Cost:
         return next((one for one in self.latency if one.batch == batch), None)
 
 
+def _packed(correct: np.ndarray) -> str:
+    return f"{len(correct)}:{base64.b64encode(np.packbits(correct).tobytes()).decode()}"
+
+
+def _unpacked(value: np.ndarray | str) -> np.ndarray:
+    if isinstance(value, np.ndarray):
+        return value
+    count, _, packed = value.partition(":")
+    return np.unpackbits(np.frombuffer(base64.b64decode(packed), np.uint8))[: int(count)] == 1
+
+
+Correct: TypeAlias = Annotated[np.ndarray, PlainSerializer(_packed), PlainValidator(_unpacked)]
+"""Which samples were right, (sample,) bool; in JSON one bit each, in base 64."""
+
+
 @final
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Score:
@@ -194,7 +211,7 @@ class Score:
     samples: int
     split: str
     metric: str = "top-1"
-    correct: np.ndarray | None = None
+    correct: Correct | None = None
     """Which samples were right, (sample,) bool: makes paired comparisons possible."""
 
     @property
@@ -334,9 +351,9 @@ class Proof:
     max_error: float
     """Largest difference relative to the largest reference output."""
     tolerance: float
-    effect: float
+    effect: float | None = None
     """The same measure between masked and original: what the removal changed. Never zero in a
-    proof that could fail."""
+    proof that could fail; None where nothing was removed."""
 
     @property
     def holds(self) -> bool:
@@ -473,6 +490,10 @@ class StepRecord:
     edits: Sequence[Edit] = ()
     skips: Sequence[Skip] = ()
     proofs: Sequence[Proof] = ()
+    layers: Sequence[Layer] = ()
+    """What computes in the network after this step."""
+    int8_share: float | None = None
+    """Of the MACs, the share that the runtime really executes in int8 kernels; None: not int8."""
     simulated: bool = False
     """Whether any edit so far is only simulated."""
     seconds: float

@@ -1,0 +1,75 @@
+"""What a run leaves behind, as typed records that go to JSON and back unchanged."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final, final
+
+from pydantic import TypeAdapter
+
+from tersenet.core.types import Bound, Device, Status, StepRecord
+
+__all__ = ["Header", "RunSummary", "Verdict", "step_from_json", "step_to_json"]
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Header:
+    """How a run began: everything that reproduces it."""
+
+    name: str
+    command: str
+    """What reruns it, as typed in a shell."""
+    recipe: str
+    """The recipe as resolved, every default written out, as YAML."""
+    source: str
+    """The recipe file's own text."""
+    seed: int
+    device: Device
+    threads: int
+    """That PyTorch trained with."""
+    versions: Mapping[str, str]
+    """Of Python, tersenet and the libraries that decide the numbers."""
+    started: str
+    """ISO 8601, UTC."""
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Verdict:
+    """How a run ended."""
+
+    status: Status
+    bounds: tuple[Bound, ...]
+    advice: str
+    """What to try next, or what to watch."""
+    seconds: float
+    """Of wall time, over all sessions of the run."""
+
+
+@final
+@dataclass(frozen=True, kw_only=True, eq=False)
+class RunSummary:
+    """A run folder, read: what the report shows."""
+
+    header: Header
+    steps: tuple[StepRecord, ...]
+    """The original first; at least one."""
+    verdict: Verdict | None
+    """None while the run is unfinished."""
+
+
+_STEP: Final = TypeAdapter(StepRecord)
+
+
+def step_to_json(step: StepRecord) -> dict[str, Any]:
+    """Returns a step as JSON values."""
+    return _STEP.dump_python(step, mode="json")
+
+
+def step_from_json(value: Any) -> StepRecord:
+    """Returns the step that `step_to_json` wrote.
+
+    Raises:
+        pydantic.ValidationError: if `value` is not such a step.
+    """
+    return _STEP.validate_python(value)
