@@ -186,18 +186,20 @@ class Cost:
         return next((one for one in self.latency if one.batch == batch), None)
 
 
-def _packed(correct: np.ndarray) -> str:
+def _packed(correct: np.ndarray | None) -> str | None:
+    if correct is None:
+        return None
     return f"{len(correct)}:{base64.b64encode(np.packbits(correct).tobytes()).decode()}"
 
 
-def _unpacked(value: np.ndarray | str) -> np.ndarray:
-    if isinstance(value, np.ndarray):
+def _unpacked(value: np.ndarray | str | None) -> np.ndarray | None:
+    if value is None or isinstance(value, np.ndarray):
         return value
     count, _, packed = value.partition(":")
     return np.unpackbits(np.frombuffer(base64.b64decode(packed), np.uint8))[: int(count)] == 1
 
 
-Correct: TypeAlias = Annotated[np.ndarray, PlainSerializer(_packed), PlainValidator(_unpacked)]
+Correct: TypeAlias = Annotated[np.ndarray | None, PlainValidator(_unpacked), PlainSerializer(_packed)]
 """Which samples were right, (sample,) bool; in JSON one bit each, in base 64."""
 
 
@@ -211,7 +213,7 @@ class Score:
     samples: int
     split: str
     metric: str = "top-1"
-    correct: Correct | None = None
+    correct: Correct = None
     """Which samples were right, (sample,) bool: makes paired comparisons possible."""
 
     @property
