@@ -12,7 +12,17 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Generic, Protocol, TypeAlias, TypeVar, final
+from typing import (
+    Annotated,
+    Any,
+    ClassVar,
+    Generic,
+    Protocol,
+    TypeAlias,
+    TypeVar,
+    final,
+    runtime_checkable,
+)
 
 import numpy as np
 from pydantic import PlainSerializer, PlainValidator
@@ -199,7 +209,9 @@ def _unpacked(value: np.ndarray | str | None) -> np.ndarray | None:
     return np.unpackbits(np.frombuffer(base64.b64decode(packed), np.uint8))[: int(count)] == 1
 
 
-Correct: TypeAlias = Annotated[np.ndarray | None, PlainValidator(_unpacked), PlainSerializer(_packed)]
+Correct: TypeAlias = Annotated[
+    np.ndarray | None, PlainValidator(_unpacked), PlainSerializer(_packed)
+]
 """Which samples were right, (sample,) bool; in JSON one bit each, in base 64."""
 
 
@@ -239,6 +251,7 @@ class Score:
         return 100 * drop, 100 * (drop - half), 100 * (drop + half)
 
 
+@runtime_checkable
 class Quality(Protocol):
     """Measures predictions on a fixed split."""
 
@@ -250,6 +263,7 @@ class Quality(Protocol):
 # ------------------------------------------------------------------ what flows through
 
 
+@runtime_checkable
 class TrainingBatches(Protocol):
     """Training batches as a pure function of the step, so that training resumes exactly."""
 
@@ -363,6 +377,7 @@ class Proof:
         return self.max_error <= self.tolerance
 
 
+@runtime_checkable
 class Plan(Protocol):
     """What a method decided: plain data, as pydantic can write and read it."""
 
@@ -538,5 +553,3 @@ class Outcome:
     def measurements(self) -> tuple[StepRecord, ...]:
         """One record per step, the original first."""
         return self.steps
-
-
