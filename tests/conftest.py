@@ -1,0 +1,31 @@
+"""What every test stands on: shapes checked at run time, one thread, no time limits on examples."""
+
+import os
+
+# Two cores carry the whole suite; a pool of threads per library only makes times wander.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+from jaxtyping import install_import_hook
+
+# Before anything of ours is imported: every annotated shape and type is checked from here on.
+install_import_hook("tersenet", "beartype.beartype")
+
+from pathlib import Path
+
+import hypothesis
+import pytest
+
+hypothesis.settings.register_profile("tersenet", deadline=None)
+hypothesis.settings.load_profile("tersenet")
+
+
+@pytest.fixture(scope="session")
+def fashion_folder() -> Path:
+    """The folder of the real Fashion-MNIST files."""
+    from tersenet.data import fashion_mnist
+    from tersenet.errors import DataError
+
+    try:
+        return fashion_mnist.find()
+    except DataError as error:
+        pytest.skip(f"{error} ('make test' does it.)")
