@@ -1,0 +1,5 @@
+"""Data sets, and the endless stream of training batches drawn from them."""
+
+from tersenet.data.images import Images, Stream
+
+__all__ = ["Images", "Stream"]

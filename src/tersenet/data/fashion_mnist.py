@@ -6,9 +6,12 @@ Learning Algorithms", 2017, arXiv:1708.07747. Files are in LeCun's idx format.
 
 import gzip
 import hashlib
+import http.client
+import logging
 import os
 import struct
 import urllib.request
+import zlib
 from pathlib import Path
 from typing import Final, Literal
 
@@ -47,6 +50,8 @@ HOME: Final = "TERSENET_DATA"
 # Mean and standard deviation of the training pixels, scaled to [0, 1].
 MEAN: Final = 0.2860
 STD: Final = 0.3530
+
+_log = logging.getLogger(__name__)
 
 
 def user_folder() -> Path:
@@ -98,32 +103,52 @@ def load(split: Literal["train", "test"], folder: Path | None = None) -> Images:
 
 
 def download(folder: Path | None = None, *, url: str = PUBLIC_URL) -> Path:
-    """Downloads what is missing, checks it, and returns the folder.
+    """Downloads what is missing or damaged, checks it, and returns the folder.
 
     Each file is checked before it takes its name, so an interrupted download leaves nothing
     that `load` would accept.
 
     Raises:
         DataError: if the server cannot be reached or sends something else.
+        RunError: if the folder is not writable or the disk is full.
     """
     folder = folder or user_folder()
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DataError(
+            f"cannot make the folder {folder} ({error.strerror}): set ${HOME} to one that can be "
+            "written."
+        ) from error
     for name in FILES:
         target = folder / f"{name}.gz"
-        if target.exists():
-            _read(folder, name)
+        if _whole(folder, name):
             continue
-        try:
-            with urllib.request.urlopen(f"{url}/{name}.gz", timeout=60) as response:
-                packed = response.read()
-        except OSError as error:
-            raise DataError(
-                f"cannot download {url}/{name}.gz ({error}): check the connection, or install "
-                "the Debian package dataset-fashion-mnist."
-            ) from error
+        packed = _fetch(f"{url}/{name}.gz")
         _check(_unpack(packed, target), name, target)
         write_atomically(target, packed)
+        _log.info("%s: %s bytes, checksum right", target, f"{len(packed):,}")
     return folder
+
+
+def _fetch(address: str) -> bytes:
+    _log.info("downloading %s", address)
+    try:
+        with urllib.request.urlopen(address, timeout=60) as response:  # noqa: S310 - checksummed
+            return response.read()
+    except (OSError, ValueError, http.client.HTTPException) as error:
+        raise DataError(
+            f"cannot download {address} ({error}): check the connection, or install "
+            "the Debian package dataset-fashion-mnist."
+        ) from error
+
+
+def _whole(folder: Path, name: str) -> bool:
+    try:
+        _read(folder, name)
+    except DataError:
+        return False
+    return True
 
 
 def _path(folder: Path, name: str) -> Path | None:
@@ -137,7 +162,10 @@ def _read(folder: Path, name: str) -> bytes:
     path = _path(folder, name)
     if path is None:
         raise DataError(f"{folder / name}.gz is missing: run 'make data'.")
-    content = path.read_bytes()
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise DataError(f"cannot read {path} ({error.strerror}): make it readable.") from error
     content = _unpack(content, path) if path.suffix == ".gz" else content
     _check(content, name, path)
     return content
@@ -146,7 +174,7 @@ def _read(folder: Path, name: str) -> bytes:
 def _unpack(packed: bytes, path: Path) -> bytes:
     try:
         return gzip.decompress(packed)
-    except (OSError, EOFError, gzip.zlib.error) as error:
+    except (OSError, EOFError, zlib.error) as error:
         raise DataError(f"{path} is truncated or not gzip ({error}): fetch it again.") from error
 
 
