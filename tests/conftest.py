@@ -1,19 +1,17 @@
-"""What every test stands on: shapes checked at run time, one thread, no time limits on examples."""
+"""What every test stands on: annotations checked at run time, one thread, the real data."""
 
 import os
-
-# Two cores carry the whole suite; a pool of threads per library only makes times wander.
-os.environ.setdefault("OMP_NUM_THREADS", "1")
-
-from jaxtyping import install_import_hook
-
-# Before anything of ours is imported: every annotated shape and type is checked from here on.
-install_import_hook("tersenet", "beartype.beartype")
-
 from pathlib import Path
 
 import hypothesis
 import pytest
+from jaxtyping import install_import_hook
+
+# Two cores carry the whole suite; a pool of threads per library only makes times wander.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# Before anything of ours is imported: every annotated shape and type is checked from here on.
+install_import_hook("tersenet", "beartype.beartype")
 
 hypothesis.settings.register_profile("tersenet", deadline=None)
 hypothesis.settings.load_profile("tersenet")
