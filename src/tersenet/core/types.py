@@ -17,6 +17,7 @@ from typing import (
     Any,
     ClassVar,
     Generic,
+    Literal,
     Protocol,
     TypeAlias,
     TypeVar,
@@ -25,7 +26,7 @@ from typing import (
 )
 
 import numpy as np
-from pydantic import PlainSerializer, PlainValidator
+from pydantic import Field, PlainSerializer, PlainValidator
 from torch import Tensor, nn
 
 __all__ = [
@@ -282,11 +283,11 @@ class TrainingBatches(Protocol):
 class Deployment:
     """Where the artifact will run: what latency is measured on and planned for."""
 
-    runtime: str = "onnxruntime"
-    threads: int = 1
-    batches: tuple[int, ...] = (1, 8, 64)
-    precision: str = "fp32"
-    """Of the file that will ship: fp32, or int8 when a later step quantises."""
+    runtime: Literal["onnxruntime", "openvino"] = "onnxruntime"
+    threads: Annotated[int, Field(ge=1)] = 1
+    batches: Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(min_length=1)] = (1, 8, 64)
+    precision: Literal["fp32", "int8"] = "fp32"
+    """Of the file that will ship: int8 when a later step quantises."""
 
 
 @final
@@ -447,16 +448,16 @@ class Bound:
 class Budget:
     """What the artifact may cost at most; None leaves a figure free."""
 
-    latency_ms: float | None = None
+    latency_ms: Annotated[float, Field(gt=0)] | None = None
     """Median wall time of one batch of `batch`."""
-    speedup: float | None = None
+    speedup: Annotated[float, Field(gt=0)] | None = None
     """Median time of the original file / of the artifact, at `batch`."""
-    batch: int = 1
-    file_bytes: int | None = None
-    macs: int | None = None
-    quality: float | None = None
+    batch: Annotated[int, Field(ge=1)] = 1
+    file_bytes: Annotated[int, Field(gt=0)] | None = None
+    macs: Annotated[int, Field(gt=0)] | None = None
+    quality: Annotated[float, Field(ge=0, le=1)] | None = None
     """Least share of samples right, between 0 and 1."""
-    max_drop: float | None = None
+    max_drop: Annotated[float, Field(ge=0)] | None = None
     """Points of the score below the original's at most."""
 
     def check(self, first: "StepRecord", last: "StepRecord") -> list[Bound]:

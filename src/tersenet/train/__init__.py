@@ -1,0 +1,8 @@
+"""Training, evaluation, and the task that ties a network to its data."""
+
+from tersenet.train.evaluate import TopOne
+from tersenet.train.loop import TrainingOptions, fit
+from tersenet.train.task import Classification
+from tersenet.train.tasks import TASKS
+
+__all__ = ["TASKS", "Classification", "TopOne", "TrainingOptions", "fit"]
