@@ -1,0 +1,145 @@
+"""Response distillation: fine-tuning on the original's softened answers.
+
+Hinton, Vinyals, Dean, "Distilling the Knowledge in a Neural Network", 2015, arXiv:1503.02531.
+"""
+
+from collections.abc import Sequence
+from typing import ClassVar, final
+
+import torch
+from jaxtyping import Float, Int
+from pydantic import Field
+from pydantic.dataclasses import dataclass
+from torch import Tensor, nn
+from torch.nn import functional
+
+from tersenet.core.registry import method
+from tersenet.core.types import Edit, EditKind, Method, Skip, Subject, Workbench
+from tersenet.errors import DataError, StructureError
+from tersenet.train import TrainingOptions, fit
+
+__all__ = ["Response", "ResponsePlan", "response_loss"]
+
+
+def response_loss(
+    student: Float[Tensor, "sample label"],
+    teacher: Float[Tensor, "sample label"],
+    targets: Int[Tensor, " sample"],
+    *,
+    temperature: float,
+    weight: float,
+    hard_weight: float = 1.0,
+    squared: bool = False,
+) -> Float[Tensor, ""]:
+    """Returns the mean of α H(y, S(z_s; 1)) + λ H(S(z_t; τ), S(z_s; τ)), in nats per sample.
+
+    S(z; τ) is the softmax of z/τ and H the cross-entropy. The gradient by the student's
+    logits is α (S_s - y) + (λ/τ) (S_s(τ) - S_t(τ)): it fades as 1/τ² for large τ, which
+    Hinton's factor τ² (`squared`) undoes.
+    """
+    hard = functional.cross_entropy(student, targets)
+    soft = functional.cross_entropy(student / temperature, (teacher / temperature).softmax(1))
+    scale = temperature**2 if squared else 1.0
+    return hard_weight * hard + weight * scale * soft
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class ResponsePlan:
+    """How long to train, and on what."""
+
+    epochs: float
+    steps: int
+    summary: str
+    skips: Sequence[Skip] = ()
+
+
+@final
+@method("response")
+@dataclass(frozen=True, kw_only=True, config={"extra": "forbid"})
+class Response(Method[ResponsePlan]):
+    """Fine-tunes every weight on the labels and on the original network's softened outputs.
+
+    Use it after a structural step, to win back what the removal cost. `weight: 0` is plain
+    fine-tuning, the control.
+    """
+
+    family: ClassVar[str] = "distill"
+    plan_type: ClassVar[type] = ResponsePlan
+
+    epochs: float = Field(default=2.0, gt=0)
+    """Passes over the training data."""
+    learning_rate: float = Field(default=0.05, gt=0)
+    """Peak of the schedule: linear warm-up, then a cosine to zero."""
+    temperature: float = Field(default=4.0, gt=0)
+    """τ: divides both networks' logits before the softmax."""
+    weight: float = Field(default=0.5, ge=0)
+    """λ: of the soft cross-entropy."""
+    hard_weight: float = Field(default=0.5, ge=0)
+    """α: of the cross-entropy with the labels."""
+    squared: bool = True
+    """Whether to multiply the soft term by τ², as Hinton does."""
+    weight_decay: float = Field(default=5e-4, ge=0)
+    """Of weights; batch-norm parameters and biases are not decayed."""
+
+    def plan(self, subject: Subject, bench: Workbench) -> ResponsePlan:
+        """Counts the steps.
+
+        Raises:
+            DataError: if there is no training data.
+            StructureError: if the network has nothing left to train, as when quantised.
+        """
+        if subject.training is None or subject.original is None:
+            raise DataError(
+                "distill.response needs training data and the original network: add a data "
+                "section to the recipe, or take the step out."
+            )
+        if not any(parameter.requires_grad for parameter in subject.model.parameters()):
+            raise StructureError(
+                "distill.response finds no weights to train: put it before quantize, which "
+                "stores them as integers."
+            )
+        steps = max(1, round(self.epochs * subject.training.steps_per_epoch))
+        return ResponsePlan(
+            epochs=self.epochs,
+            steps=steps,
+            summary=(
+                f"{self.epochs:g} epochs ({steps:,} steps), "
+                f"{self.hard_weight:g}·labels + {self.weight:g}·original at τ = {self.temperature:g}"
+            ),
+        )
+
+    def apply(
+        self, model: nn.Module, plan: ResponsePlan, subject: Subject, bench: Workbench
+    ) -> tuple[nn.Module, Sequence[Edit]]:
+        """Trains `model` in place; continues from the checkpoint in `bench` if one is there."""
+        teacher = subject.original
+        assert teacher is not None and subject.training is not None  # plan checked
+        teacher = teacher.eval()
+
+        def objective(student: nn.Module, inputs: Tensor, targets: Tensor) -> Tensor:
+            with torch.no_grad():
+                softened = teacher(inputs) if self.weight else torch.zeros(len(inputs), 1)
+            logits = student(inputs)
+            return response_loss(
+                logits,
+                softened.expand_as(logits),
+                targets,
+                temperature=self.temperature,
+                weight=self.weight,
+                hard_weight=self.hard_weight,
+                squared=self.squared,
+            )
+
+        options = TrainingOptions(
+            epochs=self.epochs, learning_rate=self.learning_rate, weight_decay=self.weight_decay
+        )
+        fit(model, subject.training, objective, options, bench=bench)
+        tuned = Edit(site="*", kind=EditKind.TUNE, before="as it was", after=plan.summary)
+        return model, [tuned]
+
+    def replay(
+        self, model: nn.Module, edits: Sequence[Edit], example: tuple[Tensor, ...]
+    ) -> nn.Module:
+        """Returns the network: training leaves the structure as it is."""
+        return model

@@ -1,0 +1,223 @@
+"""The grammar of recipes: which sections there are and what they build.
+
+A recipe is YAML with strict keys. Wherever a method, a model or a data set is named,
+`name: {options}` is `Name(**options)`.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated, Any, Final, final
+
+import yaml
+from pydantic import Field, TypeAdapter
+from torch import nn
+
+from tersenet.core.registry import FAMILIES, methods
+from tersenet.core.types import Budget, Deployment, Method
+from tersenet.models import MODELS
+from tersenet.recipe.located import Located, read_yaml
+from tersenet.train import TASKS, Classification, TrainingOptions
+
+__all__ = ["Entry", "Recipe", "TrainingRecipe", "read_recipe", "read_training"]
+
+BUILDERS: Final[dict[str, Callable[..., Any]]] = {**MODELS, **TASKS}
+
+
+@final
+@dataclass(frozen=True)
+class Entry:
+    """A named thing with checked options, not built yet."""
+
+    name: str
+    options: Mapping[str, Any]
+
+    def build(self) -> Any:
+        """Builds it."""
+        return BUILDERS[self.name](**self.options)
+
+    def plain(self) -> dict[str, Any]:
+        """Returns it as it stands in a recipe, every option written out."""
+        values = {
+            key: str(value) if isinstance(value, Path) else value
+            for key, value in self.options.items()
+        }
+        return {self.name: values}
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """An ordered list of steps, with all that they start from and must reach."""
+
+    name: str
+    seed: int
+    model: Entry
+    weights: Path
+    data: Entry
+    deployment: Deployment
+    budget: Budget
+    steps: tuple[Method[Any], ...]
+    source: str
+    """The file's own text."""
+
+    def build_model(self) -> nn.Module:
+        """Builds the network, its weights still as initialised."""
+        return self.model.build()
+
+    def build_task(self) -> Classification:
+        """Loads and checks the data."""
+        return replace(self.data.build(), seed=self.seed)
+
+    def resolved(self) -> str:
+        """Returns the recipe as YAML with every default written out."""
+        deployment = _plain(self.deployment)
+        del deployment["precision"]  # follows from the steps
+        return _yaml(
+            name=self.name,
+            seed=self.seed,
+            model=self.model.plain(),
+            weights=str(self.weights),
+            data=self.data.plain(),
+            deployment=deployment,
+            budget={key: value for key, value in _plain(self.budget).items() if value is not None},
+            steps=[{step.family: {step.name: _plain(step)}} for step in self.steps],
+        )
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class TrainingRecipe:
+    """How to train a reference network, and where its weights go."""
+
+    name: str
+    seed: int
+    threads: int
+    model: Entry
+    data: Entry
+    training: TrainingOptions
+    output: Path
+    source: str
+
+    def resolved(self) -> str:
+        """Returns the recipe as YAML with every default written out."""
+        return _yaml(
+            name=self.name,
+            seed=self.seed,
+            threads=self.threads,
+            model=self.model.plain(),
+            data=self.data.plain(),
+            training=_plain(self.training),
+            output=str(self.output),
+        )
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class _Head:
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+    seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
+    threads: Annotated[int, Field(ge=1, le=1024)] = 1
+
+
+def read_recipe(path: Path) -> Recipe:
+    """Reads a compression recipe.
+
+    Raises:
+        RecipeError: naming file, line and remedy.
+    """
+    root = read_yaml(path)
+    root.check_keys(
+        {"name", "seed", "model", "weights", "data", "deployment", "budget", "steps"},
+        required=("name", "model", "weights", "data", "steps"),
+    )
+    head = _head(root)
+    steps = _steps(root.child("steps"))
+    quantised = any(step.family == "quantize" for step in steps)
+    deployment = _section(root, "deployment", Deployment, hidden=("precision",))
+    budget = _section(root, "budget", Budget)
+    if budget.batch not in deployment.batches and (budget.latency_ms or budget.speedup):
+        raise root.error(
+            f"budget.batch is {budget.batch}, which deployment.batches "
+            f"{list(deployment.batches)} does not measure; add it there.",
+            *(("budget", "batch") if "batch" in root.value["budget"] else ("budget",)),
+        )
+    return Recipe(
+        name=head.name,
+        seed=head.seed,
+        model=_entry(root.child("model"), "model", MODELS),
+        weights=_path(root, "weights", path),
+        data=_entry(root.child("data"), "data set", TASKS),
+        deployment=replace(deployment, precision="int8" if quantised else "fp32"),
+        budget=budget,
+        steps=steps,
+        source=path.read_text(encoding="utf-8"),
+    )
+
+
+def read_training(path: Path) -> TrainingRecipe:
+    """Reads a training recipe.
+
+    Raises:
+        RecipeError: naming file, line and remedy.
+    """
+    root = read_yaml(path)
+    root.check_keys(
+        {"name", "seed", "threads", "model", "data", "training", "output"},
+        required=("name", "model", "data", "training", "output"),
+    )
+    head = _head(root)
+    return TrainingRecipe(
+        name=head.name,
+        seed=head.seed,
+        threads=head.threads,
+        model=_entry(root.child("model"), "model", MODELS),
+        data=_entry(root.child("data"), "data set", TASKS),
+        training=_section(root, "training", TrainingOptions),
+        output=_path(root, "output", path),
+        source=path.read_text(encoding="utf-8"),
+    )
+
+
+def _head(root: Located) -> _Head:
+    keys = {key: root.value[key] for key in ("name", "seed", "threads") if key in root.value}
+    return replace(root, value=keys).build(_Head)
+
+
+def _section(root: Located, key: str, cls: type[Any], hidden: tuple[str, ...] = ()) -> Any:
+    return root.child(key).build(cls, hidden=hidden) if key in root.value else cls()
+
+
+def _entry(place: Located, what: str, known: Mapping[str, Callable[..., Any]]) -> Entry:
+    chosen = place.only_entry(what, known)
+    name = str(chosen.at[-1])
+    return Entry(name, chosen.arguments(known[name]))
+
+
+def _path(root: Located, key: str, recipe: Path) -> Path:
+    value = root.value[key]
+    if not isinstance(value, str):
+        raise root.error(f"{key} is {value!r}; it must be the path of a safetensors file.", key)
+    return (recipe.parent / value).resolve()
+
+
+def _steps(place: Located) -> tuple[Method[Any], ...]:
+    if not isinstance(place.value, list):
+        raise place.error("steps must be a list, each item 'family: {method: {options}}'.")
+    return tuple(_step(place.child(index, named=False)) for index in range(len(place.value)))
+
+
+def _step(place: Located) -> Method[Any]:
+    place = replace(place, scope=())  # complaints name prune.l1, not steps.prune.l1
+    family = place.only_entry("step", FAMILIES)
+    known = methods(str(family.scope[-1]))
+    chosen = family.only_entry(f"{family.scope[-1]} method", known)
+    return chosen.build(known[chosen.scope[-1]])
+
+
+def _plain(value: Any) -> dict[str, Any]:
+    return TypeAdapter(type(value)).dump_python(value, mode="json")
+
+
+def _yaml(**sections: Any) -> str:
+    return yaml.safe_dump(sections, sort_keys=False, width=100)
