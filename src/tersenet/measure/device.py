@@ -1,0 +1,37 @@
+"""The machine that figures are measured on."""
+
+import os
+import platform
+from pathlib import Path
+from typing import Final
+
+from tersenet.core.types import Device
+
+__all__ = ["describe_device"]
+
+# In the order in which processors gained them; kernels are chosen by these.
+DECIDING: Final = (
+    "sse4_2", "avx", "f16c", "fma", "avx2", "avx512f", "avx512bw", "avx512dq", "avx512vl",
+    "avx512_vnni", "avx_vnni", "avx512_bf16", "avx512_fp16", "amx_tile", "amx_int8", "amx_bf16",
+    "asimd", "asimdhp", "asimddp", "i8mm", "bf16", "sve", "sve2",
+)  # fmt: skip
+
+
+def describe_device(*, cpuinfo: Path = Path("/proc/cpuinfo")) -> Device:
+    """Returns this machine: its processor, what this process may use of it, its system.
+
+    Args:
+        cpuinfo: the kernel's description of the processors.
+    """
+    found: dict[str, str] = {}
+    for line in cpuinfo.read_text().splitlines():
+        key, _, value = line.partition(":")
+        found.setdefault(key.strip(), value.strip())  # the first core speaks for all
+    flags = set((found.get("flags") or found.get("Features") or "").split())
+    return Device(
+        cpu=found.get("model name") or platform.processor() or platform.machine(),
+        cores=len(os.sched_getaffinity(0)),
+        memory_bytes=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
+        isa=tuple(name for name in DECIDING if name in flags),
+        system=f"{platform.system()} {platform.release()} {platform.machine()}",
+    )

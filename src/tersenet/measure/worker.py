@@ -1,0 +1,168 @@
+"""The process that measures: fresh, bound to the least busy cores, free of PyTorch.
+
+    python -m tersenet.measure.worker < request.json > answer.json
+
+The request and the answer are JSON objects; `tersenet.measure.process` writes and reads them.
+"""
+
+import ctypes
+import functools
+import importlib
+import json
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+from tersenet.errors import MeasureError
+from tersenet.measure.rapl import counters, joules
+from tersenet.measure.rounds import interleave
+from tersenet.measure.runtimes import RUNTIMES, Session, open_session
+
+__all__ = ["main"]
+
+OBSERVED_SECONDS: Final = 0.15
+"""How long the cores are watched to find the least busy."""
+
+
+def latency(request: Mapping[str, Any]) -> dict[str, Any]:
+    """Times files in turns at each batch size: samples by batch, file and round."""
+    sessions = {name: _open(request, path) for name, path in request["files"].items()}
+    found = []
+    for batch in request["batches"]:
+        calls = {
+            name: functools.partial(
+                session.run, _checked_feeds(session, batch=batch, seed=request["seed"])
+            )
+            for name, session in sessions.items()
+        }
+        rounds = interleave(
+            calls,
+            iterations=request["iterations"],
+            seconds=request["seconds"],
+            warmup=request["warmup"],
+            seed=request["seed"],
+        )
+        found.append(
+            {
+                "batch": batch,
+                "order": rounds.order,
+                "slices_ms": rounds.slices_ms,
+                "warmup": rounds.warmup,
+            }
+        )
+    return {"batches": found}
+
+
+def memory(request: Mapping[str, Any]) -> dict[str, Any]:
+    """Loads one file, where one is given, runs it once, and reads the peak resident set."""
+    importlib.import_module(RUNTIMES[request["runtime"]].package)
+    if request["files"]:
+        session = _open(request, next(iter(request["files"].values())))
+        session(session.random_feeds(batch=request["batch"], seed=request["seed"]))
+    return {"peak_bytes": _peak_bytes()}
+
+
+def energy(request: Mapping[str, Any]) -> dict[str, Any]:
+    """Runs one file at batch 1 for a while between two readings of the energy counters."""
+    session = _open(request, next(iter(request["files"].values())))
+    call = functools.partial(session.run, _checked_feeds(session, batch=1, seed=request["seed"]))
+    found = counters(Path(request["root"]))
+    for _ in range(request["warmup"]):
+        call()
+    made, end = 0, time.perf_counter() + request["seconds"]
+    before = [one.read_uj() for one in found]
+    while made == 0 or time.perf_counter() < end:
+        call()
+        made += 1
+    after = [one.read_uj() for one in found]
+    used = sum(joules(*reading) for reading in zip(found, before, after, strict=True))
+    return {"joules": used, "inferences": made, "counters": [one.name for one in found]}
+
+
+TASKS: Final[dict[str, Callable[[Mapping[str, Any]], dict[str, Any]]]] = {
+    "latency": latency,
+    "memory": memory,
+    "energy": energy,
+}
+
+
+def main() -> int:
+    """Answers the request on standard input; returns the exit code."""
+    _die_with_parent()
+    # A runtime's native code may write to standard output: only the answer goes there.
+    answer_to = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
+    request = json.load(sys.stdin)
+    try:
+        answer = {"load_average": os.getloadavg()[0], "pinned": _pin(request["threads"])}
+        answer |= TASKS[request["task"]](request)
+    except MeasureError as error:
+        answer = {"error": str(error)}
+    with answer_to:
+        json.dump(answer, answer_to)
+    return 1 if "error" in answer else 0
+
+
+def _open(request: Mapping[str, Any], path: str) -> Session:
+    return open_session(
+        Path(path),
+        runtime=request["runtime"],
+        threads=request["threads"],
+        # Pruned weights decay into subnormal numbers, which take many times as long.
+        flush_denormals=True,
+    )
+
+
+def _checked_feeds(session: Session, *, batch: int, seed: int) -> dict[str, Any]:
+    feeds = session.random_feeds(batch=batch, seed=seed)
+    session(feeds)  # an error of the runtime, here, becomes a sentence
+    return feeds
+
+
+def _pin(threads: int) -> list[int]:
+    """Binds this process to the `threads` cores that were least busy just now."""
+    cores = sorted(os.sched_getaffinity(0))
+    if threads > len(cores):
+        raise MeasureError(
+            f"{threads} threads need as many cores and this process may use {len(cores)}: "
+            "measure with fewer threads."
+        )
+    if threads < len(cores):
+        before = _idle_ticks()
+        time.sleep(OBSERVED_SECONDS)
+        after = _idle_ticks()
+        idle = {core: after.get(core, 0) - before.get(core, 0) for core in cores}
+        cores = sorted(sorted(cores, key=lambda core: -idle[core])[:threads])
+    os.sched_setaffinity(0, cores)
+    return cores
+
+
+def _idle_ticks() -> dict[int, int]:
+    found = {}
+    for line in Path("/proc/stat").read_text().splitlines():
+        name, *ticks = line.split()
+        if name.startswith("cpu") and name != "cpu":
+            found[int(name.removeprefix("cpu"))] = int(ticks[3]) + int(ticks[4])  # idle, iowait
+    return found
+
+
+def _peak_bytes() -> int:
+    # Not getrusage's ru_maxrss: Linux hands it down from the process that started this one.
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith("VmHWM:"):
+            return 1024 * int(line.split()[1])
+    raise MeasureError("/proc/self/status has no VmHWM line: this kernel keeps no peak memory.")
+
+
+def _die_with_parent() -> None:
+    # Else a killed run would leave its measurement behind, and disturb the resumed run's.
+    set_parent_death_signal = 1
+    ctypes.CDLL(None).prctl(set_parent_death_signal, signal.SIGKILL)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
