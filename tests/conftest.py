@@ -11,7 +11,10 @@ from jaxtyping import install_import_hook
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 # Before anything of ours is imported: every annotated shape and type is checked from here on.
-install_import_hook("tersenet", "beartype.beartype")
+# An int passes for a float, as it does for the type checker that reads the source.
+install_import_hook(
+    "tersenet", "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))"
+)
 
 hypothesis.settings.register_profile("tersenet", deadline=None)
 hypothesis.settings.load_profile("tersenet")
