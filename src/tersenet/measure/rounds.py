@@ -99,7 +99,7 @@ def _warm_up(
     times: dict[str, list[int]] = {name: [] for name in candidates}
     begun, made = clock_ns(), 0
     # Two calls at least: the first one allocates, and is no guide to the time of the others.
-    while made < 2 or (made < calls and clock_ns() - begun < 1e9 * seconds * len(candidates)):  # noqa: PLR2004
+    while made < 2 or (made < calls and clock_ns() - begun < 1e9 * seconds * len(candidates)):
         for name, call in candidates.items():
             start = clock_ns()
             call()

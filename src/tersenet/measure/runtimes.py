@@ -166,7 +166,7 @@ class OnnxRuntime(Runtime):
         self, path: Path, *, threads: int, optimise: bool = True, flush_denormals: bool = False
     ) -> Session:
         """Loads a file for one caller at a time: no spinning threads, no parallel branches."""
-        import onnxruntime as ort  # noqa: PLC0415
+        import onnxruntime as ort
 
         options = ort.SessionOptions()
         options.intra_op_num_threads = threads
@@ -210,7 +210,7 @@ class OpenVino(Runtime):
         """Loads a file for one caller at a time, in the precision that the file states."""
         if not optimise:
             raise ValueError("OpenVINO cannot run a graph unfused, use onnxruntime for that")
-        import openvino  # noqa: PLC0415
+        import openvino
 
         settings: dict[str, Any] = {
             "PERFORMANCE_HINT": "LATENCY",

@@ -85,7 +85,8 @@ def _notes(load: float, device: Device) -> tuple[str, ...]:
     cores = os.cpu_count() or device.cores
     if load <= cores:
         return ()
-    return (
+    note = (
         f"the machine was loaded before the measurement (load average {load:.1f} on {cores} "
-        "cores): trust the ratios and their intervals, not the milliseconds",
+        "cores): trust the ratios and their intervals, not the milliseconds"
     )
+    return (note,)
