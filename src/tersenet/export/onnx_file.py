@@ -1,0 +1,209 @@
+"""A network as one self-contained ONNX file.
+
+Names, documentation and shapes that a runtime finds out for itself are left out: on networks
+of a few hundred kilobytes they are a good part of the bytes. Every file loses the same, so
+ratios of file sizes compare weights with weights.
+"""
+
+import inspect
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, final
+
+import onnx
+import torch
+from onnx import ModelProto, NodeProto, TensorProto, numpy_helper
+from onnxscript import opset20 as op
+from torch import Tensor, nn
+from torch.export import ExportedProgram
+from torch.fx import GraphModule
+
+from tersenet.core.files import write_atomically
+from tersenet.errors import ExportError
+from tersenet.export.qops import DEQUANTIZE, QUANTIZE
+from tersenet.export.trace import exported, quiet
+
+__all__ = ["Converted", "convert", "to_onnx"]
+
+_DIGITS: Final = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
+_FULL: Final = {torch.uint8: (0, 255), torch.int8: (-128, 127)}
+
+
+@final
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Converted:
+    """An ONNX model and where its values come from."""
+
+    proto: ModelProto
+    program: ExportedProgram
+    """The program whose operators were translated one by one."""
+    origin: dict[str, str]
+    """By a value's name in the file: the name of the node of `program` that computes it."""
+
+
+def to_onnx(model: nn.Module, example: tuple[Tensor, ...], path: Path) -> None:
+    """Writes `model`, in eval mode, to `path` as ONNX with an open first axis named "batch".
+
+    The input is named "input" (several: by `forward`'s parameters), the output "output". The
+    model is not changed; the same model gives the same bytes.
+
+    Raises:
+        ExportError: if the network cannot be traced or translated.
+        RunError: if the file cannot be written.
+    """
+    write_atomically(path, convert(model, example).proto.SerializeToString(deterministic=True))
+
+
+def convert(model: nn.Module, example: tuple[Tensor, ...]) -> Converted:
+    """Returns what `to_onnx` writes. Raises ExportError as `to_onnx`."""
+    program = exported(model, example)
+    inputs = _input_names(model, example)
+    try:
+        with quiet():
+            result = torch.onnx.export(
+                program,
+                dynamo=True,
+                verbose=False,
+                input_names=inputs,
+                custom_translation_table={QUANTIZE: _quantize, DEQUANTIZE: _dequantize},
+            )
+        if result is None:
+            raise ExportError("the exporter returned nothing")
+        proto = result.model_proto
+        _pool_globally(proto)
+        _share_initializers(proto)
+        outputs = ["output" if i == 0 else f"output_{i}" for i in range(len(proto.graph.output))]
+        origin = _shorten(proto, [one.name for one in proto.graph.input], inputs, outputs)
+        onnx.checker.check_model(proto, full_check=True)
+    except Exception as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".:")
+        raise ExportError(
+            f"{type(model).__name__} cannot be written as ONNX: {reason[:300]}. Replace the "
+            "operation by one that ONNX has."
+        ) from error
+    return Converted(proto=proto, program=result.exported_program, origin=origin)
+
+
+def _quantize(x: Any, scale: Any, zero_point: Any, low: int, high: int) -> Any:
+    levels = op.QuantizeLinear(x, scale, zero_point)
+    kind = zero_point.dtype.numpy()
+    if (low, high) == _FULL[torch.from_numpy(kind.type(0).reshape(1)).dtype]:
+        return levels
+    # Fewer bits than the type has: saturate on the integers, so that the convolution before
+    # still ends in QuantizeLinear and runs as an integer kernel.
+    return op.Clip(
+        levels,
+        op.Constant(value=onnx.helper.make_tensor("low", zero_point.dtype.value, [], [low])),
+        op.Constant(value=onnx.helper.make_tensor("high", zero_point.dtype.value, [], [high])),
+    )
+
+
+def _dequantize(levels: Any, scale: Any, zero_point: Any, axis: int) -> Any:
+    if zero_point is None:
+        return op.DequantizeLinear(levels, scale, axis=axis)
+    return op.DequantizeLinear(levels, scale, zero_point, axis=axis)
+
+
+def _input_names(model: nn.Module, example: Sequence[Tensor]) -> list[str]:
+    if len(example) == 1:
+        return ["input"]
+    if isinstance(model, GraphModule):
+        return [node.name for node in model.graph.nodes if node.op == "placeholder"]
+    names = list(inspect.signature(model.forward).parameters)
+    return names if len(names) == len(example) else [f"input_{i}" for i in range(len(example))]
+
+
+def _pool_globally(proto: ModelProto) -> None:
+    """Writes a mean over height and width as GlobalAveragePool, which runtimes have in int8."""
+    constants = {one.name: one for one in proto.graph.initializer}
+    for node in proto.graph.node:
+        if node.op_type != "ReduceMean" or len(node.input) != 2 or node.input[1] not in constants:
+            continue
+        keeps = next((a.i for a in node.attribute if a.name == "keepdims"), 1)
+        axes = set(numpy_helper.to_array(constants[node.input[1]]).ravel().tolist())
+        # Negative axes are what adaptive_avg_pool2d becomes: the rank is then 4 (or 3, unbatched,
+        # which an open batch axis excludes).
+        if keeps and axes in ({-1, -2}, {2, 3}) and _rank(proto, node.input[0]) == 4:
+            node.CopyFrom(onnx.helper.make_node("GlobalAveragePool", [node.input[0]], node.output))
+
+
+def _rank(proto: ModelProto, value: str) -> int | None:
+    graph = proto.graph
+    for known in (*graph.value_info, *graph.input, *graph.output):
+        if known.name == value and known.type.tensor_type.HasField("shape"):
+            return len(known.type.tensor_type.shape.dim)
+    return None
+
+
+def _share_initializers(proto: ModelProto) -> None:
+    """Stores equal tensors once and unused ones not at all."""
+    used = {name for node in proto.graph.node for name in node.input}
+    used |= {one.name for one in proto.graph.output}
+    first: dict[tuple[Any, ...], str] = {}
+    alias: dict[str, str] = {}
+    kept: list[TensorProto] = []
+    for tensor in proto.graph.initializer:
+        array = numpy_helper.to_array(tensor)
+        key = (tensor.data_type, array.shape, array.tobytes())
+        alias[tensor.name] = first.setdefault(key, tensor.name)
+        if alias[tensor.name] == tensor.name and tensor.name in used:
+            kept.append(tensor)
+    for node in proto.graph.node:
+        node.input[:] = [alias.get(name, name) for name in node.input]
+    used = {name for node in proto.graph.node for name in node.input} | used
+    fresh = [tensor for tensor in kept if tensor.name in used]
+    del proto.graph.initializer[:]
+    proto.graph.initializer.extend(fresh)
+
+
+def _shorten(
+    proto: ModelProto, found: Sequence[str], inputs: Sequence[str], outputs: Sequence[str]
+) -> dict[str, str]:
+    """Strips what is not computed with and returns old names by new ones."""
+    graph = proto.graph
+    given = dict(zip(found, inputs, strict=True))
+    given |= dict(zip((one.name for one in graph.output), outputs, strict=True))
+    values = [name for node in graph.node for name in node.output if name]
+    nested = any(a.HasField("g") or len(a.graphs) for n in graph.node for a in n.attribute)
+    short = _short_names(set(given.values()))
+    # Names inside a branch or a loop refer to the outside: those files keep theirs.
+    rename = {"": ""} | {
+        name: given.get(name) or (name if nested else next(short))
+        for name in (*found, *(one.name for one in graph.initializer), *values)
+    }
+    for node in graph.node:
+        node.input[:] = [rename[name] for name in node.input]
+        node.output[:] = [rename[name] for name in node.output]
+        node.ClearField("name")
+        node.ClearField("doc_string")
+        del node.metadata_props[:]
+    for tensor in graph.initializer:
+        tensor.name = rename[tensor.name]
+        tensor.ClearField("doc_string")
+        del tensor.metadata_props[:]
+    for value in (*graph.input, *graph.output):
+        value.name = rename[value.name]
+        value.ClearField("doc_string")
+        del value.metadata_props[:]
+        dims = value.type.tensor_type.shape.dim
+        if dims and dims[0].dim_param:
+            dims[0].dim_param = "batch"
+    del graph.value_info[:], graph.metadata_props[:], proto.metadata_props[:]
+    graph.name, graph.doc_string, proto.doc_string = "tersenet", "", ""
+    proto.producer_name, proto.producer_version = "tersenet", ""
+    return {rename[name]: name for name in (*found, *values)}
+
+
+def _short_names(taken: set[str]) -> Iterator[str]:
+    count = 0
+    while True:
+        name, rest = "", count
+        while True:
+            name = _DIGITS[rest % len(_DIGITS)] + name
+            rest = rest // len(_DIGITS) - 1
+            if rest < 0:
+                break
+        count += 1
+        if name not in taken:
+            yield name
