@@ -540,10 +540,12 @@ class Outcome:
     bounds: tuple[Bound, ...] = ()
     advice: str
     folder: Path
+    chosen: int
+    """Of the steps, the one whose files are handed back."""
 
     def artifact(self, kind: str = "onnx") -> Path:
-        """Returns the path of the last step's file of this kind."""
-        return self.folder / self.steps[-1].files[kind]
+        """Returns the path of the file handed back: onnx, safetensors or manifest."""
+        return self.folder / Path(self.steps[self.chosen].files[kind]).name
 
     @property
     def report(self) -> Path:

@@ -52,9 +52,10 @@ class Recipe:
 
     name: str
     seed: int
-    model: Entry
-    weights: Path
-    data: Entry
+    model: Entry | None
+    """None, as the next two, when the caller brings a network and its data."""
+    weights: Path | None
+    data: Entry | None
     deployment: Deployment
     budget: Budget
     steps: tuple[Method[Any], ...]
@@ -63,22 +64,29 @@ class Recipe:
 
     def build_model(self) -> nn.Module:
         """Builds the network, its weights still as initialised."""
+        assert self.model is not None
         return self.model.build()
 
     def build_task(self) -> Classification:
         """Loads and checks the data."""
+        assert self.data is not None
         return replace(self.data.build(), seed=self.seed)
 
     def resolved(self) -> str:
         """Returns the recipe as YAML with every default written out."""
         deployment = _plain(self.deployment)
         del deployment["precision"]  # follows from the steps
+        network = {}
+        if self.model and self.data:
+            network = {
+                "model": self.model.plain(),
+                "weights": str(self.weights),
+                "data": self.data.plain(),
+            }
         return _yaml(
             name=self.name,
             seed=self.seed,
-            model=self.model.plain(),
-            weights=str(self.weights),
-            data=self.data.plain(),
+            **network,
             deployment=deployment,
             budget={key: value for key, value in _plain(self.budget).items() if value is not None},
             steps=[{step.family: {step.name: _plain(step)}} for step in self.steps],
@@ -98,6 +106,10 @@ class TrainingRecipe:
     training: TrainingOptions
     output: Path
     source: str
+
+    def build_task(self) -> Classification:
+        """Loads and checks the data."""
+        return replace(self.data.build(), seed=self.seed)
 
     def resolved(self) -> str:
         """Returns the recipe as YAML with every default written out."""
@@ -120,16 +132,17 @@ class _Head:
     threads: Annotated[int, Field(ge=1, le=1024)] = 1
 
 
-def read_recipe(path: Path) -> Recipe:
-    """Reads a compression recipe.
+def read_recipe(path: Path, *, own_network: bool = False) -> Recipe:
+    """Reads a compression recipe; with `own_network`, one without model, weights and data.
 
     Raises:
         RecipeError: naming file, line and remedy.
     """
     root = read_yaml(path)
+    network = set() if own_network else {"model", "weights", "data"}
     root.check_keys(
-        {"name", "seed", "model", "weights", "data", "deployment", "budget", "steps"},
-        required=("name", "model", "weights", "data", "steps"),
+        {"name", "seed", "deployment", "budget", "steps"} | network,
+        required=("name", *sorted(network), "steps"),
     )
     head = _head(root)
     steps = _steps(root.child("steps"))
@@ -145,9 +158,9 @@ def read_recipe(path: Path) -> Recipe:
     return Recipe(
         name=head.name,
         seed=head.seed,
-        model=_entry(root.child("model"), "model", MODELS),
-        weights=_path(root, "weights", path),
-        data=_entry(root.child("data"), "data set", TASKS),
+        model=_entry(root.child("model"), "model", MODELS) if network else None,
+        weights=_path(root, "weights", path) if network else None,
+        data=_entry(root.child("data"), "data set", TASKS) if network else None,
         deployment=replace(deployment, precision="int8" if quantised else "fp32"),
         budget=budget,
         steps=steps,

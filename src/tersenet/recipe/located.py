@@ -57,7 +57,8 @@ class Located:
         known = sorted(known)
         for key in self.mapping():
             if key not in known:
-                raise self._unknown(key, known)
+                name = ".".join(self.scope) or "a recipe"
+                raise self.error(f"{name} has no option '{key}'; {suggestion(key, known)}", key)
         for key in required:
             if key not in self.mapping():
                 name = ".".join(self.scope) or "the recipe"
@@ -86,43 +87,32 @@ class Located:
         """
         options = self.mapping()
         known = sorted(_parameters(cls).keys() - set(hidden))
-        for key in set(options) & set(hidden):
-            raise self._unknown(key, known)
-        own_config = hasattr(cls, "__pydantic_config__")
-        adapter = TypeAdapter(cls, config=None if own_config else {"extra": "forbid"})
+        self.check_keys(known)
         try:
-            return adapter.validate_python(dict(options))
+            return TypeAdapter(cls).validate_python(dict(options))
         except ValidationError as error:
-            raise self._invalid(error, known) from None
+            raise self._invalid(error) from None
 
     def arguments(self, function: Callable[..., Any]) -> dict[str, Any]:
         """Returns the value as arguments of `function`, checked and with every default."""
         parameters = _parameters(function)
-        model = pydantic.create_model(
-            function.__name__, __config__={"extra": "forbid"}, **parameters
-        )
+        self.check_keys(parameters)
         try:
+            model = pydantic.create_model(function.__name__, **parameters)
             checked = model.model_validate(dict(self.mapping()))
         except ValidationError as error:
-            raise self._invalid(error, sorted(parameters)) from None
+            raise self._invalid(error) from None
         return {name: getattr(checked, name) for name in parameters}
 
-    def _invalid(self, error: ValidationError, known: list[str]) -> RecipeError:
+    def _invalid(self, error: ValidationError) -> RecipeError:
         first = error.errors()[0]
         place = first["loc"]
-        name = str(place[0]) if place else ""
-        if first["type"] in {"extra_forbidden", "unexpected_keyword_argument"}:
-            return self._unknown(name, known)
         title = ".".join((*self.scope, *map(str, place)))
         if first["type"] in {"missing", "missing_argument"}:
-            return self.error(f"{'.'.join(self.scope)} lacks '{name}': add it.")
+            return self.error(f"{'.'.join(self.scope)} lacks '{place[0]}': add it.")
         demand = first["msg"].removeprefix("Value error, ")
         demand = demand.replace("Input should be", "it must be")
         return self.error(f"{title} is {first['input']!r}; {demand}.", *place)
-
-    def _unknown(self, key: str, known: list[str]) -> RecipeError:
-        name = ".".join(self.scope) or "a recipe"
-        return self.error(f"{name} has no option '{key}'; {suggestion(key, known)}", key)
 
 
 def suggestion(key: str, known: list[str]) -> str:

@@ -1,0 +1,23 @@
+"""Running recipes: the main path, the run folder, saving and resuming."""
+
+from tersenet.run.environment import header_of, versions
+from tersenet.run.folder import RunFolder, read_header, read_run
+from tersenet.run.pipeline import run_steps
+from tersenet.run.saved import History, load, save
+from tersenet.run.training import train
+from tersenet.run.watch import SILENT, Watch
+
+__all__ = [
+    "SILENT",
+    "History",
+    "RunFolder",
+    "Watch",
+    "header_of",
+    "load",
+    "read_header",
+    "read_run",
+    "run_steps",
+    "save",
+    "train",
+    "versions",
+]

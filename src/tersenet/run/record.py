@@ -43,7 +43,9 @@ class Verdict:
     advice: str
     """What to try next, or what to watch."""
     seconds: float
-    """Of wall time, over all sessions of the run."""
+    """Of wall time on the finished steps, over all sessions of the run."""
+    step: int = -1
+    """Of the records, the one whose files are handed back."""
 
 
 @final

@@ -48,6 +48,11 @@ class Classification:
             flip=self.flip,
         )
 
+    @property
+    def quality(self) -> TopOne:
+        """Top-1 accuracy on the test images."""
+        return TopOne(self.test)
+
     def subject(self, model: nn.Module, *, deployment: Deployment | None = None) -> Subject:
         """Returns what methods receive: `model` with this task's data, loss and quality."""
         calibration = list(self.train.head(self.calibration).batches(128))
@@ -56,7 +61,7 @@ class Classification:
             example=(calibration[0][0][:2],),
             calibration=calibration,
             loss=_cross_entropy,
-            quality=TopOne(self.test),
+            quality=self.quality,
             original=model,
             training=self.stream,
             deployment=deployment or Deployment(),

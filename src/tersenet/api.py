@@ -1,0 +1,172 @@
+"""What a person calls: compress a network by a recipe, go on with a run, load what came out."""
+
+import contextlib
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from tersenet.core.files import load_weights, write_atomically
+from tersenet.core.types import Outcome, Subject
+from tersenet.errors import MeasureError, RunError, TersenetError
+from tersenet.recipe import Recipe, read_recipe
+from tersenet.report import render
+from tersenet.run import SILENT, History, RunFolder, Watch, header_of, read_header, read_run, run_steps
+from tersenet.train import Classification
+
+__all__ = ["compress", "compress_recipe", "free_folder", "resume", "write_report"]
+
+
+def compress(
+    model: nn.Module,
+    task: Classification,
+    *,
+    recipe: str | Path,
+    folder: str | Path | None = None,
+    watch: Watch = SILENT,
+) -> Outcome:
+    """Compresses your own network, measured after each step.
+
+    Args:
+        model: a trained network; it is not changed.
+        task: the data it learns from and is judged on.
+        recipe: a YAML file with at least a name and steps, without model, weights and data.
+        folder: for the run; by default runs/NAME. A run of the same recipe there is gone on
+            with.
+        watch: told of the progress.
+
+    Raises:
+        TersenetError: of the kind that `tersenet.errors` draws.
+    """
+    read = read_recipe(Path(recipe), own_network=True)
+    path = Path(folder) if folder else free_folder(read.name)
+    history = History({"class": f"{type(model).__module__}.{type(model).__qualname__}"}, ())
+    command = f"tersenet.compress(model, task, recipe={str(recipe)!r})"
+    if (path / "run.json").exists():
+        return _go_on(read, model, task, path, history, watch)
+    return _start(read, model, task, path, history, command, watch)
+
+
+def compress_recipe(path: Path, *, folder: Path | None = None, watch: Watch = SILENT) -> Outcome:
+    """Runs a recipe from its start, in a new folder. Raises as `compress`."""
+    recipe = read_recipe(path)
+    folder = folder or free_folder(recipe.name)
+    model, task, history = _stand_up(recipe)
+    return _start(recipe, model, task, folder, history, f"tersenet compress {path}", watch)
+
+
+def resume(folder: Path, *, watch: Watch = SILENT) -> Outcome:
+    """Goes on with a run that was started from a recipe file. Raises as `compress`."""
+    header = read_header(folder)
+    with tempfile.TemporaryDirectory() as aside:
+        resolved = Path(aside) / "recipe.yaml"
+        resolved.write_text(header.recipe, encoding="utf-8")
+        recipe = read_recipe(resolved, own_network="model:" not in header.recipe)
+    if recipe.model is None:
+        raise RunError(
+            f"{folder} is the run of a network that was brought from Python: go on with "
+            f"tersenet.compress(model, task, recipe=…, folder={str(folder)!r})."
+        )
+    torch.set_num_threads(header.threads)  # sums in another order give other numbers
+    model, task, history = _stand_up(recipe, folder)
+    return _go_on(recipe, model, task, folder, history, watch)
+
+
+def free_folder(name: str, root: Path = Path("runs")) -> Path:
+    """Returns runs/NAME, or the first of runs/NAME-2, -3, … that does not exist."""
+    path, number = root / name, 1
+    while path.exists():
+        number += 1
+        path = root / f"{name}-{number}"
+    return path
+
+
+def write_report(folder: Path) -> Path:
+    """Writes report.html from the run folder's journal, and returns its path."""
+    path = folder / "report.html"
+    write_atomically(path, render(read_run(folder)).encode())
+    return path
+
+
+def _stand_up(
+    recipe: Recipe, folder: Path | None = None
+) -> tuple[nn.Module, Classification, History]:
+    assert recipe.model is not None and recipe.weights is not None
+    model = recipe.build_model()
+    kept = folder / "steps" / "00-original" / "model.safetensors" if folder else None
+    load_weights(model, kept if kept and kept.exists() else recipe.weights)
+    return model.eval(), recipe.build_task(), History(recipe.model.plain(), ())
+
+
+def _start(
+    recipe: Recipe,
+    model: nn.Module,
+    task: Classification,
+    folder: Path,
+    history: History,
+    command: str,
+    watch: Watch,
+) -> Outcome:
+    subject, history = _prepared(recipe, model, task, history)
+    existed = folder.exists()
+    with RunFolder.create(folder, header_of(recipe, command=command)) as run:
+        with _nothing_left(run, existed=existed):
+            return _finished(recipe, subject, run, history, watch)
+
+
+def _go_on(
+    recipe: Recipe,
+    model: nn.Module,
+    task: Classification,
+    folder: Path,
+    history: History,
+    watch: Watch,
+) -> Outcome:
+    subject, history = _prepared(recipe, model, task, history)
+    with RunFolder.resume(folder) as run:
+        if run.header.recipe != recipe.resolved():
+            raise RunError(
+                f"{folder} holds the run of another recipe, {run.header.name}: give another "
+                "folder."
+            )
+        return _finished(recipe, subject, run, history, watch)
+
+
+def _prepared(
+    recipe: Recipe, model: nn.Module, task: Classification, history: History
+) -> tuple[Subject, History]:
+    subject = task.subject(model, deployment=recipe.deployment)
+    with torch.inference_mode():
+        outputs = model.eval()(*subject.example)
+    if not torch.isfinite(outputs).all():
+        raise MeasureError(
+            f"the output of {recipe.name}'s network is NaN or infinite on the first training "
+            "images: its weights are damaged or its training diverged."
+        )
+    shapes = tuple(tuple(tensor.shape) for tensor in subject.example)
+    return subject, History(history.model, shapes)
+
+
+def _finished(
+    recipe: Recipe, subject: Subject, run: RunFolder, history: History, watch: Watch
+) -> Outcome:
+    outcome = run_steps(subject, recipe.steps, run, history, budget=recipe.budget, watch=watch)
+    write_report(run.path)
+    return outcome
+
+
+@contextlib.contextmanager
+def _nothing_left(run: RunFolder, *, existed: bool) -> Iterator[None]:
+    # A run that fails before its first figure is no run: leave nothing of it behind.
+    try:
+        yield
+    except TersenetError:
+        if run.recall(0) is None:
+            for path in run.path.iterdir():
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+            if not existed:
+                run.path.rmdir()
+        raise

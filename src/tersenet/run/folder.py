@@ -1,0 +1,242 @@
+"""The run folder: everything a run is made of, so that it can be proved and resumed.
+
+    run.json            how it began: recipe, seed, device, versions       (written once)
+    journal.jsonl       one line per event; a step's line is its commit point
+    steps/00-original/  plan.json, checkpoint.safetensors while training,
+                        model.safetensors, manifest.json, model.onnx
+    report.html
+
+Files are written whole or not at all; only the journal grows, and a line torn by a crash is
+dropped when the folder is opened again.
+"""
+
+import contextlib
+import fcntl
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Final, final
+
+from pydantic import TypeAdapter, ValidationError
+
+from tersenet.core.files import write_json
+from tersenet.core.types import StepRecord
+from tersenet.errors import RunError
+from tersenet.run.record import Header, RunSummary, Verdict, step_from_json, step_to_json
+
+__all__ = ["RunFolder", "read_header", "read_run"]
+
+_HEADER: Final = TypeAdapter(Header)
+_VERDICT: Final = TypeAdapter(Verdict)
+_FORMAT: Final = "tersenet-run"
+_VERSION: Final = 1
+
+
+@final
+class RunFolder:
+    """A run folder, held by this process alone until it is closed."""
+
+    def __init__(self, path: Path, header: Header) -> None:
+        self.path = path
+        self.header = header
+        self._events = list(_read_journal(path / "journal.jsonl"))
+
+    @classmethod
+    @contextlib.contextmanager
+    def create(cls, path: Path, header: Header) -> Iterator["RunFolder"]:
+        """Starts a run in a new or empty folder.
+
+        Raises:
+            RunError: if the folder holds something, or cannot be written.
+        """
+        if path.exists() and (not path.is_dir() or any(path.iterdir())):
+            what = "another run" if (path / "run.json").exists() else "other files"
+            raise RunError(
+                f"{path} holds {what}: give another folder with --out, or finish a run there with "
+                f"'tersenet compress --resume {path}'."
+            )
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise RunError(
+                f"cannot make the folder {path} ({error.strerror}): choose another with --out."
+            ) from error
+        with _held(path):
+            value = {"format": _FORMAT, "version": _VERSION, **_plain(_HEADER, header)}
+            write_json(path / "run.json", value)
+            yield cls(path, header)
+
+    @classmethod
+    @contextlib.contextmanager
+    def resume(cls, path: Path) -> Iterator["RunFolder"]:
+        """Opens a run to go on with it, dropping a journal line that a crash tore.
+
+        Raises:
+            RunError: if there is no run, or another process is at it.
+        """
+        header = read_header(path)
+        with _held(path):
+            _mend(path / "journal.jsonl")
+            yield cls(path, header)
+
+    def step(self, index: int, name: str) -> Path:
+        """Returns the folder of one step, made if need be."""
+        folder = self.path / "steps" / f"{index:02d}-{name.replace(' ', '-')}"
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise RunError(
+                f"cannot make the folder {folder} ({error.strerror}): free some space there or "
+                "choose another folder."
+            ) from error
+        return folder
+
+    def recall(self, index: int) -> StepRecord | None:
+        """Returns a step that an earlier session finished, or None."""
+        for event in self._events:
+            if event["event"] == "step" and event["index"] == index:
+                return step_from_json(event["step"])
+        return None
+
+    def commit(self, index: int, record: StepRecord, *, wall_seconds: float) -> None:
+        """Journals a finished step: from here on it is never done again."""
+        value = step_to_json(record)
+        self._append({"event": "step", "index": index, "wall_seconds": wall_seconds, "step": value})
+
+    @property
+    def verdict(self) -> Verdict | None:
+        """The verdict, once the run has finished."""
+        return _find_verdict(self._events)
+
+    @property
+    def wall_seconds(self) -> float:
+        """Spent on the finished steps, over all sessions."""
+        return sum(event["wall_seconds"] for event in self._events if event["event"] == "step")
+
+    def finish(self, verdict: Verdict) -> None:
+        """Journals the verdict."""
+        self._append({"event": "verdict", **_plain(_VERDICT, verdict)})
+
+    def adopt(self, files: Mapping[str, str]) -> None:
+        """Copies a step's files to the top of the folder: what the run hands back."""
+        for name in files.values():
+            source, target = self.path / name, self.path / Path(name).name
+            aside = target.with_name(f".{target.name}.partial")
+            try:
+                shutil.copyfile(source, aside)
+                aside.replace(target)
+            except OSError as error:
+                aside.unlink(missing_ok=True)
+                raise RunError(
+                    f"cannot write {target} ({error.strerror}): free some space there."
+                ) from error
+
+    def summary(self) -> RunSummary:
+        """Returns the run as it stands."""
+        return _summary(self.header, self._events)
+
+    def _append(self, event: Mapping[str, Any]) -> None:
+        line = json.dumps(event, allow_nan=False) + "\n"
+        try:
+            with (self.path / "journal.jsonl").open("a", encoding="utf-8") as file:
+                file.write(line)
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as error:
+            raise RunError(
+                f"cannot write {self.path / 'journal.jsonl'} ({error.strerror}): free some space "
+                f"there, then 'tersenet compress --resume {self.path}'."
+            ) from error
+        self._events.append(json.loads(line))
+
+
+def read_run(path: Path) -> RunSummary:
+    """Reads a run folder without holding it.
+
+    Raises:
+        RunError: if there is no run, or it is damaged.
+    """
+    summary = _summary(read_header(path), list(_read_journal(path / "journal.jsonl")))
+    if not summary.steps:
+        raise RunError(
+            f"{path} has no finished step yet: go on with 'tersenet compress --resume {path}'."
+        )
+    return summary
+
+
+def _summary(header: Header, events: list[dict[str, Any]]) -> RunSummary:
+    steps = [step_from_json(event["step"]) for event in events if event["event"] == "step"]
+    return RunSummary(header=header, steps=tuple(steps), verdict=_find_verdict(events))
+
+
+def _find_verdict(events: list[dict[str, Any]]) -> Verdict | None:
+    for event in events:
+        if event["event"] == "verdict":
+            return _VERDICT.validate_python({k: v for k, v in event.items() if k != "event"})
+    return None
+
+
+def _plain(adapter: TypeAdapter[Any], value: Any) -> dict[str, Any]:
+    return adapter.dump_python(value, mode="json")
+
+
+def read_header(path: Path) -> Header:
+    """Reads how a run began.
+
+    Raises:
+        RunError: if there is no run, or it is damaged.
+    """
+    file = path / "run.json"
+    if not file.is_file():
+        raise RunError(f"{path} holds no run: start one with 'tersenet compress RECIPE'.")
+    try:
+        value = json.loads(file.read_text(encoding="utf-8"))
+        form, version = value.pop("format", None), value.pop("version", None)
+        if form != _FORMAT or version != _VERSION:
+            raise RunError(
+                f"{file} is {form!r} version {version!r}, not {_FORMAT!r} version {_VERSION}: "
+                "read it with the tersenet that wrote it."
+            )
+        return _HEADER.validate_python(value)
+    except (OSError, ValueError, ValidationError) as error:
+        raise RunError(f"{file} is damaged ({type(error).__name__}): start a new run.") from error
+
+
+def _read_journal(path: Path) -> Iterator[dict[str, Any]]:
+    if not path.exists():
+        return
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(keepends=True), 1):
+        if not line.endswith("\n"):
+            return  # torn by a crash: the step was not committed
+        try:
+            yield json.loads(line)
+        except ValueError as error:
+            raise RunError(f"{path}:{number} is damaged: remove that line and all below.") from error
+
+
+def _mend(journal: Path) -> None:
+    if journal.exists():
+        content = journal.read_bytes()
+        whole = content.rfind(b"\n") + 1
+        if whole < len(content):
+            with journal.open("r+b") as file:
+                file.truncate(whole)
+
+
+@contextlib.contextmanager
+def _held(path: Path) -> Iterator[None]:
+    # The kernel releases the lock when the process ends, however it ends.
+    try:
+        lock = (path / ".lock").open("a")
+    except OSError as error:
+        raise RunError(
+            f"cannot write in {path} ({error.strerror}): choose another folder with --out."
+        ) from error
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise RunError(f"another process is at {path}: wait for it to end.") from error
+        yield

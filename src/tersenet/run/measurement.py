@@ -1,0 +1,98 @@
+"""One step, measured on the file that would ship."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+
+from tersenet.core.types import Cost, Proof, StepRecord, Subject
+from tersenet.export import Parity, check_parity, int8_share, to_onnx
+from tersenet.graph import layers, macs, parameters
+from tersenet.measure import compare, energy_per_inference, peak_memory, predictor
+
+__all__ = ["measure"]
+
+PARITY_SAMPLES: Final = 512
+
+
+def measure(
+    subject: Subject,
+    place: Path,
+    *,
+    baseline: Path,
+    files: Mapping[str, str],
+    root: Path,
+    facts: Mapping[str, Any],
+    tick: Callable[[str, int, int], None],
+) -> StepRecord:
+    """Exports the network, checks the file against it, and measures the file.
+
+    Args:
+        subject: whose model is measured.
+        place: the step's folder; model.onnx is written there.
+        baseline: the original's file, to be measured against in turns.
+        files: already written, by kind, relative to `root`.
+        root: the run folder.
+        facts: the record's fields that are not measured here.
+        tick: told what is being done.
+
+    Raises:
+        ExportError, ParityError, MeasureError: as the functions called.
+    """
+    stages = iter(range(1, 7))
+    deployment = subject.deployment
+
+    def say(text: str) -> None:
+        tick(text, next(stages), 6)
+
+    model, path = subject.model.eval(), place / "model.onnx"
+    say("exporting")
+    to_onnx(model, subject.example, path)
+    predict = predictor(path, deployment=deployment)
+    say("checking the file against the network")
+    encoded = any(name.endswith(".levels") for name, _ in model.named_buffers())
+    parity = _parity(subject, path, encoded=encoded)
+    say("measuring accuracy")
+    score = subject.quality(predict) if subject.quality else None
+    say("measuring latency")
+    speedups = compare(path, baseline, deployment=deployment)
+    say("measuring memory")
+    memory = peak_memory(path, deployment=deployment)
+    say("measuring energy")
+    energy = energy_per_inference(path, deployment=deployment)
+    params, nonzeros = parameters(model)
+    cost = Cost(
+        file_bytes=path.stat().st_size,
+        params=params,
+        nonzeros=nonzeros,
+        macs=macs(model, subject.example),
+        peak_memory_bytes=memory,
+        latency=tuple(speedup.own for speedup in speedups),
+        energy=energy,
+    )
+    facts = dict(facts)
+    facts["proofs"] = (*facts["proofs"], parity)
+    return StepRecord(
+        **facts,
+        cost=cost,
+        score=score,
+        speedups=speedups,
+        layers=tuple(layers(model, subject.example)),
+        int8_share=int8_share(path) if encoded else None,
+        files={**files, "onnx": str(path.relative_to(root))},
+    )
+
+
+def _parity(subject: Subject, path: Path, *, encoded: bool) -> Proof:
+    inputs = torch.cat([inputs for inputs, _ in subject.calibration] or [subject.example[0]])
+    parity: Parity = check_parity(
+        subject.model,
+        path,
+        inputs[:PARITY_SAMPLES],
+        predict=predictor(path, deployment=subject.deployment),
+        kind="int8" if encoded else "float",
+    )
+    return parity.proof()
+
+

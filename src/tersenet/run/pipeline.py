@@ -1,0 +1,156 @@
+"""The main path: a subject flows through methods and is measured after each."""
+
+import copy
+import dataclasses
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import TypeAdapter
+from torch import nn
+
+from tersenet.core.files import write_json
+from tersenet.core.types import (
+    Budget,
+    Edit,
+    EditKind,
+    Method,
+    Outcome,
+    Plan,
+    Proof,
+    StepRecord,
+    Subject,
+    Workbench,
+)
+from tersenet.errors import StructureError
+from tersenet.graph import prove
+from tersenet.run.folder import RunFolder
+from tersenet.run.measurement import measure
+from tersenet.run.saved import History, load, save
+from tersenet.run.verdict import judge
+from tersenet.run.watch import SILENT, Watch
+
+__all__ = ["run_steps"]
+
+
+def run_steps(
+    subject: Subject,
+    steps: Sequence[Method[Any]],
+    folder: RunFolder,
+    history: History,
+    *,
+    budget: Budget,
+    watch: Watch = SILENT,
+) -> Outcome:
+    """Measures the original, then plans, applies, proves, measures and journals each step.
+
+    Steps that the folder already holds are recalled, so a killed run goes on where it was. The
+    caller's network is never changed.
+    """
+    count, subject = 1 + len(steps), dataclasses.replace(subject, original=subject.model)
+    watch.begin(0, count, "original")
+    model, record, history = _step(0, None, subject, folder, history, watch)
+    subject, records = dataclasses.replace(subject, model=model, original=model), [record]
+    for index, method in enumerate(steps, 1):
+        watch.begin(index, count, f"{method.family} {method.name}")
+        model, record, history = _step(index, method, subject, folder, history, watch)
+        subject = dataclasses.replace(subject, model=model)
+        records.append(record)
+    verdict = judge(records, budget, seconds=folder.wall_seconds)
+    if folder.verdict is None:
+        folder.finish(verdict)
+    folder.adopt(records[verdict.step].files)
+    return Outcome(
+        model=load(folder.path, model=copy.deepcopy(subject.original)),
+        status=verdict.status,
+        steps=tuple(records),
+        bounds=verdict.bounds,
+        advice=verdict.advice,
+        folder=folder.path,
+        chosen=verdict.step,
+    )
+
+
+def _step(
+    index: int,
+    method: Method[Any] | None,
+    subject: Subject,
+    folder: RunFolder,
+    history: History,
+    watch: Watch,
+) -> tuple[nn.Module, StepRecord, History]:
+    """Returns the network after one step, its record, and the history so far."""
+    name = f"{method.family} {method.name}" if method else "original"
+    place = folder.step(index, name)
+    record = folder.recall(index)
+    if record is not None:
+        if method:
+            history = history.then(method, record.edits)
+        watch.finish(record, recalled=True)
+        return load(place, model=copy.deepcopy(subject.original)), record, history
+    started = time.monotonic()
+    bench = Workbench(folder=place, tick=watch.tick)
+    model, edits, plan, proofs = subject.model, (), None, ()
+    if method:
+        plan = _planned(method, subject, bench, place)
+        model, edits = method.apply(copy.deepcopy(subject.model), plan, subject, bench)
+        proofs = _proved(name, subject, model, edits)
+        history = history.then(method, edits)
+    seconds = time.monotonic() - started
+    files = save(place, model.eval(), history, {"step": name})
+    record = measure(
+        dataclasses.replace(subject, model=model),
+        place,
+        baseline=folder.step(0, "original") / "model.onnx",
+        files={kind: str(path.relative_to(folder.path)) for kind, path in files.items()},
+        root=folder.path,
+        tick=watch.tick,
+        facts={
+            "name": name,
+            "settings": _settings(method) if method else {},
+            "summary": plan.summary if plan else "the network as it came",
+            "edits": tuple(edits),
+            "skips": tuple(plan.skips) if plan else (),
+            "proofs": proofs,
+            "simulated": not all(edit.real for _, past in history.steps for edit in past),
+            "seconds": seconds,
+        },
+    )
+    folder.commit(index, record, wall_seconds=time.monotonic() - started)
+    (place / "checkpoint.safetensors").unlink(missing_ok=True)
+    watch.finish(record, recalled=False)
+    return model, record, history
+
+
+def _planned(method: Method[Any], subject: Subject, bench: Workbench, place: Path) -> Plan:
+    # A plan may rest on measured latency: once made it is kept, so that a resumed run goes on
+    # with the same one.
+    adapter = TypeAdapter(method.plan_type)
+    path = place / "plan.json"
+    if path.exists():
+        return adapter.validate_json(path.read_bytes())
+    plan = method.plan(subject, bench)
+    write_json(path, adapter.dump_python(plan, mode="json"))
+    return adapter.validate_json(path.read_bytes())
+
+
+def _proved(
+    name: str, subject: Subject, model: nn.Module, edits: Sequence[Edit]
+) -> tuple[Proof, ...]:
+    slices = [edit for edit in edits if edit.kind is EditKind.SLICE]
+    if not slices:
+        return ()
+    inputs = tuple(subject.calibration[0][:1]) if subject.calibration else subject.example
+    proof = prove(subject.model, model, slices, inputs)
+    if not proof.holds:
+        raise StructureError(
+            f"{name} could not be proved: {proof.claim}, but the outputs differ by "
+            f"{proof.max_error:.2g} where {proof.tolerance:.0e} is allowed; nothing was changed, "
+            "report the network's architecture."
+        )
+    return (proof,)
+
+
+def _settings(method: Method[Any]) -> Mapping[str, Any]:
+    return TypeAdapter(type(method)).dump_python(method, mode="json")
