@@ -10,6 +10,7 @@ Each message is one sentence that states the fact, the place and the way out.
     ├── QuantizeError    a range, a bit width or a site that cannot be quantised
     ├── ExportError      a network that cannot be written for a runtime
     │   └── ParityError  the written file does not compute what the network computes
+    ├── FormatError      a matrix or a file that cannot be encoded, decoded or multiplied
     ├── MeasureError     a measurement that cannot be taken or trusted
     └── RunError         a run folder that cannot be used
 """
@@ -45,6 +46,10 @@ class ExportError(TersenetError):
 
 class ParityError(ExportError):
     """The written file does not compute what the network computes."""
+
+
+class FormatError(TersenetError):
+    """A matrix or a file that cannot be encoded, decoded or multiplied."""
 
 
 class MeasureError(TersenetError):
