@@ -1,23 +1,48 @@
 """What a person calls: compress a network by a recipe, go on with a run, load what came out."""
 
 import contextlib
+import json
 import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import torch
+from pydantic import TypeAdapter, ValidationError
 from torch import nn
 
 from tersenet.core.files import load_weights, write_atomically
-from tersenet.core.types import Outcome, Subject
+from tersenet.core.types import Deployment, Outcome, Subject
 from tersenet.errors import MeasureError, RunError, TersenetError
-from tersenet.recipe import Recipe, read_recipe
+from tersenet.graph import Inspection, inspect
+from tersenet.measure import BenchResult, bench
+from tersenet.recipe import Recipe, read_recipe, read_training
 from tersenet.report import render
-from tersenet.run import SILENT, History, RunFolder, Watch, header_of, read_header, read_run, run_steps
+from tersenet.run import (
+    SILENT,
+    History,
+    RunFolder,
+    Trained,
+    Watch,
+    header_of,
+    load,
+    read_header,
+    read_run,
+    run_steps,
+    train,
+)
 from tersenet.train import Classification
 
-__all__ = ["compress", "compress_recipe", "free_folder", "resume", "write_report"]
+__all__ = [
+    "bench_files",
+    "compress",
+    "compress_recipe",
+    "inspect_model",
+    "read_run",
+    "resume",
+    "train_recipe",
+    "write_report",
+]
 
 
 def compress(
@@ -73,6 +98,53 @@ def resume(folder: Path, *, watch: Watch = SILENT) -> Outcome:
     torch.set_num_threads(header.threads)  # sums in another order give other numbers
     model, task, history = _stand_up(recipe, folder)
     return _go_on(recipe, model, task, folder, history, watch)
+
+
+def train_recipe(path: Path, *, folder: Path | None = None, watch: Watch = SILENT) -> Trained:
+    """Trains a reference network by its recipe, or goes on with it. Raises as `train`."""
+    recipe = read_training(path)
+    watch.begin(0, 1, f"training {recipe.name}")
+    return train(recipe, folder or Path("runs") / recipe.name, tick=watch.tick)
+
+
+def inspect_model(path: Path) -> Inspection:
+    """Inspects the network of a recipe, or of a folder with a saved model.
+
+    Raises:
+        TersenetError: if it cannot be read or its structure cannot be analysed.
+    """
+    if path.is_dir():
+        model = load(path)
+        shapes = json.loads((path / "manifest.json").read_text(encoding="utf-8"))["example"]
+        return inspect(model, tuple(torch.zeros(shape) for shape in shapes))
+    model, task, _ = _stand_up(read_recipe(path))
+    return inspect(model, task.subject(model).example)
+
+
+def bench_files(
+    model: Path,
+    against: Path | None,
+    *,
+    runtime: str,
+    threads: int,
+    batches: tuple[int, ...],
+    iterations: int,
+) -> BenchResult:
+    """Measures an ONNX file, in turns with another when one is given, which comes first.
+
+    Raises:
+        MeasureError: as `bench`, and if an option is out of range.
+    """
+    try:
+        deployment = TypeAdapter(Deployment).validate_python(
+            {"runtime": runtime, "threads": threads, "batches": batches}
+        )
+    except ValidationError as error:
+        first = error.errors()[0]
+        demand = first["msg"].replace("Input should be", "it must be")
+        raise MeasureError(f"{first['loc'][0]} is {first['input']!r}; {demand}.") from None
+    files = {str(path): path for path in (against, model) if path is not None}
+    return bench(files, deployment=deployment, iterations=iterations)
 
 
 def free_folder(name: str, root: Path = Path("runs")) -> Path:

@@ -4,13 +4,16 @@ from tersenet.run.environment import header_of, versions
 from tersenet.run.folder import RunFolder, read_header, read_run
 from tersenet.run.pipeline import run_steps
 from tersenet.run.saved import History, load, save
-from tersenet.run.training import train
+from tersenet.run.record import RunSummary, step_to_json
+from tersenet.run.training import Trained, train
 from tersenet.run.watch import SILENT, Watch
 
 __all__ = [
     "SILENT",
     "History",
     "RunFolder",
+    "RunSummary",
+    "Trained",
     "Watch",
     "header_of",
     "load",
@@ -18,6 +21,7 @@ __all__ = [
     "read_run",
     "run_steps",
     "save",
+    "step_to_json",
     "train",
     "versions",
 ]

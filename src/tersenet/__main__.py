@@ -1,0 +1,7 @@
+"""`python -m tersenet`."""
+
+import sys
+
+from tersenet.cli import main
+
+sys.exit(main())

@@ -1,0 +1,67 @@
+"""The live display of a run: a bar for the step at hand, a line for each step that is done."""
+
+from types import TracebackType
+from typing import Self, final
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+
+from tersenet.cli.show import step_line
+from tersenet.core.types import StepRecord
+
+__all__ = ["Live"]
+
+
+@final
+class Live:
+    """A `Watch` that draws on standard error, so that standard output stays for results."""
+
+    def __init__(self, *, quiet: bool = False) -> None:
+        self._console = Console(stderr=True, quiet=quiet, highlight=False)
+        self._progress = Progress(
+            TextColumn("{task.description:<28}", markup=False),
+            BarColumn(bar_width=24),
+            TextColumn("{task.percentage:>3.0f} %"),
+            TextColumn("{task.fields[text]}", markup=False),
+            TimeElapsedColumn(),
+            console=self._console,
+            transient=True,
+        )
+        self._task: TaskID | None = None
+
+    def __enter__(self) -> Self:
+        self._progress.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._progress.stop()
+
+    def begin(self, index: int, count: int, name: str) -> None:
+        """Starts the bar of a step."""
+        self._drop()
+        title = f"step {index} of {count - 1}: {name}" if count > 1 else name
+        self._task = self._progress.add_task(title, total=None, text="")
+
+    def tick(self, text: str, done: int, total: int) -> None:
+        """Moves the bar."""
+        if self._task is not None:
+            self._progress.update(self._task, completed=done, total=total, text=text)
+
+    def finish(self, record: StepRecord, *, recalled: bool) -> None:
+        """Leaves a line for the finished step."""
+        self._drop()
+        self._console.print(step_line(record) + ("  (recalled)" if recalled else ""), markup=False)
+
+    def say(self, text: str) -> None:
+        """Leaves a line."""
+        self._console.print(text, markup=False)
+
+    def _drop(self) -> None:
+        if self._task is not None:
+            self._progress.remove_task(self._task)
+            self._task = None

@@ -1,0 +1,221 @@
+"""What the commands print: tables for a person, JSON for a program."""
+
+import json as json_module
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import TypeAdapter
+from rich.console import Console
+from rich.table import Table
+
+from tersenet.core.types import Outcome, StepRecord, Unmeasured
+from tersenet.graph import Inspection
+from tersenet.measure import BenchResult
+from tersenet.run import RunSummary, Trained, step_to_json
+
+__all__ = [
+    "show_bench",
+    "show_inspection",
+    "show_outcome",
+    "show_run",
+    "show_trained",
+    "step_line",
+]
+
+
+def step_line(record: StepRecord) -> str:
+    """Returns one finished step in one line."""
+    parts = [f"{record.name}: {record.summary}", f"{record.cost.file_bytes:,} B"]
+    parts += [f"{one.ratio:.2f}× at batch {one.batch}" for one in record.speedups[:1]]
+    if record.score:
+        parts.append(f"{record.score.metric} {100 * record.score.value:.2f} %")
+    return " · ".join(parts)
+
+
+def show_outcome(outcome: Outcome, *, json: bool) -> None:
+    """Prints a finished run: the table of steps, the verdict, and where things lie."""
+    files = {
+        "report": str(outcome.report),
+        **{kind: str(outcome.artifact(kind)) for kind in outcome.steps[outcome.chosen].files},
+    }
+    if json:
+        _print_json(
+            {
+                "status": outcome.status.value,
+                "bounds": [{"text": bound.text, "met": bound.met} for bound in outcome.bounds],
+                "advice": outcome.advice,
+                "chosen": outcome.chosen,
+                "files": files,
+                "steps": [step_to_json(step) for step in outcome.steps],
+            }
+        )
+        return
+    console = _console()
+    _print_ladder(console, outcome.steps)
+    bounds = " · ".join(f"{bound.text} {'✓' if bound.met else '✗'}" for bound in outcome.bounds)
+    title = {"met": "Budget met", "missed": "Budget MISSED", "unchanged": "Nothing changed"}
+    console.print(f"{title[outcome.status]}{': ' + bounds if bounds else ''}", soft_wrap=True)
+    console.print(outcome.advice, soft_wrap=True)
+    for kind, path in files.items():
+        console.print(f"{kind:<12} {path}", soft_wrap=True)
+
+
+def show_run(summary: RunSummary, report: Path, *, json: bool) -> None:
+    """Prints a run as its journal tells it."""
+    if json:
+        verdict = summary.verdict
+        _print_json(
+            {
+                "name": summary.header.name,
+                "status": verdict.status.value if verdict else "unfinished",
+                "report": str(report),
+                "steps": [step_to_json(step) for step in summary.steps],
+            }
+        )
+        return
+    console = _console()
+    _print_ladder(console, summary.steps)
+    console.print(f"report       {report}", soft_wrap=True)
+
+
+def show_trained(trained: Trained, *, json: bool) -> None:
+    """Prints a finished training."""
+    score = trained.score
+    low, high = score.interval
+    if json:
+        _print_json(
+            {
+                "top-1": score.value,
+                "interval": [low, high],
+                "samples": score.samples,
+                "split": score.split,
+                "params": trained.params,
+                "weights": str(trained.weights),
+                "file_bytes": trained.weights.stat().st_size,
+            }
+        )
+        return
+    console = _console()
+    console.print(
+        f"top-1 {100 * score.value:.2f} % (95 % interval {100 * low:.2f} to {100 * high:.2f}) on "
+        f"{score.samples:,} samples of {score.split}, {trained.params:,} parameters",
+        soft_wrap=True,
+    )
+    console.print(f"weights      {trained.weights}", soft_wrap=True)
+
+
+def show_bench(result: BenchResult, *, json: bool) -> None:
+    """Prints files measured in turns."""
+    if json:
+        _print_json(TypeAdapter(BenchResult).dump_python(result, mode="json"))
+        return
+    table = Table("file", "bytes", "batch", "p50 ms", "p95 ms", "per second", "against", "memory")
+    for column in table.columns[1:]:
+        column.justify = "right"
+    for file in result.files:
+        name, memory = file.name, file.peak_memory_bytes
+        for row, speedup in enumerate(file.speedups):
+            own = speedup.own
+            table.add_row(
+                name if row == 0 else "",
+                f"{file.file_bytes:,}" if row == 0 else "",
+                str(speedup.batch),
+                f"{own.p50_ms:.3g}",
+                f"{own.p95_ms:.3g}",
+                f"{own.throughput:,.0f}",
+                _interval(speedup.ratio, speedup.low, speedup.high),
+                _megabytes(memory) if row == 0 else "",
+            )
+    console = _console()
+    console.print(table)
+    for note in result.notes:
+        console.print(note, soft_wrap=True)
+
+
+def show_inspection(inspection: Inspection, *, json: bool) -> None:
+    """Prints layers, groups and what is frozen."""
+    if json:
+        _print_json(TypeAdapter(Inspection).dump_python(inspection, mode="json"))
+        return
+    console = _console()
+    layers = Table("layer", "kind", "weight", "output", "params", "MACs", title="Layers")
+    for column in layers.columns[2:]:
+        column.justify = "right"
+    for layer in inspection.layers:
+        layers.add_row(
+            layer.site,
+            layer.kind,
+            "×".join(map(str, layer.weight)),
+            "×".join(map(str, layer.output)),
+            f"{layer.params:,}",
+            f"{layer.macs:,}",
+        )
+    layers.add_section()
+    layers.add_row(
+        "all",
+        "",
+        "",
+        "",
+        f"{sum(layer.params for layer in inspection.layers):,}",
+        f"{sum(layer.macs for layer in inspection.layers):,}",
+    )
+    console.print(layers)
+    console.print(_groups(inspection))
+    frozen = Table("cannot be pruned", "why", title="Frozen")
+    for skip in inspection.frozen:
+        frozen.add_row(skip.site, skip.reason)
+    console.print(frozen)
+
+
+def _print_ladder(console: Console, steps: Sequence[StepRecord]) -> None:
+    size = Table("step", "file", "top-1 (95 %)", "MACs", "params", "seconds", title="Every step")
+    latency = Table("step", title="Latency of the file: p50 / p95, against the original's")
+    for batch in (speedup.batch for speedup in steps[0].speedups):
+        latency.add_column(f"batch {batch}", justify="right")
+    for column in size.columns[1:]:
+        column.justify = "right"
+    whole = steps[0].cost.file_bytes
+    for record in steps:
+        cost, name = record.cost, record.name + (" (simulated)" if record.simulated else "")
+        size.add_row(
+            name,
+            f"{cost.file_bytes:,} B\n{whole / cost.file_bytes:.2f}× fewer",
+            _score(record),
+            f"{cost.macs:,}",
+            f"{cost.params:,}",
+            f"{record.seconds:.1f}",
+        )
+        timings = (
+            f"{one.own.p50_ms:.3g} / {one.own.p95_ms:.3g} ms\n"
+            f"{one.ratio:.2f}× ({one.low:.2f} to {one.high:.2f})"
+            for one in record.speedups
+        )
+        latency.add_row(name, *timings)
+    console.print(size, latency)
+
+
+def _score(record: StepRecord) -> str:
+    if record.score is None:
+        return "not measured"
+    low, high = record.score.interval
+    return (
+        f"{100 * record.score.value:.2f} % ({100 * low:.2f} to {100 * high:.2f})\n"
+        f"of {record.score.samples:,}"
+    )
+
+
+def _interval(ratio: float, low: float, high: float) -> str:
+    return f"{ratio:.2f}×\n{low:.2f} to {high:.2f}"
+
+
+def _megabytes(count: int | Unmeasured) -> str:
+    return "not measured" if isinstance(count, Unmeasured) else f"{count / 1e6:.1f} MB"
+
+
+def _console() -> Console:
+    return Console(highlight=False)
+
+
+def _print_json(value: Any) -> None:
+    print(json_module.dumps(value, indent=1, allow_nan=False))
