@@ -1,0 +1,58 @@
+"""What a network costs by count: parameters, multiply-accumulates, layer by layer."""
+
+from collections.abc import Mapping
+
+from torch import Tensor, nn
+
+from tersenet.core.types import Layer
+from tersenet.graph.products import LEVELS, Product, products, sample_count
+from tersenet.graph.trace import export, tensors_of
+from tersenet.graph.visit import shape_of
+
+__all__ = ["layer", "layers", "macs", "parameters"]
+
+
+def layers(model: nn.Module, example: tuple[Tensor, ...]) -> list[Layer]:
+    """Returns the convolutions and matrix products in the order of execution.
+
+    Counted from the shapes in the exported graph: conv MACs = Ho·Wo·Co·(Ci/g)·Kh·Kw, linear
+    MACs = in·out for each position. Figures are of one sample.
+
+    Raises:
+        StructureError: if the network cannot be exported.
+    """
+    program = export(model, example)
+    batch, tensors = sample_count(program), tensors_of(model)
+    return [layer(product, tensors, batch) for product in products(program)]
+
+
+def layer(product: Product, tensors: Mapping[str, Tensor], batch: int) -> Layer:
+    """Returns a product as a layer, with the tensors it stores counted."""
+    own = [(name, tensors[name]) for name in product.stored if name in tensors]
+    counted = [one for name, one in own if isinstance(one, nn.Parameter) or name.endswith(LEVELS)]
+    weight = tensors.get(product.tensor or "")
+    return Layer(
+        site=product.site,
+        kind=product.kind,
+        weight=() if product.weight is None else shape_of(product.weight),
+        output=shape_of(product.node)[1:],
+        params=sum(one.numel() for one in counted),
+        macs=product.macs // batch,
+        bits=32 if weight is None else 8 * weight.element_size(),
+    )
+
+
+def macs(model: nn.Module, example: tuple[Tensor, ...]) -> int:
+    """Returns the multiply-accumulates of one sample. Raises as `layers`."""
+    return sum(one.macs for one in layers(model, example))
+
+
+def parameters(model: nn.Module) -> tuple[int, int]:
+    """Returns how many parameters a network has, and how many of them are not zero.
+
+    Integer-coded weights and biases count too: buffers whose name ends in '.levels'. Running
+    statistics do not.
+    """
+    coded = [one for name, one in model.named_buffers() if name.endswith(LEVELS)]
+    every = [*model.parameters(), *coded]
+    return sum(one.numel() for one in every), sum(int(one.count_nonzero()) for one in every)

@@ -1,0 +1,151 @@
+"""The places that compute: convolutions and matrix products, found in an exported graph.
+
+Counted from the shapes of the nodes, so a network costs the same whatever modules it is
+written in.
+"""
+
+import itertools
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Final, final
+
+import torch
+from torch import fx
+
+from tersenet.graph.visit import operator_name, shape_of
+
+__all__ = ["LEVELS", "Product", "from_inputs", "named_tensors", "products", "sample_count"]
+
+LEVELS: Final = ".levels"
+"""How the name of a buffer ends that holds integer-coded weights."""
+
+_CONVOLUTIONS: Final = {f"aten.conv{n}d": f"conv{n}d" for n in (1, 2, 3)}
+_TRANSPOSED: Final = {f"aten.conv_transpose{n}d": f"transposed conv{n}d" for n in (1, 2, 3)}
+_MATRIX: Final = {
+    "aten.linear": (0, 1, 0),
+    "aten.addmm": (1, 2, 1),
+    "aten.mm": (0, 1, 1),
+    "aten.matmul": (0, 1, 1),
+    "aten.bmm": (0, 1, 2),
+    "aten.baddbmm": (1, 2, 2),
+}
+"""The positions of the two factors among the arguments; the second's dimension of outputs."""
+_ATTENTION: Final = "aten.scaled_dot_product_attention"
+
+
+@final
+@dataclass(frozen=True)
+class Product:
+    """One node that multiplies and accumulates."""
+
+    node: fx.Node
+    kind: str
+    macs: int
+    """Of the whole traced batch."""
+    weight: fx.Node | None
+    """Of a product with a parameter, the argument that holds it."""
+    tensor: str | None
+    """The parameter or buffer that the weight comes from."""
+    site: str
+    filter_dim: int
+    """The dimension of the weight that makes outputs."""
+    stored: tuple[str, ...]
+    """The parameters and buffers that weight and bias come from."""
+
+
+def products(program: torch.export.ExportedProgram) -> list[Product]:
+    """Returns every product in the order of execution."""
+    names = named_tensors(program)
+    derived = from_inputs(program)
+    found = []
+    for node in program.graph.nodes:
+        if node.op == "call_function" and (counted := _count(node)):
+            kind, macs, factor = counted
+            weight = None if factor is None or factor in derived else factor
+            tensor = None if weight is None else _origin(weight, names)
+            if weight is None and kind == "linear":
+                kind = "matmul"
+            site = _module(node) if tensor is None else tensor.removesuffix(LEVELS)
+            site = site.removesuffix(".weight")
+            own = [arg for arg in node.all_input_nodes if arg not in derived]
+            stored = tuple(dict.fromkeys(itertools.chain(*(_ancestors(a, names) for a in own))))
+            found.append(Product(node, kind, macs, weight, tensor, site, _filter_dim(node), stored))
+    return found
+
+
+def sample_count(program: torch.export.ExportedProgram) -> int:
+    """Returns how many samples the traced batch holds."""
+    user = set(program.graph_signature.user_inputs)
+    inputs = (node for node in program.graph.nodes if node.op == "placeholder")
+    return next((shape_of(node)[0] for node in inputs if node.name in user and _has_batch(node)), 1)
+
+
+def named_tensors(program: torch.export.ExportedProgram) -> dict[fx.Node, str]:
+    """Returns the placeholders of parameters and buffers, with their qualified names."""
+    signature = program.graph_signature
+    known: Mapping[str, str] = {**signature.inputs_to_parameters, **signature.inputs_to_buffers}
+    nodes = (node for node in program.graph.nodes if node.op == "placeholder")
+    return {node: known[node.name] for node in nodes if node.name in known}
+
+
+def from_inputs(program: torch.export.ExportedProgram) -> set[fx.Node]:
+    """Returns the nodes that are computed from the network's inputs."""
+    user = set(program.graph_signature.user_inputs)
+    derived: set[fx.Node] = set()
+    for node in program.graph.nodes:
+        if node.name in user or not derived.isdisjoint(node.all_input_nodes):
+            derived.add(node)
+    return derived
+
+
+def _has_batch(node: fx.Node) -> bool:
+    return isinstance(node.meta.get("val"), torch.Tensor) and node.meta["val"].ndim > 0
+
+
+def _count(node: fx.Node) -> tuple[str, int, fx.Node | None] | None:
+    """Returns (kind, multiply-accumulates, the second factor), or None for other nodes."""
+    name = operator_name(node.target).rpartition(".")[0]
+    args: Any = node.args
+    if name in _CONVOLUTIONS or name in _TRANSPOSED:
+        x, weight = shape_of(args[0]), shape_of(args[1])
+        # conv: N * Ho * Wo * Co * (Ci / groups) * Kh * Kw; transposed: by input positions
+        positions = shape_of(node) if name in _CONVOLUTIONS else x
+        rank = len(weight) - 2
+        batch = math.prod(positions[: -rank - 1])
+        macs = batch * math.prod(positions[-rank:]) * math.prod(weight)
+        groups = x[-rank - 1] // weight[1] if name in _CONVOLUTIONS else 1
+        prefix = "" if groups == 1 else "depthwise " if weight[1] == 1 else "grouped "
+        return prefix + (_CONVOLUTIONS | _TRANSPOSED)[name], macs, args[1]
+    if name in _MATRIX:
+        left, right = (args[i] for i in _MATRIX[name][:2])
+        return "linear", math.prod(shape_of(node)) * shape_of(left)[-1], right
+    if name == _ATTENTION:
+        query, key, value = (shape_of(one) for one in args[:3])
+        pairs = math.prod(query[:-1]) * key[-2]
+        return "attention", pairs * (query[-1] + value[-1]), None
+    return None
+
+
+def _filter_dim(node: fx.Node) -> int:
+    name = operator_name(node.target).rpartition(".")[0]
+    return 1 if name in _TRANSPOSED else _MATRIX.get(name, (0, 1, 0))[2]
+
+
+def _origin(weight: fx.Node, names: Mapping[fx.Node, str]) -> str | None:
+    """Returns the tensor that a weight is computed from, through casts or dequantisation."""
+    found = list(_ancestors(weight, names))
+    own = [name for name in found if name.removesuffix(LEVELS).rpartition(".")[2] == "weight"]
+    return next(iter(own or found), None)
+
+
+def _ancestors(node: fx.Node, names: Mapping[fx.Node, str]) -> Iterator[str]:
+    if node in names:
+        yield names[node]
+    for one in node.all_input_nodes:
+        yield from _ancestors(one, names)
+
+
+def _module(node: fx.Node) -> str:
+    stack = node.meta.get("nn_module_stack") or {"": ("", None)}
+    return list(stack.values())[-1][0] or node.name

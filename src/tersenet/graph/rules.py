@@ -1,0 +1,263 @@
+"""How each operator carries labels from its inputs to its output.
+
+A rule ties what must be removed together and fixes what must stay. Reshapes stand in
+`reshapes.py`.
+"""
+
+import itertools
+from typing import cast
+
+import numpy as np
+
+from tersenet.graph.labels import Array, Value
+from tersenet.graph.visit import Visit, rule
+
+_UNARY = """
+    abs alias alpha_dropout celu clamp clamp_max clamp_min clone contiguous cos detach detach_
+    dropout elu erf exp feature_dropout gelu hardsigmoid hardswish hardtanh leaky_relu
+    lift_fresh_copy log log1p logical_not mish neg ones_like reciprocal relu relu6 round rsqrt
+    selu sigmoid sign silu sin softplus sqrt square tanh to _to_copy type_as zeros_like
+""".split()
+_BINARY = """
+    add div eq fmod ge gt le logical_and logical_or lt masked_fill maximum minimum mul ne pow
+    remainder rsub sub where lerp addcmul addcdiv
+""".split()
+_INPLACE = [f"{name}_" for name in (*_UNARY, *_BINARY) if not name.endswith("_")]
+
+
+@rule(*(f"aten.{name}" for name in (*_UNARY, *_BINARY, *_INPLACE)))
+def elementwise(at: Visit) -> Value:
+    """Broadcasts from the last dimension; equal indices are tied."""
+    inputs = [value for value in at.tensors() if value]
+    rank = len(at.shape)
+    outputs = []
+    for back in range(-rank, 0):
+        size = at.shape[back]
+        carried = [value[back] for value in inputs if len(value) >= -back]
+        whole = [labels for labels in carried if len(labels) == size]
+        for labels in carried:
+            if len(labels) != size:  # one index spread over many cannot go with any of them
+                at.freeze(labels, "broadcasts it")
+        for labels in whole[1:]:
+            at.tie(whole[0], labels)
+        outputs.append(whole[0] if whole else at.fixed(size))
+    return tuple(outputs)
+
+
+@rule("aten.conv1d", "aten.conv2d", "aten.conv3d")
+def convolution(at: Visit) -> Value | list[Value] | None:
+    """Filters make output channels; each group of filters reads its own input channels."""
+    x, weight, bias = at.value("input"), at.value("weight"), at.value("bias")
+    groups = at.args.get("groups", 1)
+    if len(x) != len(weight):
+        return at.unknown("has no batch dimension")
+    filters, reads = weight[:2]
+    if groups > 1 and len(reads) == 1:
+        if getattr(at.module("weight"), "groups", None) != groups:
+            return at.unknown("has its number of groups written into the call")
+        at.tie(np.repeat(x[1], len(filters) // groups), filters)  # a group goes as a whole
+    else:
+        # Groups stay of equal size: the same position goes from every group.
+        of_groups = filters.reshape(groups, -1) if groups > 1 else filters[None]
+        for own_filters, own_inputs in zip(of_groups, x[1].reshape(groups, -1), strict=True):
+            at.tie(own_inputs, reads)
+            at.tie(of_groups[0], own_filters)
+    if bias:
+        at.tie(bias[0], filters)
+    return _convolved(at, x, weight, filters)
+
+
+@rule("aten.conv_transpose1d", "aten.conv_transpose2d", "aten.conv_transpose3d")
+def transposed_convolution(at: Visit) -> Value | list[Value] | None:
+    """As a convolution whose weight is (in, out, kernel)."""
+    x, weight, bias = at.value("input"), at.value("weight"), at.value("bias")
+    if len(x) != len(weight) or at.args.get("groups", 1) > 1:
+        return at.unknown("has groups or no batch dimension")
+    at.tie(x[1], weight[0])
+    if bias:
+        at.tie(bias[0], weight[1])
+    return _convolved(at, x, weight, weight[1])
+
+
+def _convolved(at: Visit, x: Value, weight: Value, channels: Array) -> Value:
+    for labels in (*x[2:], *weight[2:]):
+        at.freeze(labels, "moves its kernel over it")
+    return (x[0], channels, *(at.fixed(size) for size in at.shape[2:]))
+
+
+@rule("aten.linear")
+def linear(at: Visit) -> Value:
+    """Sums over the last dimension of the input."""
+    x, weight, bias = at.value("input"), at.value("weight"), at.value("bias")
+    at.tie(x[-1], weight[1])
+    if bias:
+        at.tie(bias[0], weight[0])
+    return (*x[:-1], weight[0])
+
+
+@rule("aten.addmm", "aten.mm", "aten.matmul")
+def product(at: Visit) -> Value | list[Value] | None:
+    """Sums over a dimension of a parameter.
+
+    Between two activations the sum would keep what a removed unit still yields, such as
+    sigmoid(0), so that product is left alone.
+    """
+    first, second = (
+        ("mat1" if "mat1" in at.args else "self"),
+        ("mat2" if "mat2" in at.args else "other"),
+    )
+    left, right = at.value(first), at.value(second)
+    if len(right) != 2 or at.depends_on_input(second):
+        return at.unknown("multiplies two activations")
+    at.tie(left[-1], right[0])
+    if first == "mat1" and (bias := at.value("self")):
+        at.tie(bias[-1], right[1])
+        for labels in bias[:-1]:
+            at.freeze(labels, "broadcasts it")
+    return (*left[:-1], right[1])
+
+
+@rule("aten.batch_norm", "aten.instance_norm")
+def batch_norm(at: Visit) -> Value:
+    """Scales each channel by itself."""
+    x = at.value("input")
+    for name in ("weight", "bias", "running_mean", "running_var"):
+        if at.value(name):
+            at.tie(x[1], at.value(name)[0])
+    return x
+
+
+@rule("aten.prelu")
+def prelu(at: Visit) -> Value:
+    """One slope for all channels, or one for each."""
+    x, slope = at.value("self"), at.value("weight")
+    if slope and len(slope[0]) > 1:
+        at.tie(x[1], slope[0])
+    return x
+
+
+_POOLS = """
+    max_pool avg_pool adaptive_avg_pool adaptive_max_pool max_pool_with_indices upsample_nearest
+    upsample_bilinear upsample_bicubic upsample_linear upsample_trilinear
+""".split()
+
+
+def _pool_names() -> list[str]:
+    heads = ((name.split("_with_")[0], name.partition("_with_")[2]) for name in _POOLS)
+    return [
+        f"aten.{head}{rank}d" + (f"_with_{tail}" if tail else "")
+        for (head, tail), rank in itertools.product(heads, (1, 2, 3))
+    ]
+
+
+@rule(*_pool_names())
+def pooling(at: Visit) -> Value | list[Value]:
+    """Works on positions within a channel."""
+    x = at.value("self") or at.value("input")
+    rank = next(int(letter) for letter in at.op if letter.isdigit())
+    for labels in x[-rank:]:
+        at.freeze(labels, "pools it")
+    output = at.node.meta["val"]
+    several = isinstance(output, (tuple, list))
+    sizes = (output[0] if several else output).shape[-rank:]
+    value = (*x[:-rank], *(at.fixed(int(size)) for size in sizes))
+    return [value] * len(output) if several else value
+
+
+@rule("aten.mean", "aten.sum", "aten.amax", "aten.amin")
+def reduction(at: Visit) -> Value:
+    """Folds positions; a folded channel would change the result, so it stays."""
+    x = at.value("self")
+    dims = at.args.get("dim")
+    folded = {d % len(x) for d in ([dims] if isinstance(dims, int) else dims or range(len(x)))}
+    for dim in folded:
+        at.freeze(x[dim], "folds it")
+    keep = at.args.get("keepdim", False)
+    outputs = ((at.fixed(1) if dim in folded else x[dim]) for dim in range(len(x)))
+    return tuple(one for dim, one in enumerate(outputs) if keep or dim not in folded)
+
+
+@rule("aten.softmax", "aten.log_softmax", "aten._softmax", "aten._log_softmax")
+def softmax(at: Visit) -> Value:
+    """Couples all values along one dimension."""
+    x = at.value("self")
+    at.freeze(x[at.args["dim"]], "normalises over it")
+    return x
+
+
+@rule("aten.cat", "aten.concat")
+def concat(at: Visit) -> Value | list[Value] | None:
+    """Puts channels side by side; all other dimensions are tied."""
+    inputs = at.values("tensors")
+    if len({len(value) for value in inputs}) != 1:
+        return at.unknown("joins tensors of different rank")
+    along = at.args.get("dim", 0) % len(inputs[0])
+    for dim in set(range(len(inputs[0]))) - {along}:
+        for value in inputs[1:]:
+            at.tie(inputs[0][dim], value[dim])
+    joined = np.concatenate([value[along] for value in inputs])
+    return (*inputs[0][:along], joined, *inputs[0][along + 1 :])
+
+
+@rule("aten.pad", "aten.constant_pad_nd")
+def pad(at: Visit) -> Value:
+    """Adds indices that no parameter owns, so what they meet later must stay."""
+    x, widths = list(at.value("self")), at.args["pad"]
+    for dim, (before, after) in enumerate(zip(widths[::2], widths[1::2], strict=True), start=1):
+        labels = x[-dim]
+        plain = before == after == 0
+        whole = isinstance(before, int) and isinstance(after, int) and min(before, after) >= 0
+        if not plain and (not whole or at.args.get("mode", "constant") != "constant"):
+            at.freeze(labels, "crops or mirrors it")
+            x[-dim] = at.fixed(at.shape[-dim])
+        elif not plain:
+            edges = [at.fixed(width, f"adds constants ({at.where})") for width in (before, after)]
+            x[-dim] = np.concatenate([edges[0], labels, edges[1]])
+    return tuple(x)
+
+
+@rule("aten.slice.Tensor")
+def narrow(at: Visit) -> Value:
+    """Picks positions; bounds written in the code would be wrong for fewer channels."""
+    x, dim = list(at.value("self")), at.args.get("dim", 0)
+    labels, start, end = x[dim], at.args.get("start"), at.args.get("end")
+    whole = start in (None, 0) and (end is None or (isinstance(end, int) and end >= len(labels)))
+    if not whole or at.args.get("step", 1) != 1:
+        at.freeze(labels, "takes a part of it with bounds written in the code")
+        x[dim] = at.fixed(at.shape[dim])
+    return tuple(x)
+
+
+@rule("aten.permute")
+def permute(at: Visit) -> Value:
+    """Reorders dimensions."""
+    x = at.value("self")
+    return tuple(x[dim] for dim in at.args["dims"])
+
+
+@rule("aten.transpose", "aten.swapaxes")
+def transpose(at: Visit) -> Value:
+    """Swaps two dimensions."""
+    x = list(at.value("self"))
+    a, b = (int(at.args[name]) for name in at.args if name.startswith(("dim", "axis")))
+    x[a], x[b] = x[b], x[a]
+    return tuple(x)
+
+
+@rule("aten.t", "aten.numpy_T")
+def reverse(at: Visit) -> Value:
+    """Reverses the dimensions."""
+    return at.value("self")[::-1]
+
+
+@rule("aten.sym_size", "aten.sym_numel", "aten._assert_tensor_metadata")
+def size_of(at: Visit) -> None:
+    """Asks for a size and touches no data."""
+    del at
+
+
+@rule("operator.getitem")
+def item(at: Visit) -> Value:
+    """Picks one of an operator's outputs."""
+    several, index = at.node.args
+    return at.outputs_of(several)[cast("int", index)]

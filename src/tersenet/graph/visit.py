@@ -1,0 +1,168 @@
+"""What a rule sees of one node, and the table that rules are registered in."""
+
+import itertools
+import operator
+from collections.abc import Callable, Mapping, Sequence, Set
+from typing import Any, Final, TypeAlias, final
+
+import torch
+from torch import fx, nn
+
+from tersenet.graph.labels import Array, Labels, Value
+from tersenet.graph.trace import source_line
+
+__all__ = ["Rule", "Visit", "operator_name", "rule", "rule_for", "shape_of"]
+
+
+@final
+class Visit:
+    """One node of the graph: its arguments by name, their labels, and how to tie them."""
+
+    def __init__(
+        self,
+        node: fx.Node,
+        *,
+        labels: Labels,
+        values: Mapping[fx.Node, Any],
+        modules: Mapping[fx.Node, nn.Module],
+        from_input: Set[fx.Node],
+    ) -> None:
+        self.node = node
+        self.labels = labels
+        self._values = values
+        self._modules = modules
+        self._from_input = from_input
+        self.args: dict[str, Any] = _bound(node)
+
+    @property
+    def op(self) -> str:
+        """The operator, e.g. aten.conv2d.default."""
+        return operator_name(self.node.target)
+
+    @property
+    def where(self) -> str:
+        """The node and, where known, the line of the user's source."""
+        line = source_line(self.node)
+        return f"{self.node.name}, at {line}" if line else self.node.name
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The output's shape at the traced batch size."""
+        return shape_of(self.node)
+
+    def value(self, name: str) -> Value:
+        """Returns the labels of a tensor argument; () where it is None or a number."""
+        arg = self.args.get(name)
+        found = self._values.get(arg) if isinstance(arg, fx.Node) else None
+        return found if isinstance(found, tuple) else ()
+
+    def values(self, name: str) -> list[Value]:
+        """Returns the labels of an argument that is a list of tensors."""
+        return [self._values[one] for one in self.args[name]]
+
+    def tensors(self) -> list[Value]:
+        """Returns the labels of every tensor among the inputs."""
+        found = (self._values.get(one) for one in self.node.all_input_nodes)
+        flat = (item if isinstance(item, list) else [item] for item in found)
+        return [value for value in itertools.chain(*flat) if value is not None]
+
+    def module(self, name: str) -> nn.Module | None:
+        """Returns the module whose parameter an argument is, or None."""
+        return self._modules.get(self.args[name])
+
+    def depends_on_input(self, name: str) -> bool:
+        """Returns whether an argument is computed from the network's inputs."""
+        return self.args[name] in self._from_input
+
+    def outputs_of(self, node: Any) -> list[Value]:
+        """Returns the labels of each output of an operator that has several."""
+        found = self._values[node]
+        return found if isinstance(found, list) else [found]
+
+    def tie(self, left: Array, right: Array) -> None:
+        """Ties two dimensions index by index, or fixes both where their sizes differ."""
+        if len(left) == len(right):
+            self.labels.tie(left, right)
+        else:
+            self.freeze(left, "changes its size")
+            self.freeze(right, "changes its size")
+
+    def freeze(self, labels: Array, what: str) -> None:
+        """Fixes a dimension because this operator `what`."""
+        self.labels.freeze(labels, f"{self.op} {what} ({self.where})")
+
+    def fixed(self, size: int, what: str = "has a dimension that is no channel") -> Array:
+        """Returns labels for an output dimension that cannot shrink."""
+        return self.labels.fixed(size, f"{self.op} {what}")
+
+    def unknown(self, what: str = "has no rule") -> Value | list[Value] | None:
+        """Fixes all inputs and outputs: removes less, never wrongly."""
+        for value in self.tensors():
+            for labels in value:
+                self.freeze(labels, what)
+        shapes = _shapes(self.node)
+        reason = f"{self.op} {what} ({self.where})"
+        outputs = [tuple(self.labels.fixed(n, reason) for n in shape) for shape in shapes]
+        if isinstance(self.node.meta.get("val"), torch.Tensor):
+            return outputs[0]
+        return outputs or None
+
+
+Rule: TypeAlias = Callable[[Visit], Value | list[Value] | None]
+"""Ties the labels of a node's inputs and returns those of its output."""
+
+_RULES: Final[dict[str, Rule]] = {}
+
+
+def rule(*names: str) -> Callable[[Rule], Rule]:
+    """Registers how an operator carries labels, by 'aten.add.Tensor' or all 'aten.add'.
+
+    An operator without a rule fixes what it touches, so a rule is only ever needed to remove
+    more. Use it for your own operators too: `@rule("mylib.myop")`.
+    """
+
+    def register(function: Rule) -> Rule:
+        _RULES.update(dict.fromkeys(names, function))
+        return function
+
+    return register
+
+
+def rule_for(target: Any) -> Rule | None:
+    """Returns the rule of an operator, or None."""
+    name = operator_name(target)
+    return _RULES.get(name) or _RULES.get(name.rpartition(".")[0])
+
+
+def operator_name(target: Any) -> str:
+    """Returns 'aten.add.Tensor' for an ATen operator, 'operator.getitem' for a Python one."""
+    if isinstance(target, torch._ops.OpOverload):
+        return str(target)
+    if getattr(target, "__module__", "") in ("_operator", operator.__name__):
+        return f"operator.{target.__name__}"
+    return getattr(target, "__name__", str(target))
+
+
+def shape_of(node: fx.Node) -> tuple[int, ...]:
+    """Returns the shape of a node's tensor at the traced batch size."""
+    return tuple(_size(one) for one in node.meta["val"].shape)
+
+
+def _shapes(node: fx.Node) -> list[tuple[int, ...]]:
+    found = node.meta.get("val")
+    outputs = found if isinstance(found, Sequence) else [found]
+    return [tuple(_size(n) for n in one.shape) for one in outputs if isinstance(one, torch.Tensor)]
+
+
+def _size(size: int | torch.SymInt) -> int:
+    return size if isinstance(size, int) else int(size.node.hint)
+
+
+def _bound(node: fx.Node) -> dict[str, Any]:
+    """Names positional arguments and fills defaults by the operator's schema."""
+    if not isinstance(node.target, torch._ops.OpOverload):
+        return dict(node.kwargs)
+    schema = node.target._schema.arguments
+    bound = {one.name: one.default_value for one in schema if one.has_default_value()}
+    bound |= {one.name: arg for one, arg in zip(schema, node.args, strict=False)}
+    return bound | dict(node.kwargs)
