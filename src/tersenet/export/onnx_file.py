@@ -6,6 +6,7 @@ ratios of file sizes compare weights with weights.
 """
 
 import inspect
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +14,7 @@ from typing import Any, Final, final
 
 import onnx
 import torch
-from onnx import ModelProto, NodeProto, TensorProto, numpy_helper
+from onnx import ModelProto, TensorProto, numpy_helper
 from onnxscript import opset20 as op
 from torch import Tensor, nn
 from torch.export import ExportedProgram
@@ -100,8 +101,13 @@ def _quantize(x: Any, scale: Any, zero_point: Any, low: int, high: int) -> Any:
 
 
 def _dequantize(levels: Any, scale: Any, zero_point: Any, axis: int) -> Any:
-    if zero_point is None:
+    if zero_point is None and levels.dtype != TensorProto.INT8:
         return op.DequantizeLinear(levels, scale, axis=axis)
+    if zero_point is None:
+        # ONNX takes it for zero when absent, but ONNX Runtime 1.32 then misses its integer Gemm.
+        shape = [int(size) for size in scale.shape]
+        zeros = onnx.helper.make_tensor("zeros", TensorProto.INT8, shape, [0] * math.prod(shape))
+        zero_point = op.Constant(value=zeros)
     return op.DequantizeLinear(levels, scale, zero_point, axis=axis)
 
 
