@@ -94,7 +94,7 @@ def compare_many(
     found: dict[str, list[Speedup]] = {name: [] for name in files}
     device = describe_device()
     for part in answer["batches"]:
-        rounds = Rounds(order=part["order"], slices_ms=part["slices_ms"], warmup=part["warmup"])
+        rounds = Rounds.from_json(part)
         facts: dict[str, Any] = {
             "batch": part["batch"],
             "threads": deployment.threads,

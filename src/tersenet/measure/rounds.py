@@ -11,7 +11,7 @@ import statistics
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Final, final
+from typing import Any, Final, final
 
 __all__ = ["Rounds", "interleave"]
 
@@ -39,6 +39,21 @@ class Rounds:
     def samples_ms(self, name: str) -> tuple[float, ...]:
         """Returns all samples of one candidate, in the order they were taken."""
         return tuple(sample for part in self.slices_ms[name] for sample in part)
+
+    def as_json(self) -> dict[str, Any]:
+        """Returns the rounds as JSON values."""
+        return {"order": self.order, "slices_ms": self.slices_ms, "warmup": self.warmup}
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> "Rounds":
+        """Returns the rounds that `as_json` was of."""
+        return cls(
+            order=tuple(map(tuple, values["order"])),
+            slices_ms={
+                name: tuple(map(tuple, parts)) for name, parts in values["slices_ms"].items()
+            },
+            warmup=values["warmup"],
+        )
 
 
 def interleave(

@@ -46,14 +46,7 @@ def latency(request: Mapping[str, Any]) -> dict[str, Any]:
             warmup=request["warmup"],
             seed=request["seed"],
         )
-        found.append(
-            {
-                "batch": batch,
-                "order": rounds.order,
-                "slices_ms": rounds.slices_ms,
-                "warmup": rounds.warmup,
-            }
-        )
+        found.append({"batch": batch, **rounds.as_json()})
     return {"batches": found}
 
 
