@@ -1,0 +1,195 @@
+"""The ladder: one rung a step, and what each step brought."""
+
+import json
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, final
+
+from markupsafe import Markup
+
+from tersenet.core.types import Edit, Skip, StepRecord
+from tersenet.report import quantities
+from tersenet.report.figures import Figure, Interval, Number, Records, figure
+from tersenet.report.headline import amount_phrase, speed_phrase
+
+__all__ = ["Evidence", "Gain", "Rung", "ladder"]
+
+
+@final
+@dataclass(frozen=True)
+class Gain:
+    """What one step changed against the step before, of one quantity."""
+
+    of: str
+    text: Markup
+    tone: str
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Timing:
+    """Latency of a step at one batch size."""
+
+    batch: int
+    p50: Interval
+    p95: Number
+    speedup: Interval
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Evidence:
+    """One proof of a step."""
+
+    claim: str
+    max_error: Number
+    tolerance: Number
+    effect: Number
+    holds: bool
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Rung:
+    """One step, as the ladder shows it."""
+
+    index: int
+    name: str
+    summary: str
+    simulated: bool
+    file_bytes: Number
+    file_bytes_exact: Number
+    timings: Sequence[Timing]
+    score: Interval
+    samples: Number
+    macs: Number
+    params: Number
+    seconds: Number
+    gains: Sequence[Gain]
+    settings: Sequence[tuple[str, str]]
+    skips: Sequence[tuple[str, Sequence[str]]]
+    """Reason and the sites it holds for."""
+    skipped: Number
+    proofs: Sequence[Evidence]
+    edits: Sequence[str]
+    notes: Sequence[str]
+    files: Sequence[tuple[str, str]]
+
+
+def ladder(records: Records) -> list[Rung]:
+    """Returns the rungs, the original first."""
+    return [_rung(records, index, step) for index, step in enumerate(records.steps)]
+
+
+def _rung(records: Records, index: int, step: StepRecord) -> Rung:
+    return Rung(
+        index=index,
+        name=step.name,
+        summary=step.summary,
+        simulated=step.simulated,
+        file_bytes=records.file_bytes(index),
+        file_bytes_exact=records.file_bytes_exact(index),
+        timings=[
+            Timing(
+                batch=batch,
+                p50=records.p50(index, batch),
+                p95=records.p95(index, batch),
+                speedup=records.speedup(index, batch),
+            )
+            for batch in records.batches
+        ],
+        score=records.score(index),
+        samples=records.samples(index),
+        macs=records.macs(index),
+        params=records.params(index),
+        seconds=records.seconds(index),
+        gains=_gains(records, index) if index else (),
+        settings=list(_flat(step.settings)),
+        skips=_by_reason(step.skips),
+        skipped=records.length(f"steps.{index}.skips", step.skips),
+        proofs=list(_proofs(index, step)),
+        edits=_edit_counts(step.edits),
+        notes=list(step.notes),
+        files=list(step.files.items()),
+    )
+
+
+def _gains(records: Records, index: int) -> list[Gain]:
+    gains = [
+        _amount(records, "bytes", records.file_bytes(index), records.file_bytes(index - 1)),
+        _amount(records, "MACs", records.macs(index), records.macs(index - 1)),
+    ]
+    for batch in records.batches:
+        gain = records.speed_gain(index, batch)
+        tone = _tone(gain.value - 1, 0.005) if isinstance(gain, Figure) else "neutral"
+        gains.append(Gain(f"batch {batch}", speed_phrase(gain), tone))
+    change = records.change(index, index - 1).middle
+    tone = _tone(change.value, 0.005) if isinstance(change, Figure) else "neutral"
+    score = records.steps[index].score
+    gains.append(Gain(score.metric if score else "quality", Markup("{}").format(change), tone))
+    return gains
+
+
+def _amount(records: Records, of: str, now: Number, before: Number) -> Gain:
+    tone = "neutral"
+    if isinstance(now, Figure) and isinstance(before, Figure) and before.value:
+        tone = _tone((before.value - now.value) / before.value, 0.005)
+    return Gain(of, amount_phrase(records, now, before), tone)
+
+
+def _tone(gain: float, visible: float) -> str:
+    if abs(gain) < visible:
+        return "neutral"
+    return "better" if gain > 0 else "worse"
+
+
+def _flat(settings: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
+    rows: list[tuple[str, str]] = []
+    for key, value in settings.items():
+        if isinstance(value, Mapping) and value:
+            rows += _flat(value, f"{prefix}{key}.")
+        else:
+            rows.append((f"{prefix}{key}", _setting(value)))
+    return rows
+
+
+def _setting(value: Any) -> str:
+    if isinstance(value, float) and not math.isfinite(value):
+        return "not finite"
+    if isinstance(value, (list, tuple)):
+        return ", ".join(map(_setting, value)) or "none"
+    return value if isinstance(value, str) else json.dumps(value, default=str)
+
+
+def _by_reason(skips: Sequence[Skip]) -> list[tuple[str, list[str]]]:
+    sites: dict[str, list[str]] = {}
+    for skip in skips:
+        sites.setdefault(skip.reason, []).append(skip.site)
+    return list(sites.items())
+
+
+def _edit_counts(edits: Sequence[Edit]) -> list[str]:
+    counts = Counter((edit.kind, edit.real) for edit in edits)
+    return [
+        f"{quantities.count(count)} × {kind}{'' if real else ', simulated'}"
+        for (kind, real), count in counts.items()
+    ]
+
+
+def _proofs(index: int, step: StepRecord) -> list[Evidence]:
+    return [
+        Evidence(
+            claim=proof.claim,
+            max_error=figure(f"steps.{index}.proofs.{n}.max_error", proof.max_error, _tiny),
+            tolerance=figure(f"steps.{index}.proofs.{n}.tolerance", proof.tolerance, _tiny),
+            effect=figure(f"steps.{index}.proofs.{n}.effect", proof.effect, _tiny),
+            holds=proof.holds,
+        )
+        for n, proof in enumerate(step.proofs)
+    ]
+
+
+def _tiny(value: float) -> str:
+    return f"{value:.2g}"

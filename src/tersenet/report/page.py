@@ -1,0 +1,76 @@
+"""The report: one HTML file that opens offline and runs nothing but its own script."""
+
+import base64
+import hashlib
+from functools import cache
+from importlib.resources import files
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from tersenet.report.figures import Records
+from tersenet.report.headline import cards, headline
+from tersenet.report.ladder import ladder
+from tersenet.report.layers import layer_table
+from tersenet.report.reality import reality, reproduction
+from tersenet.report.scatter import scatter_plots
+from tersenet.report.strips import strip_panels
+from tersenet.run.record import RunSummary
+
+__all__ = ["render"]
+
+
+def render(summary: RunSummary) -> str:
+    """Returns the report of a run as one HTML document.
+
+    It needs no network, and its content security policy forbids any: style and script are
+    inlined and allowed by their hashes. Everything from the run is escaped.
+    """
+    chosen = -1 if summary.verdict is None else summary.verdict.step
+    records = Records(summary.steps, chosen=chosen)
+    style, script = _asset("style.css"), _asset("script.js")
+    context: dict[str, Any] = {
+        "name": summary.header.name,
+        "policy": _policy(style, script),
+        "style": Markup(style),  # noqa: S704 - our own file, not the run's
+        "script": Markup(script),  # noqa: S704
+        "headline": headline(summary, records),
+        "cards": cards(records),
+        "records": records,
+        "rungs": ladder(records),
+        "scatters": scatter_plots(records),
+        "layers": layer_table(records),
+        "strips": strip_panels(records),
+        "reality": reality(records),
+        "reproduction": reproduction(summary.header),
+    }
+    return _environment().get_template("page.html.j2").render(context)
+
+
+@cache
+def _environment() -> Environment:
+    return Environment(
+        loader=PackageLoader("tersenet.report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+
+
+@cache
+def _asset(name: str) -> str:
+    path = files("tersenet.report") / "templates" / name
+    return path.read_text(encoding="utf-8")
+
+
+def _policy(style: str, script: str) -> str:
+    return (
+        f"default-src 'none'; style-src '{_hash(style)}'; script-src '{_hash(script)}'; "
+        "img-src data:; base-uri 'none'; form-action 'none'"
+    )
+
+
+def _hash(text: str) -> str:
+    return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
