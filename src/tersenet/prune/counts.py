@@ -1,0 +1,65 @@
+"""How many units each group keeps: the share asked for, rounded to counts the runtime likes."""
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+__all__ = ["best_units", "fit_counts", "global_counts", "layer_counts"]
+
+_ROUNDING = 1e-9  # 0.7 * 10 is 7.000000000000001 or 6.999…: either means 7
+
+
+def layer_counts(sizes: Mapping[str, int], *, keep: float, least: int) -> dict[str, int]:
+    """Returns floor(keep · size) of each group, at least `least` or the whole group."""
+    return {
+        name: max(min(least, size), int(keep * size + _ROUNDING)) for name, size in sizes.items()
+    }
+
+
+def global_counts(scores: Mapping[str, Tensor], *, keep: float, least: int) -> dict[str, int]:
+    """Returns how many units of each group are among the best of the whole network.
+
+    Scores are compared as multiples of their group's mean, s_c / mean(s): groups of many or
+    large filters would otherwise win by their size alone. Each group keeps its best `least`.
+    """
+    relative = {name: one / one.mean().clamp_min(1e-30) for name, one in scores.items()}
+    certain = {name: min(least, len(one)) for name, one in relative.items()}
+    wanted = int(keep * sum(map(len, relative.values())) + _ROUNDING) - sum(certain.values())
+    rest = [
+        (-value, name)
+        for name, one in relative.items()
+        for value in one.sort(descending=True).values[certain[name] :].tolist()
+    ]
+    for _, name in sorted(rest)[: max(0, wanted)]:
+        certain[name] += 1
+    return certain
+
+
+def fit_counts(wanted: Mapping[str, int], liked: Mapping[str, Sequence[int]]) -> dict[str, int]:
+    """Returns counts from `liked` whose total is as near to the wanted total as one pass finds.
+
+    Every group first goes down to the liked count at or below what is wanted (or its lowest).
+    Then groups go one step up, those nearest to their step first, while that brings the total
+    nearer.
+    """
+    down, steps = {}, []
+    for name, count in wanted.items():
+        options = sorted(liked[name])
+        down[name] = max((one for one in options if one <= count), default=options[0])
+        above = [one for one in options if one > down[name]]
+        if above and count > down[name]:
+            steps.append(((above[0] - count) / (above[0] - down[name]), name, above[0]))
+    missing = sum(wanted.values()) - sum(down.values())
+    for _, name, up in sorted(steps):
+        gain = up - down[name]
+        if abs(missing - gain) < abs(missing):
+            missing -= gain
+            down[name] = up
+    return down
+
+
+def best_units(scores: Tensor, count: int) -> tuple[int, ...]:
+    """Returns the indices of the `count` highest scores in ascending order; ties keep the first."""
+    order = torch.sort(scores, descending=True, stable=True).indices
+    return tuple(sorted(order[:count].tolist()))

@@ -1,0 +1,156 @@
+"""Channel pruning by a score per unit: what is common to every criterion."""
+
+import abc
+from collections.abc import Mapping, Sequence
+from fnmatch import fnmatchcase
+from typing import Annotated, ClassVar, Literal
+
+from jaxtyping import Float
+from pydantic import Field
+from pydantic.dataclasses import dataclass
+from torch import Tensor, nn
+
+from tersenet.core.types import Edit, Method, Skip, Subject, Workbench
+from tersenet.errors import StructureError
+from tersenet.graph import ChannelGroup, Graph, remove, replay, trace
+from tersenet.prune.counts import best_units, fit_counts, global_counts, layer_counts
+from tersenet.prune.plan import PrunePlan
+from tersenet.prune.staircase import Staircase, staircases
+
+__all__ = ["ChannelScore"]
+
+
+@dataclass(frozen=True, kw_only=True, config={"extra": "forbid"})
+class ChannelScore(Method[PrunePlan]):
+    """Removes the units with the lowest scores, physically.
+
+    A unit is what can only go together: a filter, with its batch norm and the inputs that read
+    it; in residual stages, the same channel of every layer added up.
+    """
+
+    family: ClassVar[str] = "prune"
+    plan_type: ClassVar[type] = PrunePlan
+
+    keep: float = Field(default=0.5, gt=0, le=1)
+    """Share of units to keep, of the groups considered."""
+    scope: Literal["global", "layer"] = "global"
+    """Whether units compete across the network or within each group."""
+    only: tuple[str, ...] = ()
+    """Globs of groups or sites to consider; empty considers all."""
+    skip: tuple[str, ...] = ()
+    """Globs of groups or sites to leave alone."""
+    multiple_of: Annotated[int, Field(ge=1)] | Literal["auto"] | None = "auto"
+    """What kept counts are multiples of; auto measures which counts the runtime likes, null
+    takes any."""
+    least: int = Field(default=1, ge=1)
+    """Units that every group keeps at least."""
+
+    @abc.abstractmethod
+    def score(
+        self, subject: Subject, groups: Sequence[ChannelGroup]
+    ) -> dict[str, Float[Tensor, " unit"]]:
+        """Returns one score per unit for each group by name; the lowest go first."""
+
+    def plan(self, subject: Subject, bench: Workbench) -> PrunePlan:
+        """Decides which units stay.
+
+        Raises:
+            StructureError: if the network cannot be read, or a glob matches nothing.
+            MeasureError: if the runtime to ask for liked counts cannot be used.
+        """
+        graph = trace(subject.model, subject.example)
+        groups, skips = self._considered(graph)
+        scores = self.score(subject, groups)
+        sizes = {group.name: group.size for group in groups}
+        if self.scope == "layer":
+            wanted = layer_counts(sizes, keep=self.keep, least=self.least)
+        else:
+            wanted = global_counts(scores, keep=self.keep, least=self.least)
+        liked, measured = self._liked(subject, graph, groups, bench)
+        counts = fit_counts(wanted, liked)
+        keep = {name: best_units(scores[name], count) for name, count in counts.items()}
+        params, macs = graph.costs(keep)
+        return PrunePlan(
+            method=self.name,
+            keep=keep,
+            sizes=sizes,
+            requested=self.keep,
+            params=(graph.params, params),
+            macs=(sum(layer.macs for layer in graph.layers), macs),
+            staircases=measured,
+            skips=tuple(skips),
+        )
+
+    def apply(
+        self, model: nn.Module, plan: PrunePlan, subject: Subject, bench: Workbench
+    ) -> tuple[nn.Module, Sequence[Edit]]:
+        """Removes all other units, in place."""
+        del bench
+        smaller = {name: kept for name, kept in plan.keep.items() if len(kept) < plan.sizes[name]}
+        return model, remove(model, trace(model, subject.example), smaller)
+
+    def replay(
+        self, model: nn.Module, edits: Sequence[Edit], example: tuple[Tensor, ...]
+    ) -> nn.Module:
+        """Repeats the slices."""
+        del example
+        return replay(model, edits)
+
+    def _considered(self, graph: Graph) -> tuple[list[ChannelGroup], list[Skip]]:
+        every = [*graph.groups, *graph.frozen]
+        for option in ("only", "skip"):
+            for glob in getattr(self, option):
+                if not any(_matches(group, glob) for group in every):
+                    names = ", ".join(f"'{group.name}'" for group in graph.groups[:6])
+                    raise StructureError(
+                        f"'{glob}' in {option} of prune {self.name} matches no group and no site: "
+                        f"there are {names or 'no groups'}, …; see them all with "
+                        "'tersenet inspect'."
+                    )
+        groups, skips = [], [Skip(one.name, one.reason or "") for one in graph.frozen]
+        for group in graph.groups:
+            reason = self._why_not(group)
+            if reason is None:
+                groups.append(group)
+            else:
+                skips.append(Skip(group.name, reason))
+        return groups, skips
+
+    def _why_not(self, group: ChannelGroup) -> str | None:
+        if self.only and not any(_matches(group, glob) for glob in self.only):
+            return "not among only"
+        if any(_matches(group, glob) for glob in self.skip):
+            return "in skip"
+        if not group.filters:
+            return "no convolution or linear layer produces it"
+        return "has a single unit" if group.size == 1 else None
+
+    def _liked(
+        self,
+        subject: Subject,
+        graph: Graph,
+        groups: Sequence[ChannelGroup],
+        bench: Workbench,
+    ) -> tuple[Mapping[str, Sequence[int]], tuple[Staircase, ...]]:
+        """Returns the counts each group may keep, and what was measured to find them."""
+        measured: dict[str, Staircase] = {}
+        if self.multiple_of == "auto":
+            measured = staircases(groups, graph.sites, subject.deployment, bench)
+        step = self.multiple_of if isinstance(self.multiple_of, int) else 1
+        liked = {
+            group.name: [
+                count
+                for count in (
+                    measured[group.name].liked
+                    if measured
+                    else (*range(step, group.size, step), group.size)
+                )
+                if count >= min(self.least, group.size)
+            ]
+            for group in groups
+        }
+        return liked, tuple(dict.fromkeys(measured.values()))
+
+
+def _matches(group: ChannelGroup, glob: str) -> bool:
+    return any(fnmatchcase(name, glob) for name in (group.name, *group.sources))

@@ -1,0 +1,177 @@
+"""Which channel counts a runtime likes, measured.
+
+Latency is a staircase: a runtime that computes in blocks of 16 channels takes as long for 10 or
+12 channels as for 16. A count is liked when no larger count is nearly as cheap.
+"""
+
+import functools
+import json
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, TypeVar, final
+
+from tersenet.core.files import write_json
+from tersenet.core.types import Deployment, Workbench
+from tersenet.graph import ChannelGroup, Site
+from tersenet.measure.runtimes import open_session
+from tersenet.prune.probe import Probe, write_probe
+
+__all__ = ["Staircase", "candidates", "staircases"]
+
+_SLACK: Final = 1.05  # a count must save 5 % on every larger one
+_MOST_CANDIDATES: Final = 8
+_SECONDS: Final = 3.0  # to spend on one staircase; ResNet-20 has three
+_ROUNDS: Final = (7, 60)
+_MOST_MACS: Final = 10**9  # in one timed run: some 50 ms on one core
+_FILE: Final = "staircase.json"
+
+K = TypeVar("K")
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Staircase:
+    """What each channel count costs for one kind of layer."""
+
+    kind: str
+    """The layer: kernel, positions, widest count."""
+    runtime: str
+    threads: int
+    precision: str
+    batches: tuple[int, ...]
+    """Over which the relative cost is averaged."""
+    steps: tuple[tuple[int, float], ...]
+    """(channels, time relative to the widest), by rising channels."""
+
+    @property
+    def liked(self) -> tuple[int, ...]:
+        """The counts that save at least 5 % on every larger one, and the widest."""
+        found: list[int] = []
+        cheapest = float("inf")
+        for count, cost in reversed(self.steps):
+            if cost * _SLACK <= cheapest:
+                found.append(count)
+            cheapest = min(cheapest, cost)
+        return tuple(reversed(found))
+
+
+def staircases(
+    groups: Sequence[ChannelGroup],
+    sites: Sequence[Site],
+    deployment: Deployment,
+    bench: Workbench,
+) -> dict[str, Staircase]:
+    """Returns the staircase of each group's costliest layer, measured once for each kind.
+
+    What was measured is kept in the workbench's folder, so that a resumed run decides alike.
+
+    Raises:
+        MeasureError: if the runtime is not installed or does not take the probes.
+    """
+    path = None if bench.folder is None else bench.folder / _FILE
+    known = _read(path)
+    probes = {group.name: _probe(group, sites, deployment) for group in groups}
+    fresh = [one for one in dict.fromkeys(probes.values()) if one.key not in known]
+    for done, probe in enumerate(fresh):
+        bench.tick("timing channel counts", done, len(fresh))
+        known[probe.key] = _measure(probe)
+        if path is not None:
+            write_json(path, known)
+    return {name: _staircase(probe, known[probe.key]) for name, probe in probes.items()}
+
+
+def candidates(size: int) -> tuple[int, ...]:
+    """Returns the counts to time: multiples of 4, 8, 16, … so that at most 8 fit, and `size`."""
+    step = 1 if size <= _MOST_CANDIDATES else 4
+    while size > step * _MOST_CANDIDATES:
+        step *= 2
+    return (*range(step, size, step), size)
+
+
+def _probe(group: ChannelGroup, sites: Iterable[Site], deployment: Deployment) -> Probe:
+    filters = {member.tensor for member in group.filters}
+    site = max((one for one in sites if one.tensor in filters), key=lambda one: one.layer.macs)
+    positions = site.layer.output[1:] if site.kernel else ()
+    probe = functools.partial(
+        Probe,
+        kernel=site.kernel,
+        positions=positions,
+        size=group.size,
+        runtime=deployment.runtime,
+        threads=deployment.threads,
+        precision=deployment.precision,
+    )
+    asked = {min(deployment.batches, default=1), max(deployment.batches, default=1)}
+    macs = max(1, probe(batches=()).macs)
+    return probe(batches=tuple(sorted({max(1, min(one, _MOST_MACS // macs)) for one in asked})))
+
+
+def _staircase(probe: Probe, costs: Mapping[str, float]) -> Staircase:
+    return Staircase(
+        kind=probe.kind,
+        runtime=probe.runtime,
+        threads=probe.threads,
+        precision=probe.precision,
+        batches=probe.batches,
+        steps=tuple(sorted((int(count), cost) for count, cost in costs.items())),
+    )
+
+
+def _measure(probe: Probe) -> dict[str, float]:
+    """Returns the relative cost of each candidate: its least time over interleaved rounds."""
+    with tempfile.TemporaryDirectory() as folder:
+        runs = {
+            (count, batch): run
+            for count in candidates(probe.size)
+            for batch, run in _runs(probe, count, Path(folder)).items()
+        }
+    best = least_times(runs, seconds=_SECONDS)
+    mean = {
+        count: sum(best[count, b] / best[probe.size, b] for b in probe.batches) / len(probe.batches)
+        for count in candidates(probe.size)
+    }
+    return {str(count): round(cost, 4) for count, cost in mean.items()}
+
+
+def least_times(
+    runs: Mapping[K, Callable[[], object]],
+    *,
+    seconds: float,
+    clock: Callable[[], float] = time.perf_counter,
+) -> dict[K, float]:
+    """Returns each run's least time over rounds that take turns.
+
+    Other work on the machine only ever adds time, and in turns it hits all alike.
+    """
+    for run in (*runs.values(), *runs.values()):
+        run()  # the first runs allocate
+    best = dict.fromkeys(runs, float("inf"))
+    started, (fewest, most) = clock(), _ROUNDS
+    for done in range(most):
+        if done >= fewest and clock() - started > seconds:
+            break
+        for key, run in runs.items():
+            before = clock()
+            run()
+            best[key] = min(best[key], clock() - before)
+    return best
+
+
+def _runs(probe: Probe, count: int, folder: Path) -> dict[int, Callable[[], object]]:
+    path = folder / f"{count}.onnx"
+    write_probe(probe, count, path)
+    session = open_session(path, runtime=probe.runtime, threads=probe.threads)
+    feeds = {batch: session.random_feeds(batch=batch) for batch in probe.batches}
+    return {batch: functools.partial(session.run, feed) for batch, feed in feeds.items()}
+
+
+def _read(path: Path | None) -> dict[str, dict[str, float]]:
+    if path is None or not path.is_file():
+        return {}
+    try:
+        return json.loads(path.read_bytes())
+    except ValueError:  # a foreign file: measure again
+        return {}
