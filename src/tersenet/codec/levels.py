@@ -1,0 +1,276 @@
+"""Integers as bins, with the contexts of ISO/IEC 15938-17, and back.
+
+Each level is a flag "not zero", a sign, up to `unary` flags "greater than 1, 2, …", and
+for what remains an exponential-Golomb code: adaptive prefix, bypass suffix. The first two
+depend on whether the level coded before was zero, negative or positive; the first one on
+the state of the trellis too, where quantisation is dependent.
+Wiedemann et al., "DeepCABAC", 2019, arXiv:1907.11900.
+
+Contexts by number: 24 of "not zero" (3 * state + neighbour), 3 of the sign, 2 * `unary` of
+"greater than", 31 of the prefix, one that says which set a context starts from, and one
+for rows that are all zero.
+"""
+
+from typing import no_type_check
+
+import numpy as np
+
+from tersenet.codec.engine import BYPASS, decode_bin, decode_bypass, refill, start_contexts
+from tersenet.codec.jit import helper, kernel
+from tersenet.codec.tables import TRELLIS
+
+SIGN = 24
+GREATER = 27
+PREFIXES = 31
+UNARY = 11
+"""Flags "greater than": what NNCodec writes."""
+MAX_UNARY = 33
+"""With more flags the contexts outgrow the bytes that name them."""
+SYMBOLS_PER_LEVEL = 2 + 31 + 30
+"""Beyond the flags: zero and sign, prefix, suffix."""
+
+PAST_END = 8
+"""Bytes that the decoder may look beyond the end before it is sure that they are missing."""
+
+OK, OVERRUN, OVERFLOW, NO_END = 0, 1, 2, 3
+
+
+@no_type_check
+@helper
+def _spell(level, neighbour, significant, unary, symbols, n):
+    """Writes down the bins of a level that is not zero; returns the new number of bins."""
+    negative = np.int64(level < 0)
+    symbols[n] = 2 * significant + 1
+    symbols[n + 1] = 2 * (SIGN + neighbour) + negative
+    n += 2
+    rest = abs(level) - 1
+    context = 2 * (GREATER + negative)
+    for _ in range(min(rest, unary)):
+        symbols[n] = context + 1
+        n += 1
+        context += 4
+    if rest < unary:
+        symbols[n] = context
+        return n + 1
+    rest -= unary
+    group = 0
+    context = 2 * (GREATER + 2 * unary)
+    while rest >= (1 << group):
+        symbols[n] = context + 2 * group + 1
+        n += 1
+        rest -= 1 << group
+        group += 1
+    symbols[n] = context + 2 * group
+    n += 1
+    while group > 0:
+        group -= 1
+        symbols[n] = 2 * BYPASS + ((rest >> group) & 1)
+        n += 1
+    return n
+
+
+@no_type_check
+@kernel
+def binarise(levels, most, width, skipped, dependent, unary, symbols, state):
+    """Writes down the bins of the next `most` levels; returns their number, or -1 - i.
+
+    A negative result says that levels[i] is not one that the trellis can reach.
+    `width` is the length of a row (0: rows are never skipped), `skipped` the rows that
+    are. `state` carries the position, the neighbour's class, the trellis' state.
+    """
+    n = 0
+    i, neighbour, trellis = state[0], state[1], state[2]
+    end = min(i + most, len(levels))
+    next_row = (i + width - 1) // width * width if width else len(levels)
+    while i < end:
+        if i == next_row:
+            next_row += width
+            if skipped[i // width]:
+                trellis = _pass_zeros(width, dependent, trellis)
+                i = next_row
+                continue
+        level = np.int64(levels[i])
+        i += 1
+        if dependent and level != 0:
+            odd = trellis & 1
+            if (level & 1) != odd:
+                return -i
+            level = (level + (odd if level > 0 else -odd)) >> 1
+        significant = 3 * trellis + neighbour
+        if level == 0:
+            symbols[n] = 2 * significant
+            n += 1
+            neighbour = 0
+        else:
+            n = _spell(level, neighbour, significant, unary, symbols, n)
+            neighbour = 1 if level < 0 else 2
+        if dependent:
+            trellis = np.int64(TRELLIS[np.uint32(trellis), np.uint32(level & 1)])
+    state[0], state[1], state[2] = i, neighbour, trellis
+    return n
+
+
+@no_type_check
+@helper
+def _pass_zeros(count, dependent, trellis):
+    """The state of the trellis after a skipped row: its levels were all even."""
+    if dependent:
+        for _ in range(count):
+            trellis = np.int64(TRELLIS[np.uint32(trellis), np.uint32(0)])
+    return trellis
+
+
+@no_type_check
+@helper
+def _read_bits(count, data, value, width, ready, at):
+    """Decodes a number of `count` bypass bins."""
+    number = np.int64(0)
+    for _ in range(count):
+        bit, value, ready, at = decode_bypass(data, value, width, ready, at)
+        number = 2 * number + bit
+    return number, value, ready, at
+
+
+@no_type_check
+@helper
+def _read_level(negative, unary, models, data, value, width, ready, at):
+    """Decodes a level that is not zero, its sign known; 0 says that it is too large."""
+    magnitude, bit, flag = np.int64(1), np.int64(1), np.int64(0)
+    context = GREATER + negative
+    while flag < unary and bit:
+        bit, value, width, ready, at = decode_bin(
+            np.uint32(context + 2 * flag), models, data, value, width, ready, at
+        )
+        magnitude += bit
+        flag += 1
+    if bit:
+        group = np.int64(0)
+        context = GREATER + 2 * unary
+        while bit and group < PREFIXES:
+            bit, value, width, ready, at = decode_bin(
+                np.uint32(context + group), models, data, value, width, ready, at
+            )
+            magnitude += bit << group
+            group += bit
+        if bit:
+            return np.int64(0), value, width, ready, at
+        suffix, value, ready, at = _read_bits(group, data, value, width, ready, at)
+        magnitude += suffix
+    return (-magnitude if negative else magnitude), value, width, ready, at
+
+
+@no_type_check
+@helper
+def _read_skipped(skipped, context, models, data, value, width, ready, at):
+    """Decodes which rows are all zero, if the payload says any."""
+    skips, value, ready, at = decode_bypass(data, value, width, ready, at)
+    if skips:
+        for row in range(len(skipped)):
+            skipped[row], value, width, ready, at = decode_bin(
+                context, models, data, value, width, ready, at
+            )
+            if at > len(data) + PAST_END:
+                break
+    return skips, value, width, ready, at
+
+
+@no_type_check
+@helper
+def _read_sets(sets, dependent, models, data, value, width, ready, at):
+    """Decodes the set from which each context starts, and starts them."""
+    last = len(sets) - 2
+    for context in range(last):
+        if not dependent and 3 <= context < SIGN:
+            continue
+        bit, value, width, ready, at = decode_bin(
+            np.uint32(last), models, data, value, width, ready, at
+        )
+        if bit:
+            chosen, value, ready, at = _read_bits(3, data, value, width, ready, at)
+            sets[context] = chosen + 1
+    start_contexts(sets, models)
+    return value, width, ready, at
+
+
+@no_type_check
+@helper
+def _read_end(data, i, value, width, ready, at):
+    """Checks what follows the last level; returns status, level, bytes read."""
+    if value < ((width - 2) << ready):
+        return NO_END, i, at
+    # The last of the current 9 bits is the stop bit, and zeros fill its byte.
+    bits = 8 * at - ready
+    used = (bits + 7) >> 3
+    if used > len(data):
+        return OVERRUN, i, used
+    if ((np.int64(data[used - 1]) << ((bits - 1) & 7)) & 255) != 128:
+        return NO_END, i, used
+    return OK, i, used
+
+
+@no_type_check
+@kernel
+def decode(data, prefix_bits, row, dependent, unary, levels):
+    """Decodes a whole payload into `levels`; `row` is 0 where rows cannot be skipped.
+
+    Returns what went wrong (OK, OVERRUN, OVERFLOW, NO_END), the index of the level where
+    it did, the bytes read, and the `prefix_bits` bypass bins in front as one number.
+    Reading past the end of `data` yields zeros and is noticed within a few levels.
+    """
+    contexts = GREATER + 2 * unary + PREFIXES + 2
+    models = np.empty((contexts, 4), np.int32)
+    sets = np.zeros(contexts, np.uint8)
+    start_contexts(sets, models)
+    width = np.int64(510)
+    # The first 9 bits are the offset itself; what follows is read ahead.
+    value, ready, at = refill(data, np.int64(0), np.int64(-9), np.int64(0))
+    leading, value, ready, at = _read_bits(prefix_bits, data, value, width, ready, at)
+    count = len(levels)
+    next_row = np.int64(count)
+    skipped = np.zeros(count // row if row else 0, np.uint8)
+    if row:
+        skips, value, width, ready, at = _read_skipped(
+            skipped, np.uint32(contexts - 1), models, data, value, width, ready, at
+        )
+        if skips:
+            next_row = np.int64(0)
+    value, width, ready, at = _read_sets(sets, dependent, models, data, value, width, ready, at)
+
+    i, neighbour, trellis = np.int64(0), np.int64(0), np.int64(0)
+    while i < count:
+        if i == next_row:
+            next_row += row
+            if skipped[i // row]:
+                levels[i:next_row] = 0
+                trellis = _pass_zeros(row, dependent, trellis)
+                i = next_row
+                continue
+        bit, value, width, ready, at = decode_bin(
+            np.uint32(3 * trellis + neighbour), models, data, value, width, ready, at
+        )
+        level = np.int64(0)
+        if bit:
+            negative, value, width, ready, at = decode_bin(
+                np.uint32(SIGN + neighbour), models, data, value, width, ready, at
+            )
+            level, value, width, ready, at = _read_level(
+                negative, unary, models, data, value, width, ready, at
+            )
+            if level == 0:
+                return OVERFLOW, i, at, leading
+            neighbour = 2 - negative
+        else:
+            neighbour = np.int64(0)
+        if dependent:
+            odd = trellis & 1
+            trellis = np.int64(TRELLIS[np.uint32(trellis), np.uint32(level & 1)])
+            if level != 0:
+                level = 2 * level + (odd if level < 0 else -odd)
+        if level > 2147483647 or level < -2147483648:
+            return OVERFLOW, i, at, leading
+        levels[i] = level
+        i += 1
+        if at > len(data) + PAST_END:
+            return OVERRUN, i, at, leading
+    status, i, used = _read_end(data, i, value, width, ready, at)
+    return status, i, used, leading
