@@ -14,7 +14,8 @@ if TYPE_CHECKING:
     from tersenet.measure.memory import idle_memory, peak_memory
     from tersenet.measure.predictors import predictor
     from tersenet.measure.rounds import Rounds, interleave
-    from tersenet.measure.runtimes import RUNTIMES, Runtime, Session, installed, open_session
+    from tersenet.measure.runtimes import RUNTIMES, Runtime, installed, open_session
+    from tersenet.measure.session import Session
     from tersenet.measure.side_by_side import Benched, BenchResult, bench
 
 __all__ = [
@@ -45,7 +46,7 @@ _HOMES: Final = {
     "Benched": "side_by_side",
     "Rounds": "rounds",
     "Runtime": "runtimes",
-    "Session": "runtimes",
+    "Session": "session",
     "bench": "side_by_side",
     "compare": "latency",
     "compare_callables": "latency",

@@ -8,7 +8,8 @@ from torch import Tensor
 
 from tersenet.core.types import Deployment, Predict
 from tersenet.errors import MeasureError
-from tersenet.measure.runtimes import Session, open_session
+from tersenet.measure.runtimes import open_session
+from tersenet.measure.session import Session
 
 __all__ = ["predictor"]
 

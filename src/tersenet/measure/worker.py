@@ -20,7 +20,8 @@ from typing import Any, Final
 from tersenet.errors import MeasureError
 from tersenet.measure.rapl import counters, joules
 from tersenet.measure.rounds import interleave
-from tersenet.measure.runtimes import RUNTIMES, Session, open_session
+from tersenet.measure.runtimes import RUNTIMES, open_session
+from tersenet.measure.session import Session
 
 __all__ = ["main"]
 
