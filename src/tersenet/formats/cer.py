@@ -107,15 +107,14 @@ class _Segmented(CountedMatrix):
         )
 
     def _product(self, x: NDArray[Any]) -> NDArray[Any]:
-        values = self.values.astype(x.dtype)
-        ranks = self._stored_ranks()
-        out = np.empty((self.shape[0], x.shape[1]), x.dtype)
-        for column in range(x.shape[1]):
-            vector = np.ascontiguousarray(x[:, column])
-            out[:, column] = _segment_product(
-                values, self.columns, ranks, self.segment_starts, self.row_starts, vector
-            )
-        return out
+        return _segment_product(
+            self.values.astype(x.dtype),
+            self.columns,
+            self._stored_ranks(),
+            self.segment_starts,
+            self.row_starts,
+            x,
+        )
 
     def _stored_ranks(self) -> NDArray[Any]:
         """Ranks as the kernel reads them: empty where a row's segments go by rank."""

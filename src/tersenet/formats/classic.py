@@ -58,6 +58,9 @@ class Dense(CountedMatrix):
     def _product(self, x: NDArray[Any]) -> NDArray[Any]:
         return self.elements.astype(x.dtype, copy=False) @ x
 
+    def _products(self, x: NDArray[Any]) -> NDArray[Any]:
+        return self._product(x)
+
 
 @final
 @dataclass(frozen=True, eq=False)
@@ -126,11 +129,7 @@ class Csr(CountedMatrix):
 
     def _product(self, x: NDArray[Any]) -> NDArray[Any]:
         values = self.values.astype(x.dtype, copy=False)
-        out = np.empty((self.shape[0], x.shape[1]), x.dtype)
-        for column in range(x.shape[1]):
-            vector = np.ascontiguousarray(x[:, column])
-            out[:, column] = _csr_product(values, self.columns, self.row_starts, vector)
-        return out
+        return _csr_product(values, self.columns, self.row_starts, x)
 
 
 def column_dtype(columns: int) -> type[np.unsignedinteger[Any]]:

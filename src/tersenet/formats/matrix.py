@@ -51,7 +51,14 @@ class Matrix(abc.ABC):
 
     @abc.abstractmethod
     def _product(self, x: NDArray[Any]) -> NDArray[Any]:
-        """The product with a contiguous batch (columns, batch) of one or more columns."""
+        """The product with a contiguous vector (columns,)."""
+
+    def _products(self, x: NDArray[Any]) -> NDArray[Any]:
+        """The product with a contiguous batch (columns, batch): vector by vector, if no better."""
+        out = np.empty((self.shape[0], x.shape[1]), x.dtype)
+        for sample, vector in enumerate(np.ascontiguousarray(x.T)):
+            out[:, sample] = self._product(vector)
+        return out
 
     @property
     def entries(self) -> int:
@@ -85,10 +92,12 @@ class Matrix(abc.ABC):
                 f"A matrix cannot multiply an array of {array.dtype}: give integers or floats of"
                 " up to 64 bits."
             )
-        dtype = np.float64 if array.dtype == np.float64 else self.compute_dtype
-        batch = np.ascontiguousarray(array.reshape(array.shape[0], -1), dtype)
-        out = self._product(batch)
-        return out[:, 0] if array.ndim == 1 else out
+        if array.ndim == 1:
+            return self._product(np.ascontiguousarray(array, self._product_dtype(array)))
+        return self._products(np.ascontiguousarray(array, self._product_dtype(array)))
+
+    def _product_dtype(self, x: NDArray[Any]) -> type[np.floating[Any]]:
+        return np.float64 if x.dtype == np.float64 else self.compute_dtype
 
 
 class CountedMatrix(Matrix):

@@ -1,0 +1,83 @@
+"""What the fast formats share: few values, in float32, rows in slabs of sixteen lanes."""
+
+import abc
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tersenet.errors import FormatError
+from tersenet.formats.levels import Levels
+from tersenet.formats.matrix import Matrix
+from tersenet.formats.simd import LANES
+
+__all__ = ["FastMatrix", "checked_values", "padded", "padded_codes", "slabs", "table"]
+
+
+class FastMatrix(Matrix):
+    """A format laid out for the processor: a lane of a register is a row of the matrix.
+
+    Products are computed in, and returned as, float32, whatever the types of matrix and x.
+    """
+
+    values: NDArray[Any]
+    """The distinct values, in the type of the matrix; a code is a place in here."""
+
+    @property
+    @abc.abstractmethod
+    def stream_bytes(self) -> int:
+        """Bytes of a product's read-once stream: what memory bandwidth has to carry."""
+
+    def _product_dtype(self, x: NDArray[Any]) -> type[np.floating[Any]]:
+        return np.float32
+
+
+def checked_values(levels: Levels, *, limit: int, format_name: str) -> NDArray[np.float32]:
+    """The values of the levels in float32.
+
+    Raises:
+        FormatError: More than `limit` values, or values that float32 cannot hold.
+    """
+    if len(levels.values) > limit:
+        raise FormatError(
+            f"{format_name} holds up to {limit} distinct values and the matrix has"
+            f" {len(levels.values)}: quantise it further, or use Csr or Dense."
+        )
+    with np.errstate(over="ignore"):
+        values = levels.values.astype(np.float32)
+    # Compared as Python numbers: NumPy would compare int64 with float32 as float64.
+    wrong = [v for v, f in zip(levels.values.tolist(), values.tolist(), strict=True) if v != f]
+    if wrong:
+        raise FormatError(
+            f"{format_name} multiplies in float32, which cannot hold the value {wrong[0]!r}:"
+            " round the values to float32, or use Csr or Dense."
+        )
+    return values
+
+
+def table(values: NDArray[np.float32], *, length: int) -> NDArray[np.float32]:
+    """The values padded with zeros to a register's table."""
+    out = np.zeros(length, np.float32)
+    out[: len(values)] = values
+    return out
+
+
+def slabs(rows: int) -> int:
+    """Slabs of sixteen rows that hold `rows` rows."""
+    return -(-rows // LANES)
+
+
+def padded(x: NDArray[np.float32], multiple: int) -> NDArray[np.float32]:
+    """A vector with zeros behind it, up to a multiple; itself where it fits."""
+    missing = -len(x) % multiple
+    return np.concatenate((x, np.zeros(missing, x.dtype))) if missing else x
+
+
+def padded_codes(
+    codes: NDArray[Any], *, rows: int, columns: int, code: int = 0
+) -> NDArray[np.uint8]:
+    """Codes as bytes, with rows and columns of `code` added up to multiples of the given."""
+    height, width = codes.shape
+    out = np.full((height + -height % rows, width + -width % columns), code, np.uint8)
+    out[:height, :width] = codes
+    return out

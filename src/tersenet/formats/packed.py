@@ -1,0 +1,211 @@
+"""Dense codes of 4 or 5 bits, decoded by a table in a register: for matrices with few zeros.
+
+A slab of sixteen rows is stored column by column: lane r of a 64-byte line holds the codes of
+row r for 8 (4 bits) or 6 (5 bits) consecutive columns. One shift, one in-register look-up and
+one multiply-add decode and multiply sixteen elements, whatever the values are: they need not be
+evenly spaced.
+"""
+
+from dataclasses import dataclass
+from typing import Any, Final, final, no_type_check
+
+import numpy as np
+from numba import njit
+from numpy.typing import ArrayLike, NDArray
+
+from tersenet.formats.accounting import StoredArray
+from tersenet.formats.fast import FastMatrix, checked_values, padded, padded_codes, table
+from tersenet.formats.levels import Levels, value_bits
+from tersenet.formats.simd import (
+    LANES,
+    add,
+    broadcast,
+    load_floats,
+    load_words,
+    lookup16,
+    lookup32,
+    multiply_add,
+    shifted,
+    store_floats,
+    zeros,
+)
+
+__all__ = ["Packed"]
+
+_PER_WORD: Final = {4: 8, 5: 6}
+"""Codes in a 32-bit word, by their bits."""
+_PANEL_BYTES: Final = 1 << 20
+"""Decoded weights that a batch works on at once: half of a usual second-level cache."""
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Packed(FastMatrix):
+    """Every element as a 4-bit code (up to 16 values) or a 5-bit code (up to 32)."""
+
+    shape: tuple[int, int]
+    dtype: np.dtype[Any]
+    values: NDArray[Any]
+    code_bits: int
+    words: NDArray[np.uint32]
+    """(slab, group of columns, row in slab)."""
+    table: NDArray[np.float32]
+
+    @classmethod
+    def encode(cls, matrix: ArrayLike | Levels) -> "Packed":
+        """Packs codes by the number of values.
+
+        Raises:
+            FormatError: More than 32 values, or values that float32 cannot hold.
+        """
+        levels = Levels.of(matrix)
+        values = checked_values(levels, limit=32, format_name="Packed")
+        bits = 4 if len(values) <= 16 else 5
+        per_word = _PER_WORD[bits]
+        codes = padded_codes(levels.ranks, rows=LANES, columns=per_word)
+        return cls(
+            shape=levels.shape,
+            dtype=levels.values.dtype,
+            values=levels.values,
+            code_bits=bits,
+            words=pack_fields(codes, per_word=per_word, bits=bits),
+            table=table(values, length=32),
+        )
+
+    def dense(self) -> NDArray[Any]:
+        """The matrix again."""
+        return self.values[self._codes()]
+
+    def arrays(self) -> tuple[StoredArray, ...]:
+        """The values and one code per element."""
+        rows, columns = self.shape
+        return (
+            StoredArray(
+                name="Ω", entries=len(self.values), bits_each=value_bits(self.values)
+            ),
+            StoredArray(name="codes", entries=rows * columns, bits_each=self.code_bits),
+        )
+
+    @property
+    def memory_bytes(self) -> int:
+        """Bytes of words and table."""
+        return self.words.nbytes + self.table.nbytes
+
+    @property
+    def stream_bytes(self) -> int:
+        """Bytes of the words."""
+        return self.words.nbytes
+
+    def _codes(self, first: int = 0, last: int | None = None) -> NDArray[np.uint8]:
+        """Codes of the slabs from first to last, without the padding."""
+        codes = unpack_fields(
+            self.words[first:last], per_word=_PER_WORD[self.code_bits], bits=self.code_bits
+        )
+        return codes[: self.shape[0] - first * LANES, : self.shape[1]]
+
+    def _product(self, x: NDArray[Any]) -> NDArray[Any]:
+        out = np.empty(len(self.words) * LANES, np.float32)
+        vector = padded(x, _PER_WORD[self.code_bits])
+        (_product4 if self.code_bits == 4 else _product5)(self.words, self.table, vector, out)
+        return out[: self.shape[0]]
+
+    def _products(self, x: NDArray[Any]) -> NDArray[Any]:
+        if x.shape[1] < 8:
+            return super()._products(x)
+        # Weights that are decoded once serve the whole batch: panel by panel, through BLAS.
+        out = np.empty((self.shape[0], x.shape[1]), np.float32)
+        width = self.words.shape[1] * _PER_WORD[self.code_bits]
+        step = max(1, _PANEL_BYTES // (4 * LANES * width))
+        panel = np.empty((step * LANES, width), np.float32)
+        decode = _decode4 if self.code_bits == 4 else _decode5
+        for first in range(0, len(self.words), step):
+            words = self.words[first : first + step]
+            rows = min(len(words) * LANES, self.shape[0] - first * LANES)
+            decode(words, self.table, panel)
+            start = first * LANES
+            np.matmul(panel[:rows, : self.shape[1]], x, out=out[start : start + rows])
+        return out
+
+
+def pack_fields(codes: NDArray[np.uint8], *, per_word: int, bits: int) -> NDArray[np.uint32]:
+    """(row, field) codes as words (slab, group of fields, lane): field k in bits k * bits on."""
+    grouped = codes.reshape(codes.shape[0] // LANES, LANES, -1, per_word)
+    words = np.zeros(grouped.shape[:3], np.uint32)
+    for field in range(per_word):
+        words |= grouped[..., field].astype(np.uint32) << np.uint32(bits * field)
+    return np.ascontiguousarray(words.transpose(0, 2, 1))
+
+
+def unpack_fields(words: NDArray[np.uint32], *, per_word: int, bits: int) -> NDArray[np.uint8]:
+    """The inverse of `pack_fields`."""
+    out = np.empty((words.shape[0], LANES, words.shape[1], per_word), np.uint8)
+    for field in range(per_word):
+        fields = (words >> np.uint32(bits * field)) & np.uint32((1 << bits) - 1)
+        out[..., field] = fields.transpose(0, 2, 1)
+    return out.reshape(words.shape[0] * LANES, -1)
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+@no_type_check
+def _product4(words, table, x, out):
+    entries = load_floats(table, 0)
+    lines = words.reshape(-1)
+    at = 0
+    for slab in range(words.shape[0]):
+        a, b, c, d = zeros(), zeros(), zeros(), zeros()
+        for j in range(0, 8 * words.shape[1], 8):
+            w = load_words(lines, at)
+            at += 16
+            a = multiply_add(lookup16(entries, w), broadcast(x[j]), a)
+            b = multiply_add(lookup16(entries, shifted(w, 4)), broadcast(x[j + 1]), b)
+            c = multiply_add(lookup16(entries, shifted(w, 8)), broadcast(x[j + 2]), c)
+            d = multiply_add(lookup16(entries, shifted(w, 12)), broadcast(x[j + 3]), d)
+            a = multiply_add(lookup16(entries, shifted(w, 16)), broadcast(x[j + 4]), a)
+            b = multiply_add(lookup16(entries, shifted(w, 20)), broadcast(x[j + 5]), b)
+            c = multiply_add(lookup16(entries, shifted(w, 24)), broadcast(x[j + 6]), c)
+            d = multiply_add(lookup16(entries, shifted(w, 28)), broadcast(x[j + 7]), d)
+        store_floats(out, slab * 16, add(add(a, b), add(c, d)))
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+@no_type_check
+def _product5(words, table, x, out):
+    low, high = load_floats(table, 0), load_floats(table, 16)
+    lines = words.reshape(-1)
+    at = 0
+    for slab in range(words.shape[0]):
+        a, b, c = zeros(), zeros(), zeros()
+        for j in range(0, 6 * words.shape[1], 6):
+            w = load_words(lines, at)
+            at += 16
+            a = multiply_add(lookup32(low, high, w), broadcast(x[j]), a)
+            b = multiply_add(lookup32(low, high, shifted(w, 5)), broadcast(x[j + 1]), b)
+            c = multiply_add(lookup32(low, high, shifted(w, 10)), broadcast(x[j + 2]), c)
+            a = multiply_add(lookup32(low, high, shifted(w, 15)), broadcast(x[j + 3]), a)
+            b = multiply_add(lookup32(low, high, shifted(w, 20)), broadcast(x[j + 4]), b)
+            c = multiply_add(lookup32(low, high, shifted(w, 25)), broadcast(x[j + 5]), c)
+        store_floats(out, slab * 16, add(add(a, b), c))
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+@no_type_check
+def _decode4(words, table, out):
+    for slab in range(words.shape[0]):
+        for group in range(words.shape[1]):
+            for lane in range(16):
+                w = words[slab, group, lane]
+                for field in range(8):
+                    code = np.intp(w >> np.uint32(4 * field)) & 15
+                    out[slab * 16 + lane, group * 8 + field] = table[code]
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+@no_type_check
+def _decode5(words, table, out):
+    for slab in range(words.shape[0]):
+        for group in range(words.shape[1]):
+            for lane in range(16):
+                w = words[slab, group, lane]
+                for field in range(6):
+                    code = np.intp(w >> np.uint32(5 * field)) & 31
+                    out[slab * 16 + lane, group * 6 + field] = table[code]

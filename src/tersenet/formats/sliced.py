@@ -1,0 +1,199 @@
+"""Sixteen rows abreast, each a list of steps to its next element: for very sparse matrices.
+
+Sliced ELLPACK (Monakov, Lokhmotov, Avetisyan, HiPEAC 2010) with the columns as differences and
+the values as codes: an entry is 16 bits, 11 of distance and 5 of code. Rows are sorted by their
+number of entries, so that the sixteen rows of a slab are of almost equal length. As in CER the
+most frequent value is not stored and is added back as ω0 · Σx.
+"""
+
+from dataclasses import dataclass
+from typing import Any, Final, final, no_type_check
+
+import numpy as np
+from numba import njit
+from numpy.typing import ArrayLike, NDArray
+
+from tersenet.formats.accounting import StoredArray
+from tersenet.formats.fast import FastMatrix, checked_values, table
+from tersenet.formats.levels import Levels, value_bits
+from tersenet.formats.simd import (
+    LANES,
+    add,
+    gather,
+    load_floats,
+    load_halves,
+    lookup32,
+    multiply_add,
+    no_words,
+    plus,
+    shifted,
+    store_floats,
+    zeros,
+)
+
+__all__ = ["FARTHEST", "Sliced", "add_sliced", "slice_rows"]
+
+FARTHEST: Final = 2047
+"""Columns that one entry can step over; a longer gap takes entries of value zero on the way."""
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Sliced(FastMatrix):
+    """Up to 32 values, 16 bits per stored element, one gather per sixteen of them."""
+
+    shape: tuple[int, int]
+    dtype: np.dtype[Any]
+    values: NDArray[Any]
+    """The distinct values; the first is the omitted one."""
+    entries_: NDArray[np.uint16]
+    """(step, row in slab), slab after slab."""
+    starts: NDArray[np.int64]
+    """First step of each slab, and the last one's end."""
+    order: NDArray[np.int64]
+    """The row of the matrix behind each row of the slabs."""
+    table: NDArray[np.float32]
+    """The values less the omitted one, by code."""
+
+    @classmethod
+    def encode(cls, matrix: ArrayLike | Levels) -> "Sliced":
+        """Stores all but the most frequent value.
+
+        Raises:
+            FormatError: More than 32 values, or values that float32 cannot hold.
+        """
+        levels = Levels.of(matrix)
+        values = checked_values(levels, limit=32, format_name="Sliced")
+        entries, starts, order = slice_rows(levels.ranks.astype(np.uint8, copy=False))
+        return cls(
+            shape=levels.shape,
+            dtype=levels.values.dtype,
+            values=levels.values,
+            entries_=entries,
+            starts=starts,
+            order=order,
+            table=table(values - values[0], length=32),
+        )
+
+    def dense(self) -> NDArray[Any]:
+        """The matrix again."""
+        codes = np.zeros(self.shape, np.uint8)
+        put_sliced(self.entries_, self.starts, self.order, codes)
+        return self.values[codes]
+
+    def arrays(self) -> tuple[StoredArray, ...]:
+        """The values, 16 bits per entry with the padding, and where slabs and rows lie."""
+        return (
+            StoredArray(
+                name="Ω", entries=len(self.values), bits_each=value_bits(self.values)
+            ),
+            StoredArray(name="entries", entries=self.entries_.size, bits_each=16),
+            StoredArray(name="starts", entries=len(self.starts), bits_each=32),
+            StoredArray(name="order", entries=self.shape[0], bits_each=32),
+        )
+
+    @property
+    def memory_bytes(self) -> int:
+        """Bytes of entries, starts, order and table."""
+        arrays = (self.entries_, self.starts, self.order, self.table)
+        return sum(array.nbytes for array in arrays)
+
+    @property
+    def stream_bytes(self) -> int:
+        """Bytes of the entries."""
+        return self.entries_.nbytes
+
+    def _product(self, x: NDArray[Any]) -> NDArray[Any]:
+        out = base(self.values, x, self.shape[0])
+        add_sliced(self.entries_, self.starts, self.order, self.table, x, out)
+        return out
+
+
+def base(values: NDArray[Any], x: NDArray[Any], rows: int) -> NDArray[np.float32]:
+    """ω0 · Σx for every row: what the omitted value contributes."""
+    if values[0] == 0:
+        return np.zeros(rows, np.float32)
+    return np.full(rows, np.float32(values[0]) * x.sum(dtype=np.float32), np.float32)
+
+
+def slice_rows(
+    codes: NDArray[np.uint8],
+) -> tuple[NDArray[np.uint16], NDArray[np.int64], NDArray[np.int64]]:
+    """Entries, starts and order of the codes that are not 0."""
+    lengths = _lengths(codes)
+    order = np.argsort(-lengths, kind="stable")
+    tallest = np.zeros(-(-len(order) // LANES) * LANES, np.int64)
+    tallest[: len(order)] = lengths[order]
+    steps = tallest.reshape(-1, LANES).max(axis=1)
+    starts = np.concatenate(([0], np.cumsum(steps + steps % 2)))  # the kernel goes by twos
+    entries = np.zeros((int(starts[-1]), LANES), np.uint16)
+    _fill(codes, starts, order, entries)
+    return entries, starts, order
+
+
+@njit(cache=True, nogil=True)
+@no_type_check
+def _lengths(codes):
+    lengths = np.zeros(codes.shape[0], np.int64)
+    for row in range(codes.shape[0]):
+        last = 0
+        for column in range(codes.shape[1]):
+            if codes[row, column] != 0:
+                lengths[row] += 1 + max(0, column - last - 1) // 2047
+                last = column
+    return lengths
+
+
+@njit(cache=True, nogil=True)
+@no_type_check
+def _fill(codes, starts, order, entries):
+    for place in range(len(order)):
+        row, lane = order[place], place % 16
+        step, last = starts[place // 16], 0
+        for column in range(codes.shape[1]):
+            code = codes[row, column]
+            if code == 0:
+                continue
+            gap = column - last
+            while gap > 2047:
+                entries[step, lane] = 2047 << 5
+                gap -= 2047
+                step += 1
+            entries[step, lane] = (gap << 5) | code
+            step += 1
+            last = column
+
+
+@njit(cache=True, nogil=True)
+@no_type_check
+def put_sliced(entries, starts, order, codes):
+    """Writes the codes of the entries back to their places."""
+    for place in range(len(order)):
+        column = 0
+        for step in range(starts[place // 16], starts[place // 16 + 1]):
+            entry = np.int64(entries[step, place % 16])
+            column += entry >> 5
+            if entry & 31:
+                codes[order[place], column] = entry & 31
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+@no_type_check
+def add_sliced(entries, starts, order, table, x, out):
+    """Adds the product of the entries with x to `out`."""
+    low, high = load_floats(table, 0), load_floats(table, 16)
+    lines = entries.reshape(-1)
+    part = np.empty(16, np.float32)
+    for slab in range(len(starts) - 1):
+        a, b, column = zeros(), zeros(), no_words()
+        for step in range(starts[slab], starts[slab + 1], 2):
+            e = load_halves(lines, step * 16)
+            column = plus(column, shifted(e, 5))
+            a = multiply_add(gather(x, column), lookup32(low, high, e), a)
+            e = load_halves(lines, step * 16 + 16)
+            column = plus(column, shifted(e, 5))
+            b = multiply_add(gather(x, column), lookup32(low, high, e), b)
+        store_floats(part, 0, add(a, b))
+        first = slab * 16
+        for lane in range(min(16, len(order) - first)):
+            out[order[first + lane]] += part[lane]

@@ -1,0 +1,232 @@
+"""Tiles of 16 rows × 32 columns whose piece of x lies in two registers: for sparse matrices.
+
+Random access to x is what makes sparse products slow. Inside a tile of 32 columns there is none:
+the 32 elements of x fill two registers, and one in-register look-up fetches sixteen of them, one
+for each row. An element is 10 bits, 5 for its column in the tile and 5 for its value, three in a
+word of a lane; so a 64-byte line feeds sixteen rows three multiply-adds each. A tile is visited
+once per line it needs. Its fullest rows decide how many; what only a few rows would need goes to
+a `Sliced` remainder. As in CER, values are shared and the most frequent one is not stored.
+"""
+
+from dataclasses import dataclass
+from typing import Any, Final, final, no_type_check
+
+import numpy as np
+from numba import njit
+from numpy.typing import ArrayLike, NDArray
+
+from tersenet.errors import FormatError
+from tersenet.formats.accounting import StoredArray
+from tersenet.formats.fast import FastMatrix, checked_values, padded, padded_codes, table
+from tersenet.formats.levels import Levels, value_bits
+from tersenet.formats.simd import (
+    LANES,
+    add,
+    load_floats,
+    load_words,
+    lookup32,
+    multiply_add,
+    shifted,
+    store_floats,
+    zeros,
+)
+from tersenet.formats.sliced import add_sliced, base, put_sliced, slice_rows
+
+__all__ = ["Tiled"]
+
+_WIDTH: Final = 32
+_WORTH: Final = 5
+"""Elements that a further line must take: below, the remainder is the cheaper place for them."""
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Tiled(FastMatrix):
+    """Up to 32 values, 10 bits per slot, no random access to x."""
+
+    shape: tuple[int, int]
+    dtype: np.dtype[Any]
+    values: NDArray[Any]
+    """The distinct values; the first is the omitted one."""
+    lines: NDArray[np.uint32]
+    """(visit, row in slab): three slots of 10 bits."""
+    blocks: NDArray[np.uint16]
+    """Which 32 columns each visit is for."""
+    starts: NDArray[np.int64]
+    """First visit of each slab, and the last one's end."""
+    order: NDArray[np.int64]
+    """The row of the matrix behind each row of the slabs."""
+    rest_entries: NDArray[np.uint16]
+    rest_starts: NDArray[np.int64]
+    rest_order: NDArray[np.int64]
+    table: NDArray[np.float32]
+
+    @classmethod
+    def encode(cls, matrix: ArrayLike | Levels) -> "Tiled":
+        """Stores all but the most frequent value.
+
+        Raises:
+            FormatError: More than 32 values, values that float32 cannot hold, or more than
+                2,097,152 columns.
+        """
+        levels = Levels.of(matrix)
+        values = checked_values(levels, limit=32, format_name="Tiled")
+        if levels.shape[1] > _WIDTH << 16:
+            raise FormatError(
+                f"Tiled counts up to {_WIDTH << 16} columns and the matrix has"
+                f" {levels.shape[1]}: use Sliced or Csr, or split it."
+            )
+        # Rows of like fill together: the fullest row of a slab decides how long it takes.
+        order = np.argsort(-np.count_nonzero(levels.ranks, axis=1), kind="stable")
+        codes = padded_codes(levels.ranks[order], rows=LANES, columns=_WIDTH)
+        needed = _lines_needed(codes, _WORTH)
+        visits = needed.sum(axis=1)
+        starts = np.concatenate(([0], np.cumsum(visits + visits % 2)))  # visited by twos
+        lines = np.zeros((int(starts[-1]), LANES), np.uint32)
+        blocks = np.zeros(int(starts[-1]), np.uint16)
+        _fill(codes, needed, starts, lines, blocks)  # leaves in codes what found no slot
+        rest = np.zeros(levels.shape, np.uint8)
+        rest[order] = codes[: levels.shape[0], : levels.shape[1]]
+        entries, rest_starts, rest_order = slice_rows(rest)
+        return cls(
+            shape=levels.shape,
+            dtype=levels.values.dtype,
+            values=levels.values,
+            lines=lines,
+            blocks=blocks,
+            starts=starts,
+            order=order,
+            rest_entries=entries,
+            rest_starts=rest_starts,
+            rest_order=rest_order,
+            table=table(values - values[0], length=32),
+        )
+
+    def dense(self) -> NDArray[Any]:
+        """The matrix again."""
+        codes = np.zeros(self.shape, np.uint8)
+        put_sliced(self.rest_entries, self.rest_starts, self.rest_order, codes)
+        _put(self.lines, self.blocks, self.starts, self.order, codes)
+        return self.values[codes]
+
+    def arrays(self) -> tuple[StoredArray, ...]:
+        """The values, the lines with their padding, and where things lie."""
+        return (
+            StoredArray(
+                name="Ω", entries=len(self.values), bits_each=value_bits(self.values)
+            ),
+            StoredArray(name="lines", entries=self.lines.size, bits_each=32),
+            StoredArray(name="blocks", entries=len(self.blocks), bits_each=16),
+            StoredArray(name="rest", entries=self.rest_entries.size, bits_each=16),
+            StoredArray(
+                name="starts", entries=len(self.starts) + len(self.rest_starts), bits_each=32
+            ),
+            StoredArray(name="order", entries=2 * self.shape[0], bits_each=32),
+        )
+
+    @property
+    def memory_bytes(self) -> int:
+        """Bytes of all arrays that a product reads."""
+        arrays = (self.starts, self.order, self.rest_starts, self.rest_order, self.table)
+        return self.stream_bytes + sum(array.nbytes for array in arrays)
+
+    @property
+    def stream_bytes(self) -> int:
+        """Bytes of lines, blocks and remainder."""
+        return self.lines.nbytes + self.blocks.nbytes + self.rest_entries.nbytes
+
+    def _product(self, x: NDArray[Any]) -> NDArray[Any]:
+        out = base(self.values, x, self.shape[0])
+        vector = padded(x, _WIDTH)
+        _add_tiled(self.lines, self.blocks, self.starts, self.order, self.table, vector, out)
+        if len(self.rest_entries):
+            add_sliced(
+                self.rest_entries, self.rest_starts, self.rest_order, self.table, vector, out
+            )
+        return out
+
+
+@njit(cache=True, nogil=True)
+@no_type_check
+def _lines_needed(codes, worth):
+    """(slab, block): lines to store, each of at least `worth` elements."""
+    needed = np.zeros((codes.shape[0] // 16, codes.shape[1] // 32), np.int64)
+    counts = np.zeros(16, np.int64)
+    for slab in range(needed.shape[0]):
+        for block in range(needed.shape[1]):
+            for lane in range(16):
+                counts[lane] = 0
+                for column in range(32):
+                    counts[lane] += codes[slab * 16 + lane, block * 32 + column] != 0
+            while True:
+                taken = 0
+                for lane in range(16):
+                    taken += min(3, max(0, counts[lane] - 3 * needed[slab, block]))
+                if taken < worth:
+                    break
+                needed[slab, block] += 1
+    return needed
+
+
+@njit(cache=True, nogil=True)
+@no_type_check
+def _fill(codes, needed, starts, lines, blocks):
+    """Moves elements from `codes` to `lines`, as far as their tile has slots."""
+    for slab in range(needed.shape[0]):
+        visit = starts[slab]
+        for block in range(needed.shape[1]):
+            slots = 3 * needed[slab, block]
+            for lane in range(16):
+                slot = 0
+                for column in range(32):
+                    code = codes[slab * 16 + lane, block * 32 + column]
+                    if code == 0 or slot == slots:
+                        continue
+                    entry = (np.uint32(code) << np.uint32(5)) | np.uint32(column)
+                    lines[visit + slot // 3, lane] |= entry << np.uint32(10 * (slot % 3))
+                    codes[slab * 16 + lane, block * 32 + column] = 0
+                    slot += 1
+            for line in range(needed[slab, block]):
+                blocks[visit + line] = block
+            visit += needed[slab, block]
+
+
+@njit(cache=True, nogil=True)
+@no_type_check
+def _put(lines, blocks, starts, order, codes):
+    """Writes the codes of the lines back to their places."""
+    for place in range(len(order)):
+        for visit in range(starts[place // 16], starts[place // 16 + 1]):
+            for slot in range(3):
+                entry = np.int64(lines[visit, place % 16]) >> (10 * slot)
+                code = (entry >> 5) & 31
+                if code:
+                    codes[order[place], np.int64(blocks[visit]) * 32 + (entry & 31)] = code
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+@no_type_check
+def _add_tiled(lines, blocks, starts, order, table, x, out):
+    """Adds the product of the lines with x to `out`, two visits at a time."""
+    t, u = load_floats(table, 0), load_floats(table, 16)
+    flat = lines.reshape(-1)
+    part = np.empty(16, np.float32)
+    for slab in range(len(starts) - 1):
+        a, b, c, d, e, f = zeros(), zeros(), zeros(), zeros(), zeros(), zeros()
+        for visit in range(starts[slab], starts[slab + 1], 2):
+            j = np.intp(blocks[visit]) * 32
+            p, q = load_floats(x, j), load_floats(x, j + 16)
+            w = load_words(flat, visit * 16)
+            a = multiply_add(lookup32(p, q, w), lookup32(t, u, shifted(w, 5)), a)
+            b = multiply_add(lookup32(p, q, shifted(w, 10)), lookup32(t, u, shifted(w, 15)), b)
+            c = multiply_add(lookup32(p, q, shifted(w, 20)), lookup32(t, u, shifted(w, 25)), c)
+            j = np.intp(blocks[visit + 1]) * 32
+            p, q = load_floats(x, j), load_floats(x, j + 16)
+            w = load_words(flat, visit * 16 + 16)
+            d = multiply_add(lookup32(p, q, w), lookup32(t, u, shifted(w, 5)), d)
+            e = multiply_add(lookup32(p, q, shifted(w, 10)), lookup32(t, u, shifted(w, 15)), e)
+            f = multiply_add(lookup32(p, q, shifted(w, 20)), lookup32(t, u, shifted(w, 25)), f)
+        store_floats(part, 0, add(add(add(a, b), add(c, d)), add(e, f)))
+        first = slab * 16
+        for lane in range(min(16, len(order) - first)):
+            out[order[first + lane]] += part[lane]
