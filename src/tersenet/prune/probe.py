@@ -11,7 +11,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 __all__ = ["Probe", "write_probe"]
 
-_DEPTH: Final = 3  # layers in the chain: what enters and leaves it weighs less
+_DEPTH: Final = 6  # layers in the chain: what enters and leaves it weighs less
 _OPSET: Final = 17
 
 

@@ -7,28 +7,26 @@ Latency is a staircase: a runtime that computes in blocks of 16 channels takes a
 import functools
 import json
 import tempfile
-import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, TypeVar, final
+from typing import Final, final
 
 from tersenet.core.files import write_json
 from tersenet.core.types import Deployment, Workbench
 from tersenet.graph import ChannelGroup, Site
-from tersenet.measure.runtimes import open_session
+from tersenet.measure.rounds import interleave
+from tersenet.measure.runtimes import Session, open_session
 from tersenet.prune.probe import Probe, write_probe
 
 __all__ = ["Staircase", "candidates", "staircases"]
 
 _SLACK: Final = 1.05  # a count must save 5 % on every larger one
 _MOST_CANDIDATES: Final = 8
-_SECONDS: Final = 3.0  # to spend on one staircase; ResNet-20 has three
-_ROUNDS: Final = (7, 60)
-_MOST_MACS: Final = 10**9  # in one timed run: some 50 ms on one core
+_SECONDS: Final = 1.0  # to spend on one batch size of one staircase; ResNet-20 has three
+_SAMPLES: Final = 24
+_MOST_MACS: Final = 7 * 10**8  # in one timed run: some 20 ms on one core
 _FILE: Final = "staircase.json"
-
-K = TypeVar("K")
 
 
 @final
@@ -121,51 +119,31 @@ def _staircase(probe: Probe, costs: Mapping[str, float]) -> Staircase:
 
 
 def _measure(probe: Probe) -> dict[str, float]:
-    """Returns the relative cost of each candidate: its least time over interleaved rounds."""
-    with tempfile.TemporaryDirectory() as folder:
-        runs = {
-            (count, batch): run
-            for count in candidates(probe.size)
-            for batch, run in _runs(probe, count, Path(folder)).items()
-        }
-    best = least_times(runs, seconds=_SECONDS)
-    mean = {
-        count: sum(best[count, b] / best[probe.size, b] for b in probe.batches) / len(probe.batches)
-        for count in candidates(probe.size)
-    }
-    return {str(count): round(cost, 4) for count, cost in mean.items()}
+    """Returns the relative cost of each candidate, averaged over batches.
 
-
-def least_times(
-    runs: Mapping[K, Callable[[], object]],
-    *,
-    seconds: float,
-    clock: Callable[[], float] = time.perf_counter,
-) -> dict[K, float]:
-    """Returns each run's least time over rounds that take turns.
-
-    Other work on the machine only ever adds time, and in turns it hits all alike.
+    A candidate's cost is its least time over interleaved rounds: other work on the machine
+    only ever adds time.
     """
-    for run in (*runs.values(), *runs.values()):
-        run()  # the first runs allocate
-    best = dict.fromkeys(runs, float("inf"))
-    started, (fewest, most) = clock(), _ROUNDS
-    for done in range(most):
-        if done >= fewest and clock() - started > seconds:
-            break
-        for key, run in runs.items():
-            before = clock()
-            run()
-            best[key] = min(best[key], clock() - before)
-    return best
+    counts = [str(count) for count in candidates(probe.size)]
+    total = dict.fromkeys(counts, 0.0)
+    with tempfile.TemporaryDirectory() as folder:
+        sessions = {count: _session(probe, int(count), Path(folder)) for count in counts}
+        for batch in probe.batches:
+            runs = {
+                count: functools.partial(session.run, session.random_feeds(batch=batch))
+                for count, session in sessions.items()
+            }
+            rounds = interleave(runs, iterations=_SAMPLES, seconds=_SECONDS / len(runs), warmup=3)
+            least = {count: min(rounds.samples_ms(count)) for count in counts}
+            for count in counts:
+                total[count] += least[count] / least[str(probe.size)]
+    return {count: round(cost / len(probe.batches), 4) for count, cost in total.items()}
 
 
-def _runs(probe: Probe, count: int, folder: Path) -> dict[int, Callable[[], object]]:
+def _session(probe: Probe, count: int, folder: Path) -> Session:
     path = folder / f"{count}.onnx"
     write_probe(probe, count, path)
-    session = open_session(path, runtime=probe.runtime, threads=probe.threads)
-    feeds = {batch: session.random_feeds(batch=batch) for batch in probe.batches}
-    return {batch: functools.partial(session.run, feed) for batch, feed in feeds.items()}
+    return open_session(path, runtime=probe.runtime, threads=probe.threads)
 
 
 def _read(path: Path | None) -> dict[str, dict[str, float]]:
