@@ -1,0 +1,319 @@
+"""Rows 12 to 14, 16, 18 to 22 and 25 to 27: pruning of channels, blocks and layers."""
+
+import copy
+from collections.abc import Sequence
+from importlib import import_module
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from tersenet import graph
+from tersenet.core.types import Edit, Subject, Workbench
+from tersenet.errors import StructureError
+from tersenet.models.resnet_cifar import resnet
+from tersenet.prune import L1
+
+
+def parameters(model: nn.Module) -> int:
+    return sum(one.numel() for one in model.parameters())
+
+
+def smallest_filters_removed(
+    model: nn.Module, names: Sequence[str], kept: Sequence[int]
+) -> dict[str, list[int]]:
+    """Steps 2 to 4 by hand: sum of absolute weights per filter, sorted, the smallest go."""
+    keep = {}
+    for name, count in zip(names, kept, strict=True):
+        sums = [
+            sum(abs(w) for w in kernel.flatten().tolist())
+            for kernel in model.get_submodule(name).get_parameter("weight")
+        ]
+        keep[name] = sorted(sorted(range(len(sums)), key=lambda i: -sums[i])[:count])
+    return keep
+
+
+def li_2016(variant: str) -> tuple[list[str], list[int]]:
+    """ResNet-56-A and -B: the first convolution of each block but a few, by shares per stage."""
+    share = {"A": (0.1, 0.1, 0.1), "B": (0.6, 0.3, 0.1)}[variant]
+    skipped = {"A": {16, 20, 38, 54}, "B": {16, 18, 20, 34, 38, 54}}[variant]
+    names, kept = [], []
+    for block in range(27):
+        stage, width = block // 9, 16 << block // 9
+        if 2 * block + 2 not in skipped:  # the paper counts layers from the stem
+            names.append(f"stage{stage + 1}.{block % 9}.conv1")
+            kept.append(int(width * (1 - share[stage])))
+    return names, kept
+
+
+def shaken(model: nn.Module) -> nn.Module:
+    """Batch norms that do something: random scales, shifts and statistics."""
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            for value in (module.weight, module.bias, module.running_mean, module.running_var):
+                assert value is not None
+                value.data = torch.rand_like(value) + 0.5
+    return model.eval()
+
+
+def test_row_12_l1_filters() -> None:
+    """L1 filter pruning, the five steps.
+
+    The filters of least summed absolute weight go, not of least sum; with them their feature
+    maps. ResNet-56-A and -B of Li et al. have 773,336 and 735,712 parameters; the smaller
+    network's output is that of the masked one, to 1e-5.
+    """
+    pair = nn.Sequential(nn.Conv2d(1, 2, (1, 2), bias=False), nn.Flatten(), nn.Linear(2, 3))
+    pair.get_parameter("0.weight").data = torch.tensor([[0.5, 0.5], [1.0, -1.0]]).view(2, 1, 1, 2)
+    subject = Subject(model=pair.eval(), example=(torch.randn(1, 1, 1, 2),))
+    plan = L1(keep=0.5, scope="layer", multiple_of=None).plan(subject, Workbench())
+    assert list(plan.keep.values()) == [(1,)]
+
+    for variant, params in (("A", 773_336), ("B", 735_712)):
+        model = shaken(resnet(depth=56, option="A"))
+        names, kept = li_2016(variant)
+        by_hand = smallest_filters_removed(model, names, kept)
+        smaller, example = copy.deepcopy(model), (torch.randn(2, 3, 32, 32),)
+        edits: list[Edit] = []
+        for width, share in sorted(
+            {(16 << int(n[5]) - 1, k) for n, k in zip(names, kept, strict=True)}
+        ):
+            only = tuple(
+                n for n, k in zip(names, kept, strict=True) if 16 << int(n[5]) - 1 == width
+            )
+            method = L1(keep=share / width, scope="layer", multiple_of=None, only=only)
+            subject = Subject(model=smaller, example=example)
+            plan = method.plan(subject, Workbench())
+            assert {name: list(units) for name, units in plan.keep.items()} == {
+                name: by_hand[name] for name in only
+            }
+            smaller, done = method.apply(smaller, plan, subject, Workbench())
+            edits += done
+        assert parameters(smaller) == params
+        proof = graph.prove(model, smaller, edits, example)
+        assert proof.holds
+        assert proof.tolerance <= 1e-5
+        assert proof.effect > 1e-3
+
+
+class Concatenated(nn.Module):
+    """Two branches side by side, one of them depthwise, with biases and a linear layer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 8, 3, padding=1)
+        self.norm = nn.BatchNorm2d(8)
+        self.depthwise = nn.Conv2d(8, 8, 3, padding=1, groups=8)
+        self.beside = nn.Conv2d(8, 6, 1)
+        self.after = nn.Conv2d(14, 10, 1)
+        self.added = nn.Conv2d(10, 10, 3, padding=1)
+        self.hidden = nn.Linear(10 * 4 * 4, 12)
+        self.head = nn.Linear(12, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = functional.relu(self.norm(self.stem(x)))
+        x = self.after(torch.cat([self.depthwise(x), self.beside(x)], 1))
+        x = functional.max_pool2d(functional.relu(x + self.added(x)), 2)
+        return self.head(functional.relu(self.hidden(x.flatten(1))))
+
+
+class Transformed(nn.Module):
+    """A Fourier transform between two convolutions: no rule says what it couples."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(3, 8, 3)
+        self.second = nn.Conv2d(8, 4, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.second(torch.fft.fft(self.first(x), dim=1).real)
+
+
+def test_row_13_coupled_removal() -> None:
+    """Dependency-aware removal.
+
+    Each group of a network with a residual sum, a concatenation, a depthwise convolution,
+    batch norm, biases and linear layers shrinks exactly; all of them together too. Where an
+    operation is unknown, nothing is removed and it is named.
+    """
+    model, example = shaken(Concatenated()), (torch.randn(2, 3, 8, 8),)
+    traced = graph.trace(model, example)
+    reached = {site for group in traced.groups for site in group.sources}
+    assert reached == {"stem", "depthwise", "beside", "after", "added", "hidden"}
+    halves = {
+        group.name: list(range(1, group.size, 2)) for group in traced.groups if group.size > 1
+    }
+    for keep in [{name: units} for name, units in halves.items()] + [halves]:
+        smaller = copy.deepcopy(model)
+        edits = graph.remove(smaller, traced, keep)
+        assert parameters(smaller) < parameters(model)
+        proof = graph.prove(model, smaller, edits, example)
+        assert proof.holds
+        assert proof.effect > 1e-3
+
+    unknown = Transformed().eval()
+    refused = graph.trace(unknown, example)
+    assert not [group for group in refused.groups if "first" in group.sources]
+    assert [group.name for group in refused.frozen if "fft" in (group.reason or "")]
+    with pytest.raises(StructureError, match="fft"):
+        graph.remove(unknown, refused, {"first": [0, 1]})
+
+
+@pytest.mark.not_built
+def test_row_14_fisher() -> None:
+    """Fisher pruning.
+
+    The score equals a per-sample autograd reference; one channel goes at a time, and the
+    parameters really drop.
+    """
+    fisher = import_module("tersenet.prune").Fisher(channels=1)
+    model = nn.Sequential(
+        nn.Conv2d(1, 4, 3, bias=False), nn.ReLU(), nn.Flatten(), nn.Linear(144, 2)
+    )
+    x, y = torch.randn(5, 1, 8, 8), torch.tensor([0, 1, 0, 1, 1])
+    effects = []
+    for image, label in zip(x, y, strict=True):
+        activation = model[0](image[None]).detach().requires_grad_()
+        functional.cross_entropy(model[1:](activation), label[None]).backward()
+        assert activation.grad is not None
+        effects.append((activation * activation.grad).sum((0, 2, 3)).square())
+    expected = torch.stack(effects).mean(0) / 2
+    subject = Subject(
+        model=model,
+        example=(x,),
+        calibration=[(x, y)],
+        loss=lambda out, target: functional.cross_entropy(out, target, reduction="sum"),
+    )
+    found = fisher.score(subject, import_module("tersenet.graph").trace(model, (x,)).groups)
+    assert torch.allclose(next(iter(found.values())), expected, rtol=1e-5)
+    before = parameters(model)
+    smaller, _ = fisher.apply(model, fisher.plan(subject, Workbench()), subject, Workbench())
+    assert before - parameters(smaller) == 9 + 36 * 2
+
+
+@pytest.mark.not_built
+def test_row_16_bn_slimming() -> None:
+    """Network slimming.
+
+    A penalty on batch-norm scales, one threshold for the whole network: at 40 % of the channels
+    removed and after fine-tuning, accuracy is within one point.
+    """
+    found = import_module("tersenet.study").slimming(remove=0.4)
+    assert found.removed_share == pytest.approx(0.4, abs=0.02)
+    assert abs(found.drop_points) <= 1
+
+
+@pytest.mark.not_built
+def test_row_18_activation_criteria() -> None:
+    """PCA of activations, HRank, feature-map norms and APoZ.
+
+    Planted: activations of rank 5 give width 5; a dead channel has the lowest score and an
+    APoZ of one.
+    """
+    prune = import_module("tersenet.prune")
+    low_rank = torch.randn(400, 5) @ torch.randn(5, 16)
+    assert prune.principal_width(low_rank, variance=0.999) == 5
+    maps = torch.rand(20, 6, 4, 4)
+    maps[:, 3] = 0
+    for criterion in (prune.feature_map_norm, prune.mean_rank):
+        assert criterion(maps).argmin().item() == 3
+    assert prune.average_zeros(maps)[3].item() == 1
+
+
+@pytest.mark.not_built
+def test_row_19_reconstruction() -> None:
+    """ThiNet and LASSO channel pruning.
+
+    At the same ratio the next layer's output error is below L1 pruning's.
+    """
+    prune = import_module("tersenet.prune")
+    x, weight = torch.randn(200, 16) @ torch.randn(16, 16), torch.randn(8, 16)
+    by_norm = weight.abs().sum(0).topk(8).indices
+    reference = (x @ weight.T - x[:, by_norm] @ weight[:, by_norm].T).square().sum()
+    for choose in (prune.thinet, prune.lasso_channels):
+        kept, repaired = choose(x, weight, keep=8)
+        assert (x @ weight.T - x[:, kept] @ repaired.T).square().sum() < reference
+
+
+@pytest.mark.not_built
+def test_row_20_block_scaling() -> None:
+    """Sparse structure selection by block scales.
+
+    More blocks vanish as the penalty rises, and the network is shallower by them.
+    """
+    removed = [
+        import_module("tersenet.study").block_scaling(strength=s).blocks_removed
+        for s in (0.0, 0.01, 0.1)
+    ]
+    assert removed == sorted(removed)
+    assert removed[-1] > removed[0] == 0
+
+
+@pytest.mark.not_built
+def test_row_21_latency_constrained() -> None:
+    """Energy- and latency-constrained compression.
+
+    The latency model, bilinear in adjacent widths, explains at least 90 % of the variance on
+    widths it has not seen; the network found meets its budget within 5 %.
+    """
+    search = import_module("tersenet.search")
+    model = search.latency_model(resnet(depth=8), held_out=0.25)
+    assert model.r_squared >= 0.9
+    found = search.to_latency(resnet(depth=8), share=0.7)
+    assert found.latency_share == pytest.approx(0.7, rel=0.05)
+
+
+@pytest.mark.not_built
+def test_row_22_greedy_and_one_shot() -> None:
+    """Greedy, iterative and one-shot removal.
+
+    At the same budget, before fine-tuning, the greedy choice's loss is at most the one-shot's.
+    """
+    found = import_module("tersenet.study").greedy_and_one_shot(remove=0.3)
+    assert found.greedy_loss <= found.one_shot_loss
+    assert found.greedy_evaluations > found.one_shot_evaluations
+
+
+@pytest.mark.not_built
+def test_row_25_layer_prune() -> None:
+    """LayerPrune by five criteria or more.
+
+    As many blocks as asked are gone; the latency saved at batch 1 is within ten points of the
+    share of MACs removed.
+    """
+    layer_prune = import_module("tersenet.prune").LayerPrune
+    assert len(layer_prune.CRITERIA) >= 5
+    for criterion in layer_prune.CRITERIA:
+        found = import_module("tersenet.study").layer_prune(criterion=criterion, blocks=2)
+        assert found.blocks_removed == 2
+        assert abs(found.latency_reduction - found.macs_reduction) <= 10
+
+
+@pytest.mark.not_built
+def test_row_26_imprinting() -> None:
+    """Imprinted classifiers at each depth.
+
+    Their weights are the class means exactly; accuracy rises with depth.
+    """
+    imprint = import_module("tersenet.prune").imprint
+    embeddings, labels = torch.randn(60, 8), torch.arange(60) % 4
+    means = torch.stack([embeddings[labels == c].mean(0) for c in range(4)])
+    assert torch.allclose(imprint(embeddings, labels, classes=4), means)
+    curve = import_module("tersenet.study").imprinted_depth().accuracy
+    assert curve[-1] > curve[0]
+
+
+@pytest.mark.not_built
+def test_row_27_sensitivity() -> None:
+    """Sensitivity analysis.
+
+    A table and a plot of the metric at sparsity 0 to 0.95 in steps of 0.05, for single weights,
+    filters and channels of each layer.
+    """
+    found = import_module("tersenet.study").sensitivity(resnet(depth=8))
+    assert {row["group"] for row in found.rows} == {"element", "filter", "channel"}
+    levels = sorted({row["sparsity"] for row in found.rows})
+    assert levels == pytest.approx([0.05 * i for i in range(20)])
+    assert found.csv.exists()
+    assert found.plot.exists()

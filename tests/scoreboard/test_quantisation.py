@@ -1,0 +1,184 @@
+"""Rows 34 to 42: fewer bits."""
+
+import copy
+import math
+from importlib import import_module
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from tersenet.quantize import linear
+
+
+@pytest.mark.in_part("int8 accuracy within 0.5 points, which the main job's test measures")
+def test_row_34_post_training() -> None:
+    """Post-training quantisation, symmetric and asymmetric, per tensor and per channel.
+
+    Held here: the formulas of the third deck. Levels per unit are (2^n - 1)/(max - min),
+    (2^n - 1)/2/max|x| and (2^(n-1) - 1)/max|x|; zero is a level; values in range return within
+    half a step; each channel has its own range.
+    """
+    x = torch.randn(6, 50) * torch.tensor([0.1, 1.0, 3.0, 0.01, 10.0, 0.5])[:, None]
+    for bits in (8, 4):
+        low, high, peak = x.min(), x.max(), x.abs().max()
+        # numpy's division in double precision is the reference.
+        expected = {
+            "asymmetric": (2**bits - 1) / (high.item() - low.item()),
+            "full": (2**bits - 1) / 2 / peak.item(),
+            "restricted": (2 ** (bits - 1) - 1) / peak.item(),
+        }
+        grids = {
+            "asymmetric": linear.asymmetric(low, high, bits=bits),
+            "full": linear.symmetric(peak, bits=bits, mode="full"),
+            "restricted": linear.symmetric(peak, bits=bits, mode="restricted"),
+        }
+        for name, grid in grids.items():
+            assert grid.levels_per_unit.item() == pytest.approx(expected[name], rel=1e-6)
+            step = 1 / expected[name]
+            inside = x.clamp(*(end.item() for end in grid.ends))
+            returned = linear.dequantize(linear.quantize(x, grid), grid)
+            assert (returned - inside).abs().max().item() <= step / 2 * (1 + 1e-4)
+            zero = torch.zeros(1)
+            assert torch.equal(linear.dequantize(linear.quantize(zero, grid), grid), zero)
+    each = linear.symmetric(x.abs().amax(1))
+    assert torch.allclose(each.levels_per_unit, 127 / x.abs().amax(1))
+    whole = linear.symmetric(x.abs().max())
+
+    def error(grid: linear.Grid) -> torch.Tensor:
+        return (linear.dequantize(linear.quantize(x, grid), grid) - x).square().mean(1)
+
+    assert (error(each)[:4] < error(whole)[:4]).all()
+
+
+@pytest.mark.not_built
+def test_row_35_statistics(tmp_path: Path) -> None:
+    """Activation statistics as YAML, and the quantiser's parameters from them.
+
+    The deck's largest activation gives its printed 34.659176 levels per unit; b is the mean
+    distance from the mean; what is written reads back.
+    """
+    stats = import_module("tersenet.quantize").Statistics
+    x = torch.randn(64, 8)
+    found = stats.of(x)
+    assert found.b == pytest.approx((x - x.mean()).abs().mean().item())
+    assert found.avg_max == pytest.approx(x.amax(1).mean().item())
+    found.write(tmp_path / "stats.yaml")
+    assert stats.read(tmp_path / "stats.yaml") == found
+    grid = linear.asymmetric(torch.tensor(0.0), torch.tensor(7.357358932495117))
+    assert grid.levels_per_unit.item() == pytest.approx(34.659176)
+    assert grid.zero_point.item() == 0
+
+
+@pytest.mark.not_built
+def test_row_36_overrides() -> None:
+    """Bits, modes, a statistics file and overrides in one call.
+
+    The third deck's call works under our names; of two patterns that match a layer the first
+    decides.
+    """
+    quantize = import_module("tersenet.quantize")
+    static = quantize.Static(
+        bits=8,
+        overrides=[quantize.Override("1", bits=4), quantize.Override(".*", bits=6)],
+    )
+    model = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 2))
+    assert [static.bits_of(name) for name, _ in model.named_children()] == [6, 4]
+
+
+@pytest.mark.not_built
+def test_row_37_clipping() -> None:
+    """Clipping by average, deviations and ACIQ, and bias correction.
+
+    On heavy-tailed values at 4 bits, the squared error is at most min-max's; the corrected
+    layer's mean output is that of the original.
+    """
+    quantize = import_module("tersenet.quantize")
+    x = torch.distributions.Laplace(0.0, 1.0).sample((100_000,))
+
+    def error(bound: float) -> float:
+        grid = linear.symmetric(torch.tensor(bound), bits=4)
+        return (linear.dequantize(linear.quantize(x, grid), grid) - x).square().mean().item()
+
+    plain = error(x.abs().max().item())
+    for clip in (quantize.average_clip, quantize.deviation_clip, quantize.aciq_clip):
+        assert error(clip(x, bits=4)) <= plain
+    layer, inputs = nn.Linear(8, 4), torch.rand(500, 8)
+    corrected = quantize.corrected(copy.deepcopy(layer), inputs, bits=3)
+    assert torch.allclose(corrected(inputs).mean(0), layer(inputs).mean(0), atol=1e-4)
+
+
+@pytest.mark.not_built
+def test_row_38_integer_execution() -> None:
+    """Execution in integers.
+
+    Products of bytes summed in 32 bits give what the simulation gives, within one level; the
+    latency is measured.
+    """
+    integer = import_module("tersenet.quantize").integer_linear
+    x, weight = torch.randn(16, 32), torch.randn(8, 32)
+    levels, simulated = integer(x, weight), integer(x, weight, simulate=True)
+    assert (levels.int() - simulated.int()).abs().max() <= 1
+    assert import_module("tersenet.measure").time_callable(lambda: integer(x, weight)).p50_ms > 0
+
+
+@pytest.mark.not_built
+def test_row_39_aware_training() -> None:
+    """Quantisation-aware training.
+
+    Straight-through gradients, averaged ranges and folded batch norms: at 2 bits at least 20
+    points above post-training quantisation, at 3 bits at least 2.
+    """
+    found = import_module("tersenet.study").aware_and_post_training(bits=(2, 3))
+    assert found.aware[2] - found.post[2] >= 20
+    assert found.aware[3] - found.post[3] >= 2
+
+
+@pytest.mark.not_built
+def test_row_40_dorefa_pact_wrpn() -> None:
+    """DoReFa, PACT and WRPN.
+
+    Each quantiser is its paper's function; PACT's clipping value gets a gradient.
+    """
+    quantize = import_module("tersenet.quantize")
+    w = torch.linspace(-2, 2, 41)
+    squashed = w.tanh() / (2 * w.tanh().abs().max()) + 0.5
+    assert torch.allclose(quantize.dorefa(w, bits=3), 2 * (squashed * 7).round() / 7 - 1)
+    assert torch.allclose(quantize.wrpn(w, bits=3), (w.clamp(-1, 1) * 3).round() / 3)
+    bound = torch.tensor(1.0, requires_grad=True)
+    quantize.pact(w, bound, bits=3).sum().backward()
+    assert bound.grad is not None
+    assert bound.grad.item() == (w >= 1).sum().item()
+
+
+@pytest.mark.not_built
+def test_row_41_binarisation() -> None:
+    """Binary weights.
+
+    XNOR and a count of bits give the product of signs; a weight takes a 32nd of its bytes.
+    """
+    quantize = import_module("tersenet.quantize")
+    left, right = torch.randn(9, 64), torch.randn(64, 5)
+    packed = quantize.pack_signs(left)
+    assert packed.nbytes * 32 == left.nbytes
+    found = quantize.sign_product(packed, quantize.pack_signs(right.T))
+    signs = [torch.where(x >= 0, 1.0, -1.0) for x in (left, right)]
+    assert torch.equal(torch.as_tensor(found).float(), signs[0] @ signs[1])
+
+
+@pytest.mark.not_built
+def test_row_42_angle_bound() -> None:
+    """The angle bound and block fixed point.
+
+    sqrt(2 ln N) of the deck's layer is 5.788; 8 bits turn Gaussian weights by 1 - cos of at
+    most 1e-4; a block with a shared exponent errs by at most half a step.
+    """
+    quantize = import_module("tersenet.quantize")
+    assert quantize.angle_bound(3 * 3 * 2048 * 1024) == pytest.approx(5.788, abs=5e-4)
+    w = np.random.default_rng(0).standard_normal(100_000).astype(np.float32)
+    block = quantize.block_fixed_point(w, bits=8)
+    cosine = block.values @ w / math.sqrt((block.values @ block.values) * (w @ w))
+    assert 1 - cosine <= 1e-4
+    assert np.abs(block.values - w).max() <= block.step / 2
