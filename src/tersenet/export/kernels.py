@@ -65,10 +65,7 @@ def kernels(path: Path) -> Kernels:
     # Float kernels may store weights in another order under another name; integer ones keep
     # the file's tensor, so a weight is computed with in integers exactly if one reads it.
     integer = {
-        name
-        for node in optimised.graph.node
-        if node.op_type in INTEGER
-        for name in node.input
+        name for node in optimised.graph.node if node.op_type in INTEGER for name in node.input
     }
     macs = _macs_by_weight(original)
     return Kernels(

@@ -28,7 +28,7 @@ from tersenet.export.trace import exported, quiet
 __all__ = ["Converted", "convert", "to_onnx"]
 
 _DIGITS: Final = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
-_FULL: Final = {torch.uint8: (0, 255), torch.int8: (-128, 127)}
+_FULL: Final = {TensorProto.UINT8: (0, 255), TensorProto.INT8: (-128, 127)}
 
 
 @final
@@ -69,7 +69,7 @@ def convert(model: nn.Module, example: tuple[Tensor, ...]) -> Converted:
                 input_names=inputs,
                 custom_translation_table={QUANTIZE: _quantize, DEQUANTIZE: _dequantize},
             )
-        if result is None:
+        if result is None or result.exported_program is None:
             raise ExportError("the exporter returned nothing")
         proto = result.model_proto
         _pool_globally(proto)
@@ -87,17 +87,16 @@ def convert(model: nn.Module, example: tuple[Tensor, ...]) -> Converted:
 
 
 def _quantize(x: Any, scale: Any, zero_point: Any, low: int, high: int) -> Any:
-    levels = op.QuantizeLinear(x, scale, zero_point)
-    kind = zero_point.dtype.numpy()
-    if (low, high) == _FULL[torch.from_numpy(kind.type(0).reshape(1)).dtype]:
+    levels: Any = op.QuantizeLinear(x, scale, zero_point)
+    if (low, high) == _FULL[zero_point.dtype]:
         return levels
     # Fewer bits than the type has: saturate on the integers, so that the convolution before
     # still ends in QuantizeLinear and runs as an integer kernel.
-    return op.Clip(
-        levels,
-        op.Constant(value=onnx.helper.make_tensor("low", zero_point.dtype.value, [], [low])),
-        op.Constant(value=onnx.helper.make_tensor("high", zero_point.dtype.value, [], [high])),
-    )
+    ends: list[Any] = [
+        op.Constant(value=onnx.helper.make_tensor("end", zero_point.dtype, [], [end]))
+        for end in (low, high)
+    ]
+    return op.Clip(levels, *ends)
 
 
 def _dequantize(levels: Any, scale: Any, zero_point: Any, axis: int) -> Any:

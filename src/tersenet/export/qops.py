@@ -31,9 +31,7 @@ def _(x: Tensor, scale: Tensor, zero_point: Tensor, low: int, high: int) -> Tens
 
 
 @torch.library.custom_op("tersenet::dequantize", mutates_args=())
-def dequantize(
-    levels: Tensor, scale: Tensor, zero_point: Tensor | None, axis: int
-) -> Tensor:
+def dequantize(levels: Tensor, scale: Tensor, zero_point: Tensor | None, axis: int) -> Tensor:
     """Returns (levels - zero_point) * scale as float32; without `zero_point`, levels * scale.
 
     `scale` is a scalar, or has one entry per index of dimension `axis`; `zero_point` likewise.

@@ -2,22 +2,27 @@
 
 import contextlib
 import copy
+import inspect
 import logging
 import sys
 import traceback
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import torch
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
-from torch.fx import GraphModule
+from torch.fx import GraphModule, Node
+from torch.fx.graph import CodeGen
 
 from tersenet.errors import ExportError
 
-__all__ = ["exported", "quiet", "trace"]
+__all__ = ["BATCH_NORM", "exported", "operand", "quiet", "trace"]
+
+BATCH_NORM: Final = torch.ops.aten._native_batch_norm_legit_no_training.default  # noqa: SLF001
+"""What batch norm in eval mode is traced as; of the three tensors it returns the first counts."""
 
 _CHATTY: Final = ("torch", "torch.onnx", "torch.export", "torch._dynamo", "onnxscript", "onnx_ir")
 _NOT_THE_USERS: Final = tuple(
@@ -49,7 +54,9 @@ def exported(model: nn.Module, example: tuple[Tensor, ...]) -> ExportedProgram:
         ExportError: if PyTorch cannot trace it; names the reason and, where known, the line.
     """
     if not example:
-        raise ExportError(f"{type(model).__name__} has no example inputs to be traced with: give one.")
+        raise ExportError(
+            f"{type(model).__name__} has no example inputs to be traced with: give one."
+        )
     try:
         with quiet(), torch.no_grad():
             # A batch of one would be taken for a constant.
@@ -57,8 +64,8 @@ def exported(model: nn.Module, example: tuple[Tensor, ...]) -> ExportedProgram:
                 x.expand(2, *x.shape[1:]).contiguous() if x.ndim and len(x) == 1 else x
                 for x in example
             )
-            own = copy.deepcopy(model).to(memory_format=torch.contiguous_format)
-            own = own if isinstance(own, GraphModule) else own.eval()
+            own: nn.Module = copy.deepcopy(model).eval()
+            own.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
             shapes = tuple({0: Dim.DYNAMIC} if x.ndim else {} for x in inputs)
             return torch.export.export(
                 own, inputs, strict=False, dynamic_shapes=_by_name(own, inputs, shapes)
@@ -96,17 +103,20 @@ def trace(model: nn.Module, example: tuple[Tensor, ...]) -> GraphModule:
             "that returns the one to compress."
         )
     out.args = (results[0],)
-    graph.set_codegen(torch.fx.graph.CodeGen())
+    graph.set_codegen(CodeGen())
     plain = GraphModule(module, graph, class_name=type(model).__name__)
     return plain.eval()
+
+
+def operand(node: Node, index: int) -> Any:
+    """Returns an operator's argument by position: None where it is left out."""
+    return node.args[index] if index < len(node.args) else None
 
 
 def _by_name(
     model: nn.Module, inputs: tuple[Tensor, ...], shapes: tuple[dict, ...]
 ) -> tuple[dict, ...] | tuple[tuple[dict, ...]]:
     # forward(*args) is described by one tuple; forward(a, b) by one entry each.
-    import inspect
-
     kinds = [one.kind for one in inspect.signature(model.forward).parameters.values()]
     starred = inspect.Parameter.VAR_POSITIONAL in kinds
     return (shapes,) if starred and len(kinds) <= 2 else shapes[: len(inputs)]

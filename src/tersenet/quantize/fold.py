@@ -12,6 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.fx import GraphModule, Node
 
+from tersenet.export.trace import BATCH_NORM, operand
+
 __all__ = ["fold_batch_norm", "set_tensor", "sweep", "tensor_of"]
 
 aten = torch.ops.aten
@@ -32,15 +34,15 @@ def fold_batch_norm(module: GraphModule) -> GraphModule:
     Others, as those before a convolution, stay. A layer without bias gets one.
     """
     for norm in list(module.graph.nodes):
-        if norm.target is not aten._native_batch_norm_legit_no_training.default:
+        if norm.target is not BATCH_NORM:
             continue
-        layer = norm.args[0]
+        layer = operand(norm, 0)
         if not (isinstance(layer, Node) and layer.target in _LAYERS and len(layer.users) == 1):
             continue
-        weight, bias = layer.args[1], layer.args[2] if len(layer.args) > 2 else None  # noqa: PLR2004
+        weight, bias = operand(layer, 1), operand(layer, 2)
         if not _owned(weight) or (bias is not None and not _owned(bias)):
             continue  # computed, or shared with a layer that has another batch norm or none
-        if layer.target is aten.linear.default and layer.meta["val"].ndim != 2:  # noqa: PLR2004
+        if layer.target is aten.linear.default and layer.meta["val"].ndim != 2:
             continue  # batch norm's channel is dimension 1, a linear layer's the last
         _fold(module, layer, norm)
     sweep(module)
@@ -82,29 +84,27 @@ def _owned(node: object) -> bool:
 
 
 def _fold(module: GraphModule, layer: Node, norm: Node) -> None:
-    weight_node = layer.args[1]
-    assert isinstance(weight_node, Node)
-    weight = tensor_of(module, weight_node)
-    gain, shift, mean, variance = (
-        None if node is None else tensor_of(module, node).detach().double()  # type: ignore[arg-type]
-        for node in norm.args[1:5]
-    )
-    assert mean is not None
-    assert variance is not None
-    scale = torch.rsqrt(variance + float(norm.args[6]))  # type: ignore[arg-type]
+    def values(node: Node, index: int) -> Tensor | None:
+        found = operand(node, index)
+        return None if found is None else tensor_of(module, found).detach().double()
+
+    weight, bias = tensor_of(module, operand(layer, 1)).detach(), values(layer, 2)
+    gain, shift, mean, variance = (values(norm, index) for index in (1, 2, 3, 4))
+    if mean is None or variance is None:
+        return  # statistics of the batch: not an affine map
+    scale = torch.rsqrt(variance + operand(norm, 6))
     scale = scale if gain is None else scale * gain
-    bias_node = layer.args[2] if len(layer.args) > 2 else None  # noqa: PLR2004
-    before = tensor_of(module, bias_node).detach().double() if isinstance(bias_node, Node) else 0.0
-    bias = (before - mean) * scale + (0.0 if shift is None else shift)
-    folded = weight.detach().double() * scale.view(-1, *[1] * (weight.ndim - 1))
-    name = str(weight_node.target).rpartition(".")[0]
-    bias_name = str(bias_node.target) if isinstance(bias_node, Node) else f"{name}.bias".lstrip(".")
-    set_tensor(module, str(weight_node.target), folded.to(weight.dtype))
-    set_tensor(module, bias_name, bias.to(weight.dtype))
-    if bias_node is None:
+    shifted = (-mean if bias is None else bias - mean) * scale
+    folded = weight.double() * scale.view(-1, *[1] * (weight.ndim - 1))
+    weight_name = str(operand(layer, 1).target)
+    set_tensor(module, weight_name, folded.to(weight.dtype))
+    name = str(operand(layer, 2 if bias is not None else 1).target)
+    bias_name = name if bias is not None else ".".join((*name.split(".")[:-1], "bias"))
+    total = shifted if shift is None else shifted + shift
+    set_tensor(module, bias_name, total.to(weight.dtype))
+    if bias is None:
         with module.graph.inserting_before(layer):
-            bias_node = module.graph.get_attr(bias_name)
-        layer.args = (*layer.args[:2], bias_node, *layer.args[3:])
+            layer.args = (*layer.args[:2], module.graph.get_attr(bias_name), *layer.args[3:])
     for first in list(norm.users):  # getitem 0: the normalised values, of the operator's three
         first.replace_all_uses_with(layer)
         module.graph.erase_node(first)

@@ -10,7 +10,8 @@ from torch.fx import GraphModule, Node
 
 from tersenet.errors import QuantizeError
 from tersenet.export.qops import DEQUANTIZE, QUANTIZE
-from tersenet.quantize.fold import set_tensor, sweep, tensor_of
+from tersenet.export.trace import operand
+from tersenet.quantize.fold import sweep, tensor_of
 from tersenet.quantize.linear import Grid, quantize, symmetric
 from tersenet.quantize.structure import Site, Value, passes
 
@@ -70,7 +71,7 @@ def insert(
         found = ranges[value.name]
         scales |= dict.fromkeys((value.node, *passes(value)), torch.tensor(found.scale))
     for site in sites:
-        _store_weight(module, site, weights[site.name], scales[site.node.args[0]])
+        _store_weight(module, site, weights[site.name], scales[operand(site.node, 0)])
     for value in values:
         _quantize_value(module, value, ranges[value.name])
     sweep(module)
@@ -133,7 +134,8 @@ def _quantize_value(module: GraphModule, value: Value, found: ValueRange) -> Non
     graph = module.graph
     nodes = [value.node, *passes(value)]
     tensors = _Tensors(
-        scale=torch.tensor(found.scale), zero_point=torch.tensor(found.zero_point, dtype=torch.uint8)
+        scale=torch.tensor(found.scale),
+        zero_point=torch.tensor(found.zero_point, dtype=torch.uint8),
     )
     _add(module, value.name, tensors)
     with graph.inserting_after(_last_placeholder(graph)):

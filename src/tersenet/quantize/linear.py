@@ -87,7 +87,9 @@ def symmetric(
     if mode == "full":
         low, per_unit = -high - 1, (2**bits - 1) / 2 / largest
     scale = (1 / per_unit).clamp(min=torch.finfo(torch.float32).tiny).float()
-    return Grid(scale=scale, zero_point=torch.zeros_like(scale, dtype=torch.int8), low=low, high=high)
+    return Grid(
+        scale=scale, zero_point=torch.zeros_like(scale, dtype=torch.int8), low=low, high=high
+    )
 
 
 def quantize(x: Tensor, grid: Grid, *, axis: int = 0) -> Tensor:
@@ -97,7 +99,9 @@ def quantize(x: Tensor, grid: Grid, *, axis: int = 0) -> Tensor:
         QuantizeError: if `x` is not finite.
     """
     if not torch.isfinite(x).all():
-        raise QuantizeError("cannot quantise values that are NaN or infinite: find what made them so.")
+        raise QuantizeError(
+            "cannot quantise values that are NaN or infinite: find what made them so."
+        )
     scale, zero_point = _along(grid.scale, x, axis), _along(grid.zero_point, x, axis)
     levels = (x / scale).round() + zero_point
     return levels.clamp(grid.low, grid.high).to(grid.zero_point.dtype)
@@ -118,14 +122,18 @@ def _along(parameter: Tensor, x: Tensor, axis: int) -> Tensor:
 
 
 def _check_bits(bits: int) -> None:
-    if not 2 <= bits <= 8:  # noqa: PLR2004
+    if not 2 <= bits <= 8:
         raise QuantizeError(f"cannot quantise to {bits} bits: give 2 to 8.")
 
 
 def _check_range(low: Tensor, high: Tensor) -> None:
     if not (torch.isfinite(low).all() and torch.isfinite(high).all()):
-        raise QuantizeError("cannot quantise a range that is NaN or infinite: find what made it so.")
+        raise QuantizeError(
+            "cannot quantise a range that is NaN or infinite: find what made it so."
+        )
     if (high < low).any():
-        raise QuantizeError("cannot quantise a range whose maximum is below its minimum: swap them.")
+        raise QuantizeError(
+            "cannot quantise a range whose maximum is below its minimum: swap them."
+        )
     if (high == low).any():
         raise QuantizeError("cannot quantise a range of zero width: every value in it is zero.")

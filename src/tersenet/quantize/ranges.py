@@ -142,7 +142,9 @@ class MinimumError(_Histogram):
         """Returns the best of 80 ranges, from a fifth of the observed one to all of it."""
         filled = np.flatnonzero(self.counts)
         counts = self.counts[filled]
-        centres = np.clip((self.edges[filled] + self.edges[filled + 1]) / 2, self.minimum, self.maximum)
+        centres = np.clip(
+            (self.edges[filled] + self.edges[filled + 1]) / 2, self.minimum, self.maximum
+        )
         best, least = (self.minimum, self.maximum), np.inf
         for share in np.linspace(1, 0.2, 80):
             low, high = min(share * self.minimum, 0), max(share * self.maximum, 0)

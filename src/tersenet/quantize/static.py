@@ -134,7 +134,9 @@ class Static(Method[QuantizePlan]):
             QuantizeError: if the plan is of another network.
         """
         del bench
-        graph = _built(model, subject.example, plan.weights, {one.value: one for one in plan.values})
+        graph = _built(
+            model, subject.example, plan.weights, {one.value: one for one in plan.values}
+        )
         bits = plan.values[0].bits
         edits = [
             Edit(
@@ -195,7 +197,7 @@ class Static(Method[QuantizePlan]):
         total = sum(p.numel() for p in module.parameters() if p.ndim > 1)
         share = sum(tensor_of(module, site.weight).numel() for site in sites) / max(1, total)
         asked = bool(self.only or self.skip)
-        if not sites or (share < 0.5 and not asked):  # noqa: PLR2004
+        if not sites or (share < 0.5 and not asked):
             reasons = "; ".join(f"{one.site}: {one.reason}" for one in skips[:5])
             raise QuantizeError(
                 f"only {100 * share:.1f} % of the weights, in {len(sites)} layers, can be quantised"
@@ -208,7 +210,7 @@ class Static(Method[QuantizePlan]):
         reduced = self.reduce_range
         if reduced == "auto":
             reduced = not describe_device().has_int8_dot
-        if not reduced or bits < 8:  # noqa: PLR2004
+        if not reduced or bits < 8:
             return bits, ""
         return 7, "7-bit weights: this processor's kernels sum products of 8 bits in 16"
 
@@ -306,6 +308,4 @@ def _built(
         raise QuantizeError(
             f"the plan is of another network: it has no range for {missing[0]}; plan again."
         )
-    return insert(
-        module, sites, values, weights={one.site: one for one in weights}, ranges=ranges
-    )
+    return insert(module, sites, values, weights={one.site: one for one in weights}, ranges=ranges)

@@ -9,7 +9,7 @@ absorb), and sums, products, concatenations and averages of values that are quan
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final, final
+from typing import Any, Final, final
 
 import torch
 from torch.fx import GraphModule, Node
@@ -17,6 +17,7 @@ from torch.fx import GraphModule, Node
 from tersenet.core.types import Skip
 from tersenet.errors import QuantizeError
 from tersenet.export.qops import QUANTIZE
+from tersenet.export.trace import operand
 
 __all__ = ["Site", "Value", "normalise", "passes", "sites_of", "values_of"]
 
@@ -80,16 +81,18 @@ def normalise(module: GraphModule) -> GraphModule:
     """Rewrites, in place, a mean over height and width as the pooling that it is."""
     graph = module.graph
     for node in list(graph.nodes):
-        if node.target is not aten.mean.dim or node.args[0].meta["val"].ndim != 4:  # noqa: PLR2004
+        if node.target is not aten.mean.dim or operand(node, 0).meta["val"].ndim != 4:
             continue
-        if {dim % 4 for dim in node.args[1]} != {2, 3} or node.kwargs.get("dtype") is not None:
+        if {dim % 4 for dim in operand(node, 1)} != {2, 3} or node.kwargs.get("dtype") is not None:
             continue
         with graph.inserting_before(node):
-            pooled = graph.call_function(aten.adaptive_avg_pool2d.default, (node.args[0], [1, 1]))
+            pooled = graph.call_function(
+                aten.adaptive_avg_pool2d.default, (operand(node, 0), [1, 1])
+            )
             flat = graph.call_function(aten.flatten.using_ints, (pooled, 1))
         for new in (pooled, flat):
             new.meta = {k: v for k, v in node.meta.items() if k == "nn_module_stack"}
-        kept = len(node.args) > 2 and node.args[2]  # noqa: PLR2004
+        kept = operand(node, 2)
         node.replace_all_uses_with(pooled if kept else flat)
         graph.erase_node(node)
     graph.eliminate_dead_code()
@@ -109,7 +112,7 @@ def sites_of(module: GraphModule) -> tuple[list[Site], list[Skip]]:
     for node in module.graph.nodes:
         if node.target not in LAYERS:
             continue
-        weight, bias = node.args[1], node.args[2] if len(node.args) > 2 else None  # noqa: PLR2004
+        weight, bias = operand(node, 1), operand(node, 2)
         name = _site_name(node)
         if weight.op != "get_attr" or (bias is not None and bias.op != "get_attr"):
             skips.append(Skip(name, "its weight is computed at run time"))
@@ -123,13 +126,13 @@ def sites_of(module: GraphModule) -> tuple[list[Site], list[Skip]]:
 def values_of(module: GraphModule, sites: Sequence[Site]) -> list[Value]:
     """Returns the activations to quantise so that `sites` run as integers, in graph order."""
     layers = {site.node: site for site in sites}
-    chosen: set[Node] = {_root(node.args[0]) for node in layers}
+    chosen: set[Node] = {_root(operand(node, 0)) for node in layers}
     for node in layers:
         read = any(user.target in JOINS | POOLS for user in _readers(_tail(node)))
         if node.target in CONVOLUTIONS or read:
             chosen.add(_tail(node))
     for node in module.graph.nodes:
-        if node.target in POOLS and _root(node.args[0]) in chosen:
+        if node.target in POOLS and _root(operand(node, 0)) in chosen:
             chosen.add(_tail(node))
         if node.target in JOINS and _joined(node) and _joined(node) <= chosen:
             chosen.add(_tail(node))
@@ -157,16 +160,15 @@ def passes(value: Value) -> list[Node]:
 
 def _root(node: Node) -> Node:
     while node.target in PASSING and _keeps_zero(node):
-        node = node.args[0]  # type: ignore[assignment]
+        node = operand(node, 0)
     return node
 
 
 def _keeps_zero(node: Node) -> bool:
     if node.target is aten.pad.default:
-        mode = node.args[2] if len(node.args) > 2 else "constant"  # noqa: PLR2004
-        return mode != "constant" or (node.args[3] if len(node.args) > 3 else None) in (None, 0)  # noqa: PLR2004
+        return operand(node, 2) not in (None, "constant") or operand(node, 3) in (None, 0)
     if node.target is aten.constant_pad_nd.default:
-        return (node.args[2] if len(node.args) > 2 else 0) == 0  # noqa: PLR2004
+        return operand(node, 2) in (None, 0)
     return True
 
 
@@ -175,7 +177,7 @@ def _tail(node: Node) -> Node:
     (user, *others) = node.users or (node,)
     if others or user.target not in ACTIVATIONS:
         return node
-    if user.target is aten.hardtanh.default and (len(user.args) < 2 or user.args[1] != 0):  # noqa: PLR2004
+    if user.target is aten.hardtanh.default and operand(user, 1) != 0:
         return node
     return user
 
@@ -190,30 +192,32 @@ def _readers(node: Node) -> list[Node]:
 
 def _joined(node: Node) -> set[Node]:
     """The values that a join reads; none where one is a number or is scaled."""
-    operands = node.args[0] if node.target is aten.cat.default else node.args[:2]
+    operands: Sequence[Any] = node.args[:2]
+    if node.target is aten.cat.default:
+        operands = operand(node, 0)
     if node.kwargs.get("alpha", 1) != 1:
         return set()
     if not all(isinstance(one, Node) and one.op != "get_attr" for one in operands):
         return set()
-    return {_root(one) for one in operands}
+    return {_root(one) for one in operands if isinstance(one, Node)}
 
 
 def _site_name(node: Node) -> str:
-    weight = node.args[1]
-    if isinstance(weight, Node) and weight.op == "get_attr":
+    weight = operand(node, 1)
+    if weight.op == "get_attr":
         return str(weight.target).rpartition(".")[0] or str(weight.target)
     return _path(node) or node.name
 
 
 def _value_name(node: Node, layers: dict[Node, Site]) -> str:
-    source = node.args[0] if node.target in ACTIVATIONS else node
+    source = operand(node, 0) if node.target in ACTIVATIONS else node
     for one in (node, source):
         if one in layers:
             return f"{layers[one].name}.output"
     if node.op == "placeholder":
         alone = sum(one.op == "placeholder" for one in node.graph.nodes) == 1
         return "input" if alone else f"input.{node.name}"
-    operator = str(source.target if isinstance(source, Node) else node.target)
+    operator = str(source.target)
     return f"{_path(node)}.{operator.split('.')[1]}".lstrip(".") + ".output"
 
 
