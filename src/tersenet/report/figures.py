@@ -128,6 +128,11 @@ class Records:
             if any(self.latency(index, batch) for index in range(len(self.steps)))
         )
 
+    @property
+    def metric(self) -> str:
+        """What the scores count, top-1 for one."""
+        return next((step.score.metric for step in self.steps if step.score), "quality")
+
     # -------------------------------------------------------------- cost
 
     def cost(self, step: int, name: str, write: Callable[[float], str]) -> Number:

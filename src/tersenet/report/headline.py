@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import final
+from typing import Final, final
 
 from markupsafe import Markup, escape
 
@@ -90,34 +90,34 @@ def _sentence(records: Records) -> Markup:
     if step == 0:
         kept = "no step did better than it" if len(records.steps) > 1 else "there is no step yet"
         return Markup("the original network, for {}").format(kept)
-    parts = [bytes_phrase(records, step, 0)]
+    fewer = amount_phrase(records, records.file_bytes(step), records.file_bytes(0))
+    parts = [Markup("{} bytes").format(fewer)]
     if records.batches:
         batch = records.batches[0]
         ratio = records.speedup(step, batch).middle
         parts.append(Markup("{} at batch {}").format(speed_phrase(ratio), batch))
-    score = records.steps[step].score
-    change = records.change(step).middle
-    metric = score.metric if score else "quality"
-    parts.append(Markup("{} {}").format(metric, change))
+    parts.append(Markup("{} {}").format(records.metric, records.change(step).middle))
     return Markup(", ").join(parts)
 
 
-def bytes_phrase(records: Records, step: int, base: int) -> Markup:
-    """Returns `5.21× fewer bytes`, or more, or as many."""
-    before, now = records.file_bytes(base), records.file_bytes(step)
-    return Markup("{} bytes").format(amount_phrase(records, now, before))
+FEWER: Final = ("fewer", "as many", "more")
+SMALLER: Final = ("smaller", "as large", "larger")
+LESS: Final = ("less", "as much", "more")
 
 
-def amount_phrase(records: Records, now: Number, before: Number) -> Markup:
+def amount_phrase(
+    records: Records, now: Number, before: Number, words: tuple[str, str, str] = FEWER
+) -> Markup:
     """Returns `5.21× fewer` for before / now above 1, `1.04× more` below."""
     ratio = records.ratio(before, now)
     if not isinstance(ratio, Figure):
         return escape(ratio)
+    less, equal, more = words
     if ratio.text == quantities.times(1):
-        return Markup("{} as many").format(ratio)
+        return Markup("{} {}").format(ratio, equal)
     if ratio.value > 1:
-        return Markup("{} fewer").format(ratio)
-    return Markup("{} more").format(records.ratio(now, before))
+        return Markup("{} {}").format(ratio, less)
+    return Markup("{} {}").format(records.ratio(now, before), more)
 
 
 def speed_phrase(ratio: Number) -> Markup:
@@ -162,17 +162,21 @@ def _warnings(summary: RunSummary, records: Records) -> list[Markup]:
     busy = [pair for pair in measured if pair[1].load_average > pair[1].device.cores]
     if busy:
         path, one = max(busy, key=lambda pair: pair[1].load_average)
-        text = "The machine was busy while latency was measured: load {} on {} cores."
+        text = Markup("The machine was busy while latency was measured: load {} on {} cores.")
         load = figure(f"{path}.load_average", one.load_average, quantities.significant)
         cores = figure(f"{path}.device.cores", one.device.cores, quantities.count)
-        warnings.append(Markup(text).format(load, cores))
+        warnings.append(text.format(load, cores))
     if any(one.device != summary.header.device for _, one in measured):
-        text = "Some latencies were measured on another machine than the run began on: "
-        warnings.append(Markup(text + "their ratios do not compare."))
+        warnings.append(
+            Markup(
+                "Some latencies were measured on another machine than the run began on: "
+                "their ratios do not compare."
+            )
+        )
     simulated = [step.name for step in records.steps if step.simulated]
     if simulated:
-        text = "Simulated, not executed as shown: {}."
-        warnings.append(Markup(text).format(", ".join(simulated)))
+        text = Markup("Simulated, not executed as shown: {}.")
+        warnings.append(text.format(", ".join(simulated)))
     return warnings
 
 
@@ -192,24 +196,35 @@ def cards(records: Records) -> list[Card]:
     """Returns the cards: the step handed back against the original."""
     step = records.chosen
     return [
-        _amount("File", records, records.file_bytes(step), records.file_bytes(0)),
+        _amount(
+            "File", records, records.file_bytes(step), records.file_bytes(0), SMALLER,
+            notes=[Markup("{} on disk").format(records.file_bytes_exact(step))],
+        ),
         _quality(records),
         _amount("Parameters", records, records.params(step), records.params(0)),
         *(_latency(records, batch) for batch in records.batches),
         _amount("MACs per sample", records, records.macs(step), records.macs(0)),
-        _amount("Peak memory", records, records.memory(step), records.memory(0)),
-        _amount("Energy per inference", records, records.energy(step), records.energy(0)),
-    ]
+        _amount("Peak memory", records, records.memory(step), records.memory(0), LESS),
+        _amount("Energy per inference", records, records.energy(step), records.energy(0), LESS),
+    ]  # fmt: skip
 
 
-def _amount(title: str, records: Records, now: Number, before: Number) -> Card:
-    notes = [Markup("{}").format(now.reason)] if isinstance(now, Missing) else []
+def _amount(
+    title: str,
+    records: Records,
+    now: Number,
+    before: Number,
+    words: tuple[str, str, str] = FEWER,
+    *,
+    notes: Sequence[Markup] = (),
+) -> Card:
+    if isinstance(now, Missing):
+        notes = [escape(now.reason)]
     if not (isinstance(now, Figure) and isinstance(before, Figure)) or records.chosen == 0:
         return Card(title=title, now=now, before=before, effect=Markup(), notes=notes)
-    effect = amount_phrase(records, now, before)
-    return Card(
-        title=title, now=now, before=before, effect=effect, tone=_tone(before.value - now.value)
-    )
+    effect = amount_phrase(records, now, before, words)
+    tone = _tone(before.value - now.value)
+    return Card(title=title, now=now, before=before, effect=effect, tone=tone, notes=notes)
 
 
 def _latency(records: Records, batch: int) -> Card:
@@ -217,8 +232,8 @@ def _latency(records: Records, batch: int) -> Card:
     now, before = records.p50(step, batch).middle, records.p50(0, batch).middle
     speedup, notes, tone, effect = records.speedup(step, batch), [], "neutral", Markup()
     if speedup and isinstance(speedup.middle, Figure) and step > 0:
-        text = "speed-up {} to {} (95 % interval, interleaved)"
-        notes.append(Markup(text).format(speedup.low, speedup.high))
+        text = Markup("speed-up {} to {} (95 % interval, interleaved)")
+        notes.append(text.format(speedup.low, speedup.high))
         effect, tone = speed_phrase(speedup.middle), _tone(speedup.middle.value - 1)
     elif isinstance(now, Missing):
         notes.append(escape(now.reason))
@@ -234,16 +249,16 @@ def _quality(records: Records) -> Card:
     if score is None or not now:
         missing = Missing("no score was recorded")
         return Card(title="Quality", now=missing, before=records.score(0).middle, effect=Markup())
-    text = "{} to {} (95 % interval), {} samples of {}"
-    notes = [Markup(text).format(now.low, now.high, records.samples(step), score.split)]
+    text = Markup("{} to {} (95 % interval), {} samples of {}")
+    notes = [text.format(now.low, now.high, records.samples(step), score.split)]
     change, effect, tone = records.change(step), Markup(), "neutral"
     if change and isinstance(change.middle, Figure) and step > 0:
         effect, tone = Markup("{}").format(change.middle), _tone(change.middle.value)
         base = records.steps[0].score
         paired = score.correct is not None and base is not None and base.correct is not None
-        text = "drop {} to {} points (95 % interval, {})"
+        text = Markup("drop {} to {} points (95 % interval, {})")
         how = "paired" if paired else "not paired"
-        notes.append(Markup(text).format(change.low, change.high, how))
+        notes.append(text.format(change.low, change.high, how))
     return Card(
         title=f"Quality, {score.metric}",
         now=now.middle,

@@ -6,7 +6,7 @@ from typing import Final, final
 
 __all__ = ["Box", "Spot", "place"]
 
-CHARACTER_PX: Final = 6.9
+CHARACTER_PX: Final = 7.1
 """Width of a character of the 12 px system font, on the generous side."""
 LINE_PX: Final = 15.0
 
@@ -50,9 +50,7 @@ def place(spots: Sequence[Spot], frame: Box, taken: Sequence[Box] = ()) -> list[
     Candidates stand around the point, near ones first; leaving the frame costs most, then
     lying on another label or point, then on `taken` (error bars, lines).
     """
-    discs = [
-        Box(s.x - s.radius, s.y - s.radius, s.x + s.radius, s.y + s.radius) for s in spots
-    ]
+    discs = [Box(s.x - s.radius, s.y - s.radius, s.x + s.radius, s.y + s.radius) for s in spots]
     placed: list[Box] = []
     for spot in spots:
 
@@ -71,18 +69,18 @@ def place(spots: Sequence[Spot], frame: Box, taken: Sequence[Box] = ()) -> list[
 
 def _candidates(spot: Spot) -> list[Box]:
     width, boxes = CHARACTER_PX * len(spot.text), []
-    for gap in (6.0, 18.0, 32.0, 48.0):
+    for gap in (7.0, 18.0, 32.0, 48.0):
         away, mid = spot.radius + gap, LINE_PX / 2
         diagonal = 0.75 * away
         corners = (
             (spot.x + away, spot.y - mid),
-            (spot.x + diagonal, spot.y - diagonal - LINE_PX),
-            (spot.x + diagonal, spot.y + diagonal),
             (spot.x - away - width, spot.y - mid),
-            (spot.x - diagonal - width, spot.y - diagonal - LINE_PX),
-            (spot.x - diagonal - width, spot.y + diagonal),
             (spot.x - width / 2, spot.y - away - LINE_PX),
             (spot.x - width / 2, spot.y + away),
+            (spot.x + diagonal, spot.y - diagonal - LINE_PX),
+            (spot.x + diagonal, spot.y + diagonal),
+            (spot.x - diagonal - width, spot.y - diagonal - LINE_PX),
+            (spot.x - diagonal - width, spot.y + diagonal),
         )
         boxes += [Box(x, y, x + width, y + LINE_PX) for x, y in corners]
     return boxes

@@ -7,12 +7,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, final
 
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from tersenet.core.types import Edit, Skip, StepRecord
 from tersenet.report import quantities
 from tersenet.report.figures import Figure, Interval, Number, Records, figure
-from tersenet.report.headline import amount_phrase, speed_phrase
+from tersenet.report.headline import SMALLER, amount_phrase, speed_phrase
 
 __all__ = ["Evidence", "Gain", "Rung", "ladder"]
 
@@ -117,32 +117,36 @@ def _rung(records: Records, index: int, step: StepRecord) -> Rung:
 
 
 def _gains(records: Records, index: int) -> list[Gain]:
-    gains = [
-        _amount(records, "bytes", records.file_bytes(index), records.file_bytes(index - 1)),
-        _amount(records, "MACs", records.macs(index), records.macs(index - 1)),
+    base, now = index - 1, index
+    size = (records.file_bytes(now), records.file_bytes(base))
+    work = (records.macs(now), records.macs(base))
+    speeds = [(f"batch {batch}", records.speed_gain(now, batch)) for batch in records.batches]
+    change = records.change(now, base)
+    return [
+        Gain("file", amount_phrase(records, *size, SMALLER), _tone(records.ratio(*size[::-1]))),
+        Gain("MACs", amount_phrase(records, *work), _tone(records.ratio(*work[::-1]))),
+        *(Gain(of, speed_phrase(gain), _tone(gain, within=0.02)) for of, gain in speeds),
+        Gain(records.metric, escape(change.middle), _change_tone(change)),
     ]
-    for batch in records.batches:
-        gain = records.speed_gain(index, batch)
-        tone = _tone(gain.value - 1, 0.005) if isinstance(gain, Figure) else "neutral"
-        gains.append(Gain(f"batch {batch}", speed_phrase(gain), tone))
-    change = records.change(index, index - 1).middle
-    tone = _tone(change.value, 0.005) if isinstance(change, Figure) else "neutral"
-    score = records.steps[index].score
-    gains.append(Gain(score.metric if score else "quality", Markup("{}").format(change), tone))
-    return gains
 
 
-def _amount(records: Records, of: str, now: Number, before: Number) -> Gain:
-    tone = "neutral"
-    if isinstance(now, Figure) and isinstance(before, Figure) and before.value:
-        tone = _tone((before.value - now.value) / before.value, 0.005)
-    return Gain(of, amount_phrase(records, now, before), tone)
+def _tone(ratio: Number, *, within: float = 0.005) -> str:
+    """Returns whether a ratio is better than 1, or so near that nothing shows.
 
-
-def _tone(gain: float, visible: float) -> str:
-    if abs(gain) < visible:
+    Between two runs of the same file, latency moves by a percent or two.
+    """
+    if not isinstance(ratio, Figure) or abs(ratio.value - 1) < within:
         return "neutral"
-    return "better" if gain > 0 else "worse"
+    return "better" if ratio.value > 1 else "worse"
+
+
+def _change_tone(change: Interval) -> str:
+    low, high = change.low, change.high
+    if not isinstance(low, Figure) or not isinstance(high, Figure):
+        return "neutral"
+    if low.value <= 0 <= high.value:
+        return "neutral"  # The interval of the drop covers zero: it may be chance.
+    return "worse" if low.value > 0 else "better"
 
 
 def _flat(settings: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:

@@ -11,7 +11,6 @@ from tersenet.report.figures import Figure, Number, Records, figure
 __all__ = ["LayerRow", "LayerSide", "LayerTable", "layer_table"]
 
 
-
 @final
 @dataclass(frozen=True, kw_only=True)
 class LayerSide:

@@ -54,17 +54,17 @@ def reality(records: Records) -> Reality:
     sentences += [*_latency_sentence(records), *_score_sentence(records)]
     simulated = [step.name for step in records.steps if step.simulated]
     if simulated:
-        text = (
+        text = Markup(
             "Simulated: {}. There at least one edit only imitates its effect, so bytes and "
             "latency are not yet those of a network that makes use of it."
         )
-        sentences.append(Markup(text).format(", ".join(simulated)))
+        sentences.append(text.format(", ".join(simulated)))
     else:
         sentences.append(Markup("No step is simulated."))
     share = records.int8_share(records.chosen)
     if share:
-        text = "In the file handed back {} of the multiply-accumulates run in int8 kernels."
-        sentences.append(Markup(text).format(share))
+        text = Markup("In the file handed back {} of the multiply-accumulates run in int8 kernels.")
+        sentences.append(text.format(share))
     return Reality(
         sentences=sentences, rows=[_row(records, index) for index in range(len(records.steps))]
     )
@@ -75,23 +75,23 @@ def _latency_sentence(records: Records) -> list[Markup]:
     if found is None:
         return [Markup("No latency was recorded for the step handed back.")]
     path, one = found
-    text = (
+    text = Markup(
         "Latency is wall time on {}, threads: {}, {} samples a step after {} warm-up "
         "inferences; speed-ups come from samples interleaved with the original's."
     )
     threads = figure(f"{path}.threads", one.threads, quantities.count)
     samples = figure(f"length({path}.samples_ms)", len(one.samples_ms), quantities.count)
     warmup = figure(f"{path}.warmup", one.warmup, quantities.count)
-    return [Markup(text).format(one.runtime, threads, samples, warmup)]
+    return [text.format(one.runtime, threads, samples, warmup)]
 
 
 def _score_sentence(records: Records) -> list[Markup]:
     score = records.steps[records.chosen].score
     if score is None:
         return [Markup("The step handed back was not scored.")]
-    text = "{} counts {} samples of {}."
+    text = Markup("{} counts {} samples of {}.")
     metric = score.metric[:1].upper() + score.metric[1:]
-    return [Markup(text).format(metric, records.samples(records.chosen), score.split)]
+    return [text.format(metric, records.samples(records.chosen), score.split)]
 
 
 def _row(records: Records, index: int) -> RealityRow:

@@ -1,5 +1,6 @@
 """The size-latency-accuracy plot: one point a step, joined in their order."""
 
+import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -40,7 +41,7 @@ class _Layout:
 
 _LAYOUTS: Final = (
     _Layout(name="wide", width=760, height=430, radius=20, x_ticks=7),
-    _Layout(name="narrow", width=360, height=360, radius=15, x_ticks=4),
+    _Layout(name="narrow", width=360, height=360, radius=15, x_ticks=6),
 )
 _LEFT, _RIGHT, _TOP, _BOTTOM = 58.0, 14.0, 14.0, 46.0
 
@@ -69,13 +70,10 @@ def scatter_plots(records: Records) -> list[ScatterPlot]:
 def _plot(records: Records, batch: int) -> ScatterPlot:
     points = [_point(records, step, batch) for step in range(len(records.steps))]
     drawn = [point for point in points if point is not None]
-    absent = [
-        step.name for step, point in zip(records.steps, points, strict=True) if point is None
-    ]
+    absent = [step.name for step, point in zip(records.steps, points, strict=True) if point is None]
     if not drawn:
         return ScatterPlot(batch=batch, wide=None, narrow=None, absent=absent)
-    metric = next(step.score.metric for step in records.steps if step.score is not None)
-    wide, narrow = (_draw(drawn, batch, metric, layout) for layout in _LAYOUTS)
+    wide, narrow = (_draw(drawn, batch, records.metric, layout) for layout in _LAYOUTS)
     return ScatterPlot(batch=batch, wide=wide, narrow=narrow, absent=absent)
 
 
@@ -92,12 +90,12 @@ def _point(records: Records, step: int, batch: int) -> _Point | None:
         f"{step} {record.name}" + (", simulated" if record.simulated else ""),
         f"p50 at batch {batch}\t{p50_.value:.4f} ms",
         f"95 % interval\t{p50_low.value:.4f} to {p50_high.value:.4f} ms",
-        f"{record.score.metric if record.score else 'quality'}\t{score_.text}",
+        f"{records.metric}\t{score_.text}",
         f"95 % interval\t{score_low.text} to {score_high.text}",
         f"file\t{exact.text}",
     ]
     speedup = records.speedup(step, batch)
-    if speedup and isinstance(speedup.middle, Figure):
+    if step and speedup and isinstance(speedup.middle, Figure):
         tip.append(f"speed-up\t{speedup.middle.value:.3f}×")
     return _Point(
         step=step, name=record.name, p50=p50_, p50_low=p50_low, p50_high=p50_high,
@@ -113,7 +111,7 @@ def _draw(points: Sequence[_Point], batch: int, metric: str, layout: _Layout) ->
     )  # fmt: skip
     y = fitted(
         100 * min(p.score_low.value for p in points), 100 * max(p.score_high.value for p in points),
-        start=layout.height - _BOTTOM, end=_TOP, margin=12,
+        start=layout.height - _BOTTOM, end=_TOP, margin=layout.radius + 8,
     )  # fmt: skip
     largest = max(point.file_bytes.value for point in points) or 1
     radii = [max(2.5, layout.radius * math.sqrt(p.file_bytes.value / largest)) for p in points]
@@ -223,7 +221,7 @@ def _labels(
 def _stations(centres: Sequence[tuple[float, float]]) -> list[Box]:
     """Returns small boxes along the line that joins the points, for labels to avoid."""
     stations = []
-    for (x1, y1), (x2, y2) in zip(centres, centres[1:], strict=False):
+    for (x1, y1), (x2, y2) in itertools.pairwise(centres):
         count = max(1, round(math.hypot(x2 - x1, y2 - y1) / LINE_PX))
         for number in range(1, count):
             at_x = x1 + (x2 - x1) * number / count

@@ -24,7 +24,7 @@ def element(tag: str, *children: str | Markup, **attributes: Attribute) -> Marku
         if value is not None
     )
     inside = Markup("").join(escape(child) for child in children)
-    return Markup("<{}{}>{}</{}>").format(Markup(tag), written, inside, Markup(tag))
+    return Markup("<{}{}>{}</{}>").format(tag, written, inside, tag)
 
 
 def _number(value: Attribute) -> str:
@@ -79,18 +79,19 @@ def fitted(
 ) -> Scale:
     """Returns a scale that leaves `margin` pixels free at both ends.
 
-    A linear scale starts at zero when that costs less than half of the width.
+    A linear scale of values above zero does not run below it.
     """
-    if low == high:
-        low, high = (low / 1.5, high * 1.5) if log and low > 0 else (low - 0.5, high + 0.5)
+    if high - low <= 1e-3 * abs(high):
+        # As good as one value: a per cent around it, or ticks could not be told apart.
+        around = 0.005 * abs(high) or 0.5
+        low, high = low - around, high + around
     bent = (math.log10(low), math.log10(high)) if log else (low, high)
     spare = (bent[1] - bent[0]) * margin / (abs(end - start) - 2 * margin)
     if log:
         return Scale(low=10 ** (bent[0] - spare), high=10 ** (bent[1] + spare), start=start,
                      end=end, log=True)  # fmt: skip
-    if 0 < low < 0.5 * high:
-        return Scale(low=0.0, high=high + spare, start=start, end=end)
-    return Scale(low=low - spare, high=high + spare, start=start, end=end)
+    floor = max(0.0, low - spare) if low >= 0 else low - spare
+    return Scale(low=floor, high=high + spare, start=start, end=end)
 
 
 def tick_text(value: float) -> str:

@@ -3,6 +3,7 @@
   const tip = document.getElementById("tip");
   const said = document.getElementById("said");
   let current = null;
+  let place = null; // Returns where the tip belongs, for when the page scrolls below it.
 
   // ---------------------------------------------------------------- tooltip
 
@@ -37,13 +38,14 @@
     tip.style.top = `${Math.max(6, Math.min(top, clientHeight - height - 6))}px`;
   }
 
-  function show(mark, text, x, y) {
+  function show(mark, text, where) {
     if (current && current !== mark) leave();
     current = mark;
+    place = where;
     mark.classList.add("active");
     fill(text);
     tip.hidden = false;
-    move(x, y);
+    move(...place());
   }
 
   function leave() {
@@ -100,12 +102,14 @@
     const text = strip
       ? select(mark, nearest(mark, event.clientX, event.clientY)).text
       : mark.dataset.tip;
-    show(mark, text, event.clientX, event.clientY);
+    show(mark, text, () => [event.clientX, event.clientY]);
   }
 
   function onFocus(mark) {
-    const box = (mark.querySelector(".disc, .track") || mark).getBoundingClientRect();
-    show(mark, mark.dataset.tip, box.left + box.width / 2, box.bottom);
+    show(mark, mark.dataset.tip, () => {
+      const box = mark.querySelector(".disc, .track").getBoundingClientRect();
+      return [box.left + box.width / 2, box.bottom];
+    });
   }
 
   function onKey(mark, event) {
@@ -116,8 +120,11 @@
     const last = samplesOf(mark).length - 1;
     const from = mark.dataset.at === undefined ? (step > 0 ? -1 : last + 1) : Number(mark.dataset.at);
     const { sample, text } = select(mark, Math.max(0, Math.min(last, from + step)));
-    const point = new DOMPoint(sample.x, sample.y).matrixTransform(mark.ownerSVGElement.getScreenCTM());
-    show(mark, text, point.x, point.y);
+    show(mark, text, () => {
+      const onScreen = mark.ownerSVGElement.getScreenCTM();
+      const point = new DOMPoint(sample.x, sample.y).matrixTransform(onScreen);
+      return [point.x, point.y];
+    });
     said.textContent = `sample ${sample.number}: ${sample.value} ms`;
   }
 
@@ -139,7 +146,7 @@
     if (!event.target.closest(".mark")) leave();
   });
   const onScroll = () => {
-    if (current && current === document.activeElement) onFocus(current);
+    if (current && current === document.activeElement) move(...place());
     else leave();
   };
   document.addEventListener("scroll", onScroll, { passive: true, capture: true });

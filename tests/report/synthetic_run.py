@@ -1,5 +1,6 @@
 """A run as the main job leaves one: four steps of a ResNet-20, through JSON and back."""
 
+import functools
 import json
 from dataclasses import replace
 from typing import Any
@@ -24,7 +25,7 @@ from tersenet.core.types import (
 )
 from tersenet.run.record import Header, RunSummary, Verdict, step_from_json, step_to_json
 
-HOSTILE = "<script>window.hacked = 1</script><img src=x onerror=\"window.hacked = 2\">"
+HOSTILE = '<script>window.hacked = 1</script><img src=x onerror="window.hacked = 2">'
 
 DEVICE = Device(
     cpu="Intel(R) Xeon(R) Platinum 8481C CPU @ 2.70GHz",
@@ -121,8 +122,13 @@ _SKIPS = (
 )
 
 
-def synthetic_steps(*, samples: int = 100, seed: int = 7) -> list[StepRecord]:
+def synthetic_steps(*, samples: int = 100) -> list[StepRecord]:
     """The original, pruned, distilled and quantised network."""
+    return list(_steps(samples, 7))
+
+
+@functools.cache
+def _steps(samples: int, seed: int) -> tuple[StepRecord, ...]:
     rng = np.random.default_rng(seed)
     base = score(9_301, None, rng)
     plan: list[dict[str, Any]] = [
@@ -152,7 +158,7 @@ def synthetic_steps(*, samples: int = 100, seed: int = 7) -> list[StepRecord]:
          "proofs": [Proof(claim="the file answers as the network does on 512 samples",
                           max_error=0.0, tolerance=0.005)]},
     ]  # fmt: skip
-    steps = []
+    steps: list[StepRecord] = []
     for entry in plan:
         first = not steps
         timings = tuple(
@@ -185,7 +191,7 @@ def synthetic_steps(*, samples: int = 100, seed: int = 7) -> list[StepRecord]:
                 files={"onnx": f"steps/{len(steps):02d}/model.onnx"},
             )
         )  # fmt: skip
-    return steps
+    return tuple(steps)
 
 
 def summary_of(steps: list[StepRecord], verdict: Verdict | None = None) -> RunSummary:
@@ -208,7 +214,7 @@ def summary_of(steps: list[StepRecord], verdict: Verdict | None = None) -> RunSu
     return RunSummary(header=header, steps=read, verdict=verdict)
 
 
-def synthetic_run(**options: int) -> RunSummary:
+def finished_run(**options: int) -> RunSummary:
     """A finished run that met its budget."""
     verdict = Verdict(
         status=Status.MET,

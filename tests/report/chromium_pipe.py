@@ -141,9 +141,7 @@ class Page:
     def events(self, *methods: str) -> list[dict[str, Any]]:
         """Returns the parameters of the events of these kinds since the page was opened."""
         self.evaluate("0")  # what was sent before its answer has arrived by now
-        return [
-            event["params"] for event in self.browser.events if event.get("method") in methods
-        ]
+        return [event["params"] for event in self.browser.events if event.get("method") in methods]
 
     def hover(self, x: float, y: float) -> None:
         """Moves a real mouse pointer."""
