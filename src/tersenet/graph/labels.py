@@ -12,7 +12,7 @@ from jaxtyping import Int
 
 __all__ = ["Labels", "Value"]
 
-Array: TypeAlias = Int[np.ndarray, " index"]
+Array: TypeAlias = Int[np.ndarray, " _"]
 
 Value: TypeAlias = tuple[Array, ...]
 """The labels of a tensor: for each dimension, one label per index."""
@@ -67,7 +67,7 @@ class Labels:
         """Returns whether any of `labels` may still be removed."""
         return any(self.root(label) not in self._reason for label in set(labels.ravel().tolist()))
 
-    def classes(self, labels: Array) -> Array:
+    def classes(self, labels: Int[np.ndarray, "..."]) -> Int[np.ndarray, "..."]:
         """Returns each label's class; all fixed ones share -1, as they never move."""
         roots = [self.root(label) for label in labels.ravel().tolist()]
         found = [-1 if root in self._reason else root for root in roots]

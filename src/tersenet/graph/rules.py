@@ -56,6 +56,7 @@ def convolution(at: Visit) -> Value | list[Value] | None:
         if getattr(at.module("weight"), "groups", None) != groups:
             return at.unknown("has its number of groups written into the call")
         at.tie(np.repeat(x[1], len(filters) // groups), filters)  # a group goes as a whole
+        at.freeze(reads, "reads one channel with each filter")
     else:
         # Groups stay of equal size: the same position goes from every group.
         of_groups = filters.reshape(groups, -1) if groups > 1 else filters[None]

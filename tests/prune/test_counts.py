@@ -1,0 +1,65 @@
+"""How many units stay: against brute force."""
+
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tersenet.prune.counts import best_units, fit_counts, global_counts, layer_counts
+
+
+@given(st.integers(1, 300), st.integers(1, 100), st.integers(1, 5))
+def test_layer_counts_are_exact_floors(size: int, percent: int, least: int):
+    found = layer_counts({"a": size}, keep=percent / 100, least=least)["a"]
+    assert found == max(size * percent // 100, min(least, size))
+
+
+@given(
+    st.lists(
+        st.lists(st.floats(0.01, 100), min_size=1, max_size=9, unique=True),
+        min_size=1,
+        max_size=4,
+    ),
+    st.integers(1, 100),
+)
+def test_global_counts_keep_the_highest_relative_scores(groups, percent: int):
+    scores = {str(i): torch.tensor(one, dtype=torch.float64) for i, one in enumerate(groups)}
+    counts = global_counts(scores, keep=percent / 100, least=1)
+    total = sum(map(len, groups))
+    assert sum(counts.values()) == max(total * percent // 100, len(groups))
+    relative = {name: sorted((one / one.mean()).tolist()) for name, one in scores.items()}
+    kept = [v for name, one in relative.items() for v in one[len(one) - counts[name] : -1]]
+    gone = [v for name, one in relative.items() for v in one[: len(one) - counts[name]]]
+    # the best of each group stays in any case; beyond it no kept unit is below a removed one
+    assert not kept or not gone or min(kept) >= max(gone)
+
+
+@given(
+    st.dictionaries(
+        st.text(min_size=1, max_size=3),
+        st.tuples(st.integers(1, 32), st.sets(st.integers(1, 31), max_size=5)),
+        min_size=1,
+        max_size=5,
+    )
+)
+def test_fitted_counts_are_liked_and_go_at_most_one_step_up(case):
+    wanted = {name: count for name, (count, _) in case.items()}
+    liked = {name: sorted({*options, 32}) for name, (_, options) in case.items()}
+    found = fit_counts(wanted, liked)
+    snapped = 0
+    for name, count in found.items():
+        below = [one for one in liked[name] if one <= wanted[name]]
+        above = [one for one in liked[name] if one > wanted[name]]
+        assert count in {*below[-1:], *above[:1]}
+        snapped += below[-1] if below else above[0]
+    total = sum(wanted.values())
+    assert abs(sum(found.values()) - total) <= abs(snapped - total)
+
+
+def test_steps_up_go_to_the_nearest_first():
+    liked = {name: (8, 16) for name in "abc"}
+    # 14 + 10 + 9 = 33 wanted; all down is 24, one up 32, two up 40
+    assert fit_counts({"a": 10, "b": 14, "c": 9}, liked) == {"a": 8, "b": 16, "c": 8}
+
+
+def test_best_units_break_ties_by_order():
+    assert best_units(torch.tensor([1.0, 3.0, 3.0, 2.0, 3.0]), 2) == (1, 2)
