@@ -5,5 +5,14 @@ NumPy and Numba only: a device decodes without PyTorch. `docs/codec.md` is the g
 """
 
 from tersenet.codec.cabac import Payload, decode_levels, encode_levels
+from tersenet.codec.steps import dequantise, nearest, rd_levels, slope
 
-__all__ = ["Payload", "decode_levels", "encode_levels"]
+__all__ = [
+    "Payload",
+    "decode_levels",
+    "dequantise",
+    "encode_levels",
+    "nearest",
+    "rd_levels",
+    "slope",
+]

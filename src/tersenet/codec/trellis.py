@@ -1,0 +1,248 @@
+"""The kernels of rate-distortion optimised quantisation.
+
+Both choose levels q for weights x (in units of the step) so that
+
+    sum_i F_i * (x_i - q_i)**2 + lam * bits(q)
+
+is small, with the bits that the coder's contexts would spend: the contexts are adapted to
+the levels chosen so far, a block at a time. The dependent quantiser is the 8-state trellis
+of ISO/IEC 15938-17: states of even number may use even levels, the others odd levels and
+zero; the parity of the coded level leads to the next state. Its levels lie as dense as a
+vector quantiser's, which is worth up to 1.5 dB at equal bits. Marcellin and Fischer,
+"Trellis coded quantization", IEEE Trans. Comm. 1990; Haase et al., "Dependent scalar
+quantization for neural network compression", ICIP 2020.
+"""
+
+from typing import no_type_check
+
+import numpy as np
+
+from tersenet.codec.engine import BYPASS, FAST, SLOW, adapt
+from tersenet.codec.jit import helper, kernel
+from tersenet.codec.levels import GREATER, PREFIXES, SIGN, _spell
+from tersenet.codec.tables import BIT_COST, TRELLIS
+
+BLOCK = 256
+"""Weights quantised with the same bit costs, before the contexts are adapted to them."""
+
+TABLE = 64
+"""Magnitudes whose cost is looked up; larger ones are costed by the length of their suffix."""
+
+STATES = 8
+
+ZERO = np.uint32(0)
+
+
+@no_type_check
+@helper
+def _cost(models, context, bit):
+    s = models[context, SLOW] + 16 * models[context, FAST]
+    return BIT_COST[np.uint32(512 + (s >> 3)), np.uint32(bit)]
+
+
+@no_type_check
+@helper
+def _group_cost(models, unary, group):
+    """Bits of the prefix that announces a suffix of `group` bits, and of the suffix."""
+    context = GREATER + 2 * unary
+    total = np.float32(group)
+    for i in range(group):
+        total += _cost(models, context + i, 1)
+    return total + _cost(models, context + group, 0)
+
+
+@no_type_check
+@kernel
+def tabulate(models, unary, weight, flags, sizes):
+    """Fills the costs of a block, times `weight`, from the state of the contexts.
+
+    `flags`, (context, 3): of a zero, and of being positive or negative. `sizes`, (sign,
+    magnitude), the rest: magnitudes below TABLE, then at TABLE + group the longer ones.
+    """
+    for context in range(SIGN):
+        flags[context, ZERO] = weight * _cost(models, context, 0)
+        present = _cost(models, context, 1)
+        for sign in range(2):
+            cost = present + _cost(models, SIGN + context % 3, sign)
+            flags[context, 1 + sign] = weight * cost
+    for sign in range(2):
+        larger = np.float32(0)
+        for magnitude in range(1, unary + 1):
+            context = GREATER + 2 * (magnitude - 1) + sign
+            sizes[sign, magnitude] = weight * (larger + _cost(models, context, 0))
+            larger += _cost(models, context, 1)
+        for group in range(PREFIXES):
+            cost = weight * (larger + _group_cost(models, unary, group))
+            sizes[sign, TABLE + group] = cost
+            first = unary + (1 << group)
+            for magnitude in range(first, min(first + (1 << group), TABLE)):
+                sizes[sign, magnitude] = cost
+
+
+@no_type_check
+@helper
+def _size_cost(sizes, sign, magnitude, unary):
+    if magnitude < TABLE:
+        return sizes[np.uint32(sign), np.uint32(magnitude)]
+    rest = magnitude - unary
+    group = 0
+    while rest >= (1 << (group + 1)):
+        group += 1
+    return sizes[np.uint32(sign), np.uint32(TABLE + group)]
+
+
+@no_type_check
+@helper
+def _learn(level, significant, neighbour, unary, models, symbols):
+    """Adapts the contexts to one coded level; returns the class of neighbour it makes."""
+    if level == 0:
+        adapt(significant, 0, models)
+        return np.int64(0)
+    count = _spell(level, neighbour, significant, unary, symbols, 0)
+    for i in range(count):
+        symbol = symbols[i]
+        if symbol < 2 * BYPASS:
+            adapt(np.uint32(symbol >> 1), symbol & 1, models)
+    return np.int64(1 if level < 0 else 2)
+
+
+@no_type_check
+@kernel
+def rd_uniform(weights, scale, importance, weight, unary, models, levels):
+    """Chooses levels one after the other: the nearest two, or zero."""
+    flags = np.zeros((SIGN, 3), np.float32)
+    sizes = np.zeros((2, TABLE + PREFIXES), np.float32)
+    symbols = np.empty(PREFIXES * 2 + unary + 8, np.uint8)
+    weighted = len(importance) > 0
+    neighbour = np.int64(0)
+    for i in range(len(weights)):
+        if i % BLOCK == 0:
+            tabulate(models, unary, np.float32(weight), flags, sizes)
+        x = np.float64(weights[i]) * scale
+        sign = np.int64(x < 0)
+        x = abs(x)
+        f = np.float64(importance[i]) if weighted else 1.0
+        best, least = np.int64(0), f * x * x + flags[neighbour, ZERO]
+        nearest = np.int64(x + 0.5)
+        for level in range(max(nearest - 1, 1), nearest + 1):
+            cost = f * (x - level) ** 2 + flags[neighbour, 1 + sign]
+            cost += _size_cost(sizes, sign, level, unary)
+            if cost < least:
+                best, least = level, cost
+        best = -best if sign else best
+        levels[i] = best
+        neighbour = _learn(best, neighbour, neighbour, unary, models, symbols)
+
+
+@no_type_check
+@helper
+def _step(x, f, costs, classes, new_costs, new_classes, choices, flags, sizes, unary):
+    """Extends the eight best paths by one weight.
+
+    `choices[state]` becomes 2 * previous state + (level is not zero).
+    """
+    sign = np.int64(x < 0)
+    size = abs(x)
+    first = max(np.int64(size) - 1, np.int64(1))
+    kind = 2 - sign  # the class of neighbour that a level of this sign makes
+    # Of four levels in a row, one belongs to each pair of quantiser and parity.
+    reach = np.empty(4, np.float64)
+    for q in range(first, first + 4):
+        coded = (q + 1) >> 1
+        slot = np.uint32(2 * (q & 1) + (coded & 1))
+        reach[slot] = f * (size - q) ** 2 + _size_cost(sizes, sign, coded, unary)
+    nothing = f * size * size
+    for state in range(STATES):
+        new_costs[state] = np.inf
+    for state in range(STATES):
+        s = np.uint32(state)
+        context = np.uint32(3 * state + classes[s])
+        present = costs[s] + flags[context, np.uint32(1 + sign)]
+        absent = costs[s] + flags[context, ZERO] + nothing
+        odd = np.uint32(2 * (state & 1))
+        even_cost, odd_cost = present + reach[odd], present + reach[odd + np.uint32(1)]
+        some_even = even_cost < absent
+        even_cost = even_cost if some_even else absent
+        target = TRELLIS[s, np.uint32(0)]
+        if even_cost < new_costs[target]:
+            new_costs[target] = even_cost
+            new_classes[target] = kind if some_even else 0
+            choices[target] = 2 * state + some_even
+        target = TRELLIS[s, np.uint32(1)]
+        if odd_cost < new_costs[target]:
+            new_costs[target] = odd_cost
+            new_classes[target] = kind
+            choices[target] = 2 * state + 1
+
+
+@no_type_check
+@helper
+def _level(x, state, target):
+    """The level, if not zero, that leads from one state to another for weight x."""
+    size = abs(x)
+    first = max(np.int64(size) - 1, np.int64(1))
+    odd = state & 1
+    parity = np.int64(TRELLIS[np.uint32(state), np.uint32(1)] == target)
+    q = first
+    while (q & 1) != odd or (((q + 1) >> 1) & 1) != parity:
+        q += 1
+    return -q if x < 0 else q
+
+
+@no_type_check
+@helper
+def _trace(weights, scale, begin, end, last, choices, levels):
+    """Writes the levels of the path that ends in `last`; returns the state it began in."""
+    state = last
+    for i in range(end - 1, begin - 1, -1):
+        choice = np.int64(choices[i, np.uint32(state)])
+        before = choice >> 1
+        level = np.int64(0)
+        if choice & 1:
+            level = _level(np.float64(weights[i]) * scale, before, state)
+        levels[i] = level
+        state = before
+    return state
+
+
+@no_type_check
+@kernel
+def rd_dependent(weights, scale, importance, weight, unary, models, levels, start):
+    """Chooses levels along the cheapest path through the trellis, from state `start`.
+
+    Returns the state in which the path ends. Takes 8 bytes per weight.
+    """
+    count = len(weights)
+    flags = np.zeros((SIGN, 3), np.float32)
+    sizes = np.zeros((2, TABLE + PREFIXES), np.float32)
+    symbols = np.empty(PREFIXES * 2 + unary + 8, np.uint8)
+    choices = np.empty((count, STATES), np.uint8)
+    costs, new_costs = np.full(STATES, np.inf), np.empty(STATES)
+    classes, new_classes = np.zeros(STATES, np.int64), np.zeros(STATES, np.int64)
+    costs[start] = 0.0
+    weighted = len(importance) > 0
+    neighbour = np.int64(0)
+    for begin in range(0, count, BLOCK):
+        end = min(begin + BLOCK, count)
+        if weight > 0:
+            tabulate(models, unary, np.float32(weight), flags, sizes)
+        for i in range(begin, end):
+            x = np.float64(weights[i]) * scale
+            f = np.float64(importance[i]) if weighted else 1.0
+            _step(x, f, costs, classes, new_costs, new_classes, choices[i], flags, sizes, unary)
+            costs, new_costs = new_costs, costs
+            classes, new_classes = new_classes, classes
+        costs -= costs.min()
+        if weight > 0:
+            # What the best path says so far: nearly always what the whole one will say.
+            state = _trace(weights, scale, begin, end, np.argmin(costs), choices, levels)
+            for i in range(begin, end):
+                odd = state & 1
+                level = np.int64(levels[i])
+                coded = (level + (odd if level > 0 else -odd)) >> 1 if level else level
+                significant = np.uint32(3 * state + neighbour)
+                neighbour = _learn(coded, significant, neighbour, unary, models, symbols)
+                state = np.int64(TRELLIS[np.uint32(state), np.uint32(coded & 1)])
+    last = np.int64(np.argmin(costs))
+    _trace(weights, scale, 0, count, last, choices, levels)
+    return last
