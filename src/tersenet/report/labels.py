@@ -50,7 +50,11 @@ def place(spots: Sequence[Spot], frame: Box, taken: Sequence[Box] = ()) -> list[
     Candidates stand around the point, near ones first; leaving the frame costs most, then
     lying on another label or point, then on `taken` (error bars, lines).
     """
-    discs = [Box(s.x - s.radius, s.y - s.radius, s.x + s.radius, s.y + s.radius) for s in spots]
+    # A little larger than drawn: a label that nearly touches a point seems to be that point's.
+    discs = [
+        Box(s.x - s.radius - 5, s.y - s.radius - 5, s.x + s.radius + 5, s.y + s.radius + 5)
+        for s in spots
+    ]
     placed: list[Box] = []
     for spot in spots:
 

@@ -36,12 +36,14 @@ class _Layout:
     height: float
     radius: float
     """Of the largest file's marker."""
+    margin: float
+    """Left and right of the points, for their labels."""
     x_ticks: int
 
 
 _LAYOUTS: Final = (
-    _Layout(name="wide", width=760, height=430, radius=20, x_ticks=7),
-    _Layout(name="narrow", width=360, height=360, radius=15, x_ticks=6),
+    _Layout(name="wide", width=760, height=430, radius=20, margin=70, x_ticks=7),
+    _Layout(name="narrow", width=360, height=360, radius=15, margin=28, x_ticks=6),
 )
 _LEFT, _RIGHT, _TOP, _BOTTOM = 58.0, 14.0, 14.0, 46.0
 
@@ -107,7 +109,7 @@ def _point(records: Records, step: int, batch: int) -> _Point | None:
 def _draw(points: Sequence[_Point], batch: int, metric: str, layout: _Layout) -> Markup:
     x = fitted(
         min(p.p50_low.value for p in points), max(p.p50_high.value for p in points),
-        start=_LEFT, end=layout.width - _RIGHT, margin=layout.radius + 10,
+        start=_LEFT, end=layout.width - _RIGHT, margin=layout.margin,
     )  # fmt: skip
     y = fitted(
         100 * min(p.score_low.value for p in points), 100 * max(p.score_high.value for p in points),
@@ -212,10 +214,30 @@ def _labels(
     ]
     frame = Box(_LEFT + 2, _TOP, x.end + _RIGHT - 2, y.start - 2)
     boxes = place(spots, frame, [*bars, *_stations(centres)])
-    return [
-        element("text", spot.text, class_="label", x=box.left, y=box.bottom - 4, aria_hidden="true")
-        for spot, box in zip(spots, boxes, strict=True)
-    ]
+    return [part for spot, box in zip(spots, boxes, strict=True) for part in _label(spot, box)]
+
+
+def _label(spot: Spot, box: Box) -> list[Markup]:
+    """Returns the text, and a line to its point when something else stands between or near."""
+    text = element(
+        "text", spot.text, class_="label", x=box.left, y=box.bottom - 4, aria_hidden="true"
+    )
+    x = min(max(spot.x, box.left), box.right)
+    y = min(max(spot.y, box.top), box.bottom)
+    distance = math.hypot(x - spot.x, y - spot.y)
+    if distance <= spot.radius + 9:
+        return [text]
+    at = (spot.radius + 1) / distance
+    line = element(
+        "line",
+        class_="leader",
+        x1=spot.x + at * (x - spot.x),
+        y1=spot.y + at * (y - spot.y),
+        x2=x,
+        y2=y,
+        aria_hidden="true",
+    )
+    return [line, text]
 
 
 def _stations(centres: Sequence[tuple[float, float]]) -> list[Box]:
