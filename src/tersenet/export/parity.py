@@ -100,9 +100,7 @@ def check_parity(
     if kind == "float":
         told = f"outputs differ by {parity.max_difference:.2g} of the largest, 1e-4 is allowed"
     else:
-        told = (
-            f"top-1 agrees on {100 * parity.agreement:.2f} % of {len(inputs)} samples, 99.5 due"
-        )
+        told = f"top-1 agrees on {100 * parity.agreement:.2f} % of {len(inputs)} samples, 99.5 due"
     where = "no single layer does, so roundings add up"
     if found is not None:
         where = f"the first layer that does is {found[0]}, by {found[1]}"

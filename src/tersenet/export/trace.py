@@ -59,9 +59,9 @@ def exported(model: nn.Module, example: tuple[Tensor, ...]) -> ExportedProgram:
         )
     try:
         with quiet(), torch.no_grad():
-            # A batch of one would be taken for a constant.
+            # A batch of one would be taken for a constant, one tensor given twice for one input.
             inputs = tuple(
-                x.expand(2, *x.shape[1:]).contiguous() if x.ndim and len(x) == 1 else x
+                x.expand(2, *x.shape[1:]).clone() if x.ndim and len(x) == 1 else x.clone()
                 for x in example
             )
             own: nn.Module = copy.deepcopy(model).eval()

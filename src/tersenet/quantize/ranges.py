@@ -70,8 +70,11 @@ class _Histogram(Observer):
     def observe(self, x: Tensor) -> None:
         super().observe(x)
         values = x.detach().numpy().ravel().astype(np.float64)
-        spread = max(self.maximum - self.minimum, np.finfo(np.float32).tiny)
         if self.width == 0.0:
+            # A first batch of one value alone has no spread: float32 could not part two closer.
+            largest = max(-self.minimum, self.maximum)
+            tiny = float(np.finfo(np.float32).tiny)
+            spread = max(self.maximum - self.minimum, largest * 2**-20, tiny)
             self.width = 2.0 ** np.ceil(np.log2(spread / (BINS // 2)))
             self.first = int(np.floor(self.minimum / self.width))
         self._cover(self.minimum, self.maximum)

@@ -1,0 +1,156 @@
+"""Parity holds for what was exported, and a damaged file is told layer by layer."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from onnx import numpy_helper
+from torch import Tensor, nn
+
+from tersenet.errors import ParityError
+from tersenet.export import check_parity, first_divergence, kernels, to_onnx
+from tersenet.export.onnx_file import convert
+from tersenet.export.qops import DEQUANTIZE, QUANTIZE
+from tersenet.measure import open_session
+from tersenet.models.resnet_cifar import resnet
+
+IMAGES = torch.randn(512, 1, 16, 16, generator=torch.Generator().manual_seed(0))
+
+
+def _predict(path: Path) -> Callable[[Tensor], Tensor]:
+    session = open_session(path)
+    return lambda x: torch.from_numpy(session(x.numpy())[0])
+
+
+def _damage(path: Path, damaged: Path, shape: tuple[int, ...], nth: int) -> None:
+    """Turns the nth weight of this shape around."""
+    proto = onnx.load(str(path))
+    found = [one for one in proto.graph.initializer if tuple(one.dims) == shape]
+    array = numpy_helper.to_array(found[nth])[::-1].copy()
+    found[nth].CopyFrom(numpy_helper.from_array(array, found[nth].name))
+    damaged.write_bytes(proto.SerializeToString())
+
+
+@pytest.fixture(scope="module")
+def network() -> nn.Module:
+    torch.manual_seed(0)
+    return resnet(depth=8, in_channels=1, width=8).eval()
+
+
+@pytest.fixture(scope="module")
+def file(network: nn.Module, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("parity") / "network.onnx"
+    to_onnx(network, (IMAGES[:1],), path)
+    return path
+
+
+def test_float_file_agrees(network: nn.Module, file: Path) -> None:
+    parity = check_parity(network, file, IMAGES, predict=_predict(file), kind="float")
+    assert parity.samples == 512
+    assert parity.max_difference <= 1e-5
+    assert parity.agreement == 1
+    assert parity.holds
+    assert first_divergence(network, file, IMAGES[:64], kind="float") is None
+
+
+@pytest.mark.parametrize(
+    ("shape", "nth", "layer"),
+    [
+        ((8, 1, 3, 3), 0, "conv1"),
+        ((8, 8, 3, 3), 1, "stage1.0.conv2"),
+        ((16, 8, 1, 1), 0, "stage2.0.shortcut.0"),
+        ((10, 32), 0, "linear"),
+    ],
+)
+def test_damaged_layer_is_named(
+    network: nn.Module, file: Path, tmp_path: Path, shape: tuple[int, ...], nth: int, layer: str
+) -> None:
+    damaged = tmp_path / "damaged.onnx"
+    _damage(file, damaged, shape, nth)
+    text = rf"1e-4 is allowed; the first layer that does is {layer}, by [0-9.]+ of its largest"
+    with pytest.raises(ParityError, match=text):
+        check_parity(network, damaged, IMAGES, predict=_predict(damaged), kind="float")
+
+
+def test_file_of_another_network(network: nn.Module, file: Path, tmp_path: Path) -> None:
+    other = nn.Sequential(nn.Flatten(), nn.Linear(256, 10))
+    with pytest.raises(ParityError, match="is not the file of this network"):
+        check_parity(network, _written(other, tmp_path), IMAGES, predict=other, kind="float")
+    fewer = nn.Sequential(nn.Flatten(), nn.Linear(256, 9))
+    with pytest.raises(ParityError, match=r"returns \[512, 9\] where the network returns"):
+        check_parity(network, file, IMAGES, predict=fewer, kind="float")
+
+
+def _written(model: nn.Module, folder: Path) -> Path:
+    to_onnx(model, (IMAGES[:2],), folder / "other.onnx")
+    return folder / "other.onnx"
+
+
+def test_nan_agrees_with_nothing(network: nn.Module, file: Path) -> None:
+    predict = _predict(file)
+    with pytest.raises(ParityError, match="no single layer does"):
+        check_parity(
+            network, file, IMAGES, predict=lambda x: predict(x) * float("nan"), kind="int8"
+        )
+
+
+class _Levels(nn.Module):
+    def __init__(self, **tensors: Tensor) -> None:
+        super().__init__()
+        for name, tensor in tensors.items():
+            self.register_buffer(name, tensor)
+
+
+class _Layer(nn.Module):
+    """A linear layer on levels, written by hand."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = _Levels(
+            levels=torch.randint(-127, 128, (32, 32), dtype=torch.int8), scale=torch.tensor(0.001)
+        )
+        self.output = _Levels(
+            scale=torch.tensor(0.02), zero_point=torch.tensor(128, dtype=torch.uint8)
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        weight: Any = self.weight
+        output: Any = self.output
+        y = x @ DEQUANTIZE(weight.levels, weight.scale, None, 0).T
+        levels = QUANTIZE(y, output.scale, output.zero_point, 0, 255)
+        return DEQUANTIZE(levels, output.scale, output.zero_point, 0)
+
+
+def test_damaged_integer_layer_is_named(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(_Layer(), _Layer(), _Layer())
+    x = torch.randn(512, 32)
+    path, damaged = tmp_path / "network.onnx", tmp_path / "damaged.onnx"
+    to_onnx(model, (x,), path)
+    assert check_parity(model, path, x, predict=_predict(path), kind="int8").agreement == 1
+    _damage(path, damaged, (32, 32), 1)
+    with pytest.raises(ParityError, match=r"first layer that does is 1, by \d+ levels"):
+        check_parity(model, damaged, x, predict=_predict(damaged), kind="int8")
+
+
+def test_macs_by_kernel(network: nn.Module, file: Path) -> None:
+    found = kernels(file)
+    # Stem 16x16x8x9; stages at 16, 8 and 4 pixels: 3x3 kernels and 1x1 projections; linear.
+    due = 256 * 8 * 9 + 256 * 2 * 8 * 8 * 9
+    due += 64 * (8 * 16 * 9 + 16 * 16 * 9 + 8 * 16) + 16 * (16 * 32 * 9 + 32 * 32 * 9 + 16 * 32)
+    assert found.macs == due + 320
+    assert found.int8_macs == 0
+    assert found.int8_share == 0
+
+
+def test_origin_of_names_is_complete(network: nn.Module) -> None:
+    converted = convert(network, (IMAGES[:2],))
+    names = {node.name for node in converted.program.graph.nodes}
+    values = [name for node in converted.proto.graph.node for name in node.output]
+    known = [name for name in values if converted.origin[name] in names]
+    assert len(known) >= len(values) - 1  # the output is renamed
+    assert np.unique(values).size == len(values)
