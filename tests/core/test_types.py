@@ -75,7 +75,7 @@ def test_a_paired_drop_is_the_mean_difference_with_its_standard_error() -> None:
     generator = np.random.default_rng(0)
     base = generator.random(4000) < 0.9
     worse = base & (generator.random(4000) < 0.98)
-    drop, low, high = record(correct=worse, ms=1).score.drop_from(record(correct=base, ms=1).score)  # type: ignore[union-attr]
+    drop, low, high = record(correct=worse, ms=1).score.drop_from(record(correct=base, ms=1).score)
     difference = 100 * (base.astype(float) - worse.astype(float))
     half = 1.959964 * difference.std() / len(base) ** 0.5
     assert (drop, low, high) == pytest.approx(

@@ -94,6 +94,7 @@ def test_row_12_l1_filters() -> None:
         proof = graph.prove(model, smaller, edits, example)
         assert proof.holds
         assert proof.tolerance <= 1e-5
+        assert proof.effect is not None
         assert proof.effect > 1e-3
 
 
@@ -150,6 +151,7 @@ def test_row_13_coupled_removal() -> None:
         assert parameters(smaller) < parameters(model)
         proof = graph.prove(model, smaller, edits, example)
         assert proof.holds
+        assert proof.effect is not None
         assert proof.effect > 1e-3
 
     unknown = Transformed().eval()
