@@ -56,7 +56,7 @@ def test_fitted_counts_are_liked_and_go_at_most_one_step_up(case):
 
 
 def test_steps_up_go_to_the_nearest_first():
-    liked = {name: (8, 16) for name in "abc"}
+    liked = dict.fromkeys("abc", (8, 16))
     # 14 + 10 + 9 = 33 wanted; all down is 24, one up 32, two up 40
     assert fit_counts({"a": 10, "b": 14, "c": 9}, liked) == {"a": 8, "b": 16, "c": 8}
 

@@ -1,6 +1,7 @@
 """L1 pruning: scores by hand, the published networks, and plans that keep their word."""
 
 import copy
+from fnmatch import fnmatch
 
 import pytest
 import torch
@@ -10,9 +11,10 @@ from torch import nn
 from tersenet.core.registry import methods
 from tersenet.core.types import Subject, Workbench
 from tersenet.errors import StructureError
-from tersenet.graph import macs, parameters, prove, trace
+from tersenet.graph import Graph, macs, parameters, prove, remove, trace
 from tersenet.models.resnet_cifar import resnet
 from tersenet.prune import L1, PrunePlan
+from tersenet.prune.counts import best_units, layer_counts
 
 IMAGE = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(0))
 ANY = {"scope": "layer", "multiple_of": None}
@@ -55,26 +57,36 @@ LI = {
 }
 
 
-@pytest.mark.parametrize("variant", LI)
-def test_resnet56_of_li_et_al(variant: str):
-    shares, left_alone, expected = LI[variant]
+@pytest.fixture(scope="module")
+def resnet56() -> tuple[nn.Module, Graph]:
     model = resnet(depth=56, option="A").eval()
+    return model, trace(model, (IMAGE,))
+
+
+@pytest.mark.parametrize("variant", LI)
+def test_resnet56_of_li_et_al(variant: str, resnet56: tuple[nn.Module, Graph]):
+    shares, left_alone, expected = LI[variant]
+    model, graph = resnet56
     convolutions = [name for name, one in model.named_modules() if isinstance(one, nn.Conv2d)]
     skipped = {convolutions[layer - 1] for layer in left_alone}
     assert all(name.endswith("conv1") for name in skipped)
-    smaller = copy.deepcopy(model)
+    keep = {}
     for stage, share in enumerate(shares, start=1):
-        skip = tuple(name for name in skipped if name.startswith(f"stage{stage}"))
-        method = L1(keep=share, only=(f"stage{stage}.*.conv1",), skip=skip, **ANY)
-        before, subject = copy.deepcopy(smaller), _subject(smaller)
-        plan = method.plan(subject, Workbench())
-        smaller, edits = method.apply(smaller, plan, subject, Workbench())
-        assert plan.params[1] == parameters(smaller)[0]
-        proof = prove(before, smaller, edits, (IMAGE,))
-        assert proof.holds
-        assert proof.effect > 1e-4
+        first = f"stage{stage}.*.conv1"
+        groups = [one for one in graph.groups if fnmatch(one.name, first)]
+        assert len(groups) == 9
+        chosen = {one.name: one.size for one in groups if one.name not in skipped}
+        scores = L1().score(_subject(model), groups)
+        counts = layer_counts(chosen, keep=share, least=1)
+        keep |= {name: best_units(scores[name], count) for name, count in counts.items()}
+    smaller = copy.deepcopy(model)
+    edits = remove(smaller, graph, keep)
+    assert graph.costs(keep)[0] == expected
     assert parameters(smaller)[0] == expected
     assert smaller.conv1.out_channels == smaller.stage1[0].conv2.out_channels == 16
+    proof = prove(model, smaller, edits, (IMAGE,))
+    assert proof.holds
+    assert proof.effect > 1e-4
 
 
 def test_layer_scope_keeps_the_share_of_each_and_says_what_it_costs():

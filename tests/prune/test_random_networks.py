@@ -71,7 +71,7 @@ blocks = st.lists(
 ).filter(lambda found: sum(kind == "pool" for kind, _ in found) <= 2)
 
 
-@settings(max_examples=25, suppress_health_check=list(HealthCheck))
+@settings(max_examples=15, suppress_health_check=list(HealthCheck))
 @given(blocks, st.booleans(), st.integers(20, 80), st.integers(0, 2**31 - 1))
 def test_smaller_equals_masked(found, flatten: bool, percent: int, seed: int):
     torch.manual_seed(seed)

@@ -22,7 +22,7 @@ SETTINGS = {"runtime": "onnxruntime", "threads": 1, "batches": (1, 4)}
     [
         # blocks of 16: 12 costs what 16 does
         ({4: 0.4, 8: 0.6, 12: 0.98, 16: 1.0}, (4, 8, 16)),
-        ({8: 0.94, 12: 0.96, 16: 1.0}, (8, 16)),  # 12 does not save 5 % on 16, 8 does
+        ({8: 0.94, 12: 0.96, 16: 1.0}, (16,)),  # 8 does not save 5 % on 12, nor 12 on 16
         ({8: 1.4, 12: 1.2, 16: 1.0}, (16,)),  # fewer is slower
         ({8: 0.5, 16: 0.45, 24: 0.8, 32: 1.0}, (16, 24, 32)),
     ],
@@ -61,9 +61,9 @@ def test_probes_run_as_the_chain_they_stand_for(kernel, precision: str, tmp_path
     x = np.random.default_rng(1).normal(size=(3, 8, *positions)).astype(np.float32)
     (found,) = session({session.inputs[0].name: x})
     expected = torch.tensor(x)
-    for name in [one.name for one in model.graph.initializer if one.name in {f"w{i}" for i in range(9)}]:
-        stored = next(one for one in model.graph.initializer if one.name == name)
-        weight = torch.tensor(onnx.numpy_helper.to_array(stored))
+    stored = {one.name: onnx.numpy_helper.to_array(one) for one in model.graph.initializer}
+    for name in sorted(stored.keys() & {f"w{i}" for i in range(9)}):
+        weight = torch.tensor(stored[name])
         if kernel:
             layer = (torch.nn.functional.conv1d, torch.nn.functional.conv2d)[len(kernel) - 1]
             expected = layer(expected, weight, padding=kernel[0] // 2).relu()
@@ -145,10 +145,7 @@ def test_plans_keep_to_what_was_measured(monkeypatch):
 
 
 def test_really_measured_costs_rise_with_the_work():
-    _, subject = _model()
-    graph = trace(subject.model, subject.example)
-    wide = Probe(kernel=(3, 3), positions=(8, 8), size=256, precision="fp32", **SETTINGS)
+    wide = Probe(kernel=(3, 3), positions=(8, 8), size=64, precision="fp32", **SETTINGS)
     costs = staircase._measure(wide)
-    assert costs["256"] == 1
-    assert costs["32"] < 0.5  # a 64th of the work
-    assert graph.groups
+    assert costs["64"] == 1
+    assert costs["8"] < 0.5  # a 64th of the work

@@ -37,7 +37,8 @@ def remove(model: nn.Module, graph: Graph, keep: Mapping[str, Sequence[int]]) ->
     gone = graph.removed(keep)
     shapes = {name: list(tensors[name].shape) for name, _ in gone}
     edits = []
-    for name, dim in sorted(gone, key=lambda key: (list(graph.shapes).index(key[0]), key[1])):
+    order = {name: place for place, name in enumerate(graph.shapes)}
+    for name, dim in sorted(gone, key=lambda key: (order[key[0]], key[1])):
         kept = [i for i in range(shapes[name][dim]) if i not in gone[name, dim]]
         before = _text(shapes[name])
         shapes[name][dim] = len(kept)
@@ -64,7 +65,7 @@ def replay(model: nn.Module, edits: Sequence[Edit]) -> nn.Module:
     sliced = _sliced(model, edits)
     touched: dict[nn.Module, None] = {}
     for module in model.modules():
-        for store in (module._parameters, module._buffers):
+        for store in (module._parameters, module._buffers):  # noqa: SLF001 (setattr would re-register)
             for name, tensor in store.items():
                 if tensor is not None and id(tensor) in sliced:
                     cast("dict[str, Any]", store)[name] = sliced[id(tensor)][1]
@@ -124,8 +125,8 @@ def _linear(module: nn.Module) -> None:
 
 def _norm(module: nn.Module) -> None:
     norm = cast("nn.BatchNorm2d", module)
-    sizes = [*norm._parameters.values(), *norm._buffers.values()]
-    norm.num_features = next(len(one) for one in sizes if one is not None and one.ndim)
+    sizes = [*norm.parameters(), *norm.buffers()]
+    norm.num_features = next(len(one) for one in sizes if one.ndim)
 
 
 def _prelu(module: nn.Module) -> None:
@@ -141,7 +142,7 @@ _ATTRIBUTES: Final[dict[type[nn.Module], Callable[[nn.Module], None]]] = {
     nn.ConvTranspose2d: _transposed,
     nn.ConvTranspose3d: _transposed,
     nn.Linear: _linear,
-    nn.modules.batchnorm._NormBase: _norm,
+    nn.modules.batchnorm._NormBase: _norm,  # noqa: SLF001 (the base of all batch norms)
     nn.PReLU: _prelu,
 }
 """How a module's own record of its sizes follows its tensors."""

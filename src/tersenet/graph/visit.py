@@ -7,6 +7,7 @@ from typing import Any, Final, TypeAlias, final
 
 import torch
 from torch import fx, nn
+from torch._ops import OpOverload
 
 from tersenet.graph.labels import Array, Labels, Value
 from tersenet.graph.trace import source_line
@@ -136,7 +137,7 @@ def rule_for(target: Any) -> Rule | None:
 
 def operator_name(target: Any) -> str:
     """Returns 'aten.add.Tensor' for an ATen operator, 'operator.getitem' for a Python one."""
-    if isinstance(target, torch._ops.OpOverload):
+    if isinstance(target, OpOverload):
         return str(target)
     if getattr(target, "__module__", "") in ("_operator", operator.__name__):
         return f"operator.{target.__name__}"
@@ -160,9 +161,9 @@ def _size(size: int | torch.SymInt) -> int:
 
 def _bound(node: fx.Node) -> dict[str, Any]:
     """Names positional arguments and fills defaults by the operator's schema."""
-    if not isinstance(node.target, torch._ops.OpOverload):
+    if not isinstance(node.target, OpOverload):
         return dict(node.kwargs)
-    schema = node.target._schema.arguments
+    schema = node.target._schema.arguments  # noqa: SLF001 (there is no public one)
     bound = {one.name: one.default_value for one in schema if one.has_default_value()}
     bound |= {one.name: arg for one, arg in zip(schema, node.args, strict=False)}
     return bound | dict(node.kwargs)
