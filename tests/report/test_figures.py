@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 from journal_check import read
 
 from tersenet.report import quantities
-from tersenet.report.figures import Figure, Missing, Records, figure, median_interval
+from tersenet.report.figures import Figure, Missing, figure
+from tersenet.report.records import Records, median_interval
 from tersenet.run.record import RunSummary
 
 

@@ -4,8 +4,8 @@ import pytest
 from synthetic_run import changed, resnet_layers, synthetic_steps
 
 from tersenet.core.types import Layer, Skip
-from tersenet.report.figures import Records
 from tersenet.report.layers import layer_table
+from tersenet.report.records import Records
 
 
 def linear(site: str, size: int = 4) -> Layer:

@@ -268,6 +268,36 @@ def test_a_busy_machine_and_another_machine_are_noted(page: str):
     assert_figures_hold(render(run), run, least=300)
 
 
+def test_a_machine_that_changed_its_speed_is_noted(page: str):
+    assert "changed its speed" not in words(page)
+    steps = synthetic_steps()
+    slower = steps[3].speedups[2]
+    baseline = replace(
+        slower.baseline, samples_ms=tuple(1.5 * one for one in slower.baseline.samples_ms)
+    )
+    speedups = (*steps[3].speedups[:2], replace(slower, baseline=baseline))
+    steps[3] = changed(steps[3], speedups=speedups)
+    run = summary_of(steps)
+    noted = re.search(r"p50 at batch 64 was (.*?) at first and (.*?) beside", words(render(run)))
+    assert noted is not None
+    first = steps[0].cost.latency[2].p50_ms
+    assert read(noted[1])[0] == pytest.approx(first, rel=0.01)
+    assert read(noted[2])[0] == pytest.approx(baseline.p50_ms, rel=0.01)
+    assert_figures_hold(render(run), run, least=350)
+
+
+def test_what_may_be_chance_is_not_coloured():
+    steps = synthetic_steps()[:2]
+    own = replace(steps[1].speedups[0], ratio=1.05, low=0.99, high=1.24)
+    steps[1] = changed(steps[1], speedups=(own,), score=steps[0].score)
+    page = render(summary_of(steps))
+    gain = re.search(r'batch 1</span> <span class="(\w+)"', page)
+    same = re.search(r'top-1</span> <span class="(\w+)"', page)
+    assert gain is not None
+    assert same is not None
+    assert (gain[1], same[1]) == ("neutral", "neutral")
+
+
 def test_worse_is_called_worse():
     steps = synthetic_steps()
     own = steps[1].speedups[0]

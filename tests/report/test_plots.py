@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from synthetic_run import changed, finished_run, synthetic_steps
 
-from tersenet.report.figures import Records
 from tersenet.report.labels import Box, Spot, place
+from tersenet.report.records import Records
 from tersenet.report.scatter import scatter_plots
 from tersenet.report.strips import strip_panels, thinned
 from tersenet.report.svg import Scale, element, fitted, tick_text

@@ -1,5 +1,6 @@
-"""The top of the report: the verdict in one line, the conditions, and the cards."""
+"""The top of the report: the verdict in one line, and the conditions it was reached under."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, final
@@ -8,12 +9,17 @@ from markupsafe import Markup, escape
 
 from tersenet.core.types import Bound, Latency, Status
 from tersenet.report import quantities
-from tersenet.report.figures import Figure, Missing, Number, Records, figure
+from tersenet.report.figures import Figure, figure
+from tersenet.report.phrases import amount_phrase, speed_phrase
+from tersenet.report.records import Records
 from tersenet.run.record import RunSummary
 
-__all__ = ["Card", "Headline", "cards", "headline"]
+__all__ = ["Headline", "headline"]
 
-_LABELS = {
+DRIFT: Final = math.log(1.1)
+"""Change of the original's median between steps that is worth a note: a tenth."""
+
+_LABELS: Final = {
     Status.MET: "Budget met",
     Status.MISSED: "Budget missed",
     Status.UNCHANGED: "Unchanged",
@@ -35,32 +41,6 @@ class Headline:
     """Term and value: device, runtime, threads, load, …"""
     warnings: Sequence[Markup]
     """What makes the figures less certain."""
-
-
-@final
-@dataclass(frozen=True, kw_only=True)
-class Card:
-    """One quantity of the step handed back beside the original's."""
-
-    title: str
-    now: Number
-    before: Number
-    effect: Markup
-    """What was won, in words."""
-    tone: str = "neutral"
-    """better, worse or neutral: names a CSS class."""
-    notes: Sequence[Markup] = ()
-
-    @property
-    def bars(self) -> tuple[float, float] | None:
-        """Lengths of the bars for before and now, of 100."""
-        before, now = self.before, self.now
-        if not isinstance(before, Figure) or not isinstance(now, Figure):
-            return None
-        longest = max(before.value, now.value)
-        if longest <= 0:
-            return None
-        return 100 * before.value / longest, 100 * now.value / longest
 
 
 def headline(summary: RunSummary, records: Records) -> Headline:
@@ -98,34 +78,6 @@ def _sentence(records: Records) -> Markup:
         parts.append(Markup("{} at batch {}").format(speed_phrase(ratio), batch))
     parts.append(Markup("{} {}").format(records.metric, records.change(step).middle))
     return Markup(", ").join(parts)
-
-
-FEWER: Final = ("fewer", "as many", "more")
-SMALLER: Final = ("smaller", "as large", "larger")
-LESS: Final = ("less", "as much", "more")
-
-
-def amount_phrase(
-    records: Records, now: Number, before: Number, words: tuple[str, str, str] = FEWER
-) -> Markup:
-    """Returns `5.21× fewer` for before / now above 1, `1.04× more` below."""
-    ratio = records.ratio(before, now)
-    if not isinstance(ratio, Figure):
-        return escape(ratio)
-    less, equal, more = words
-    if ratio.text == quantities.times(1):
-        return Markup("{} {}").format(ratio, equal)
-    if ratio.value > 1:
-        return Markup("{} {}").format(ratio, less)
-    return Markup("{} {}").format(records.ratio(now, before), more)
-
-
-def speed_phrase(ratio: Number) -> Markup:
-    """Returns `1.61× faster`, or `0.83× the speed` for what became slower."""
-    if not isinstance(ratio, Figure):
-        return Markup("speed {}").format(ratio)
-    faster = ratio.value > 1 and ratio.text != quantities.times(1)
-    return Markup("{} {}").format(ratio, "faster" if faster else "the speed")
 
 
 # ------------------------------------------------------------------ conditions
@@ -173,11 +125,32 @@ def _warnings(summary: RunSummary, records: Records) -> list[Markup]:
                 "their ratios do not compare."
             )
         )
+    warnings += _drift(records)
     simulated = [step.name for step in records.steps if step.simulated]
     if simulated:
         text = Markup("Simulated, not executed as shown: {}.")
         warnings.append(text.format(", ".join(simulated)))
     return warnings
+
+
+def _drift(records: Records) -> list[Markup]:
+    """Notes when the original itself ran at another speed beside a later step."""
+    worst: tuple[float, int, Figure, Figure] | None = None
+    for batch in records.batches:
+        alone = records.p50(0, batch).middle
+        for step in range(1, len(records.steps)):
+            beside = records.beside(step, batch)
+            if isinstance(alone, Figure) and isinstance(beside, Figure) and alone.value > 0:
+                drift = abs(math.log(beside.value / alone.value)) if beside.value > 0 else 0.0
+                if drift > DRIFT and (worst is None or drift > worst[0]):
+                    worst = (drift, batch, alone, beside)
+    if worst is None:
+        return []
+    text = Markup(
+        "The machine changed its speed between steps: the original's p50 at batch {} was {} at "
+        "first and {} beside a later step. Go by the speed-ups, which were measured in turns."
+    )
+    return [text.format(*worst[1:])]
 
 
 def _measured(records: Records) -> list[tuple[str, Latency]]:
@@ -187,89 +160,3 @@ def _measured(records: Records) -> list[tuple[str, Latency]]:
         for batch in records.batches
     )
     return [pair for pair in found if pair is not None]
-
-
-# ------------------------------------------------------------------ cards
-
-
-def cards(records: Records) -> list[Card]:
-    """Returns the cards: the step handed back against the original."""
-    step = records.chosen
-    return [
-        _amount(
-            "File", records, records.file_bytes(step), records.file_bytes(0), SMALLER,
-            notes=[Markup("{} on disk").format(records.file_bytes_exact(step))],
-        ),
-        _quality(records),
-        _amount("Parameters", records, records.params(step), records.params(0)),
-        *(_latency(records, batch) for batch in records.batches),
-        _amount("MACs per sample", records, records.macs(step), records.macs(0)),
-        _amount("Peak memory", records, records.memory(step), records.memory(0), LESS),
-        _amount("Energy per inference", records, records.energy(step), records.energy(0), LESS),
-    ]  # fmt: skip
-
-
-def _amount(
-    title: str,
-    records: Records,
-    now: Number,
-    before: Number,
-    words: tuple[str, str, str] = FEWER,
-    *,
-    notes: Sequence[Markup] = (),
-) -> Card:
-    if isinstance(now, Missing):
-        notes = [escape(now.reason)]
-    if not (isinstance(now, Figure) and isinstance(before, Figure)) or records.chosen == 0:
-        return Card(title=title, now=now, before=before, effect=Markup(), notes=notes)
-    effect = amount_phrase(records, now, before, words)
-    tone = _tone(before.value - now.value)
-    return Card(title=title, now=now, before=before, effect=effect, tone=tone, notes=notes)
-
-
-def _latency(records: Records, batch: int) -> Card:
-    step, title = records.chosen, f"Latency at batch {batch}, p50"
-    now, before = records.p50(step, batch).middle, records.p50(0, batch).middle
-    speedup, notes, tone, effect = records.speedup(step, batch), [], "neutral", Markup()
-    if speedup and isinstance(speedup.middle, Figure) and step > 0:
-        text = Markup("speed-up {} to {} (95 % interval, interleaved)")
-        notes.append(text.format(speedup.low, speedup.high))
-        effect, tone = speed_phrase(speedup.middle), _tone(speedup.middle.value - 1)
-    elif isinstance(now, Missing):
-        notes.append(escape(now.reason))
-    p95 = records.p95(step, batch)
-    if p95:
-        notes.append(Markup("p95 {}").format(p95))
-    return Card(title=title, now=now, before=before, effect=effect, tone=tone, notes=notes)
-
-
-def _quality(records: Records) -> Card:
-    step = records.chosen
-    score, now = records.steps[step].score, records.score(step)
-    if score is None or not now:
-        missing = Missing("no score was recorded")
-        return Card(title="Quality", now=missing, before=records.score(0).middle, effect=Markup())
-    text = Markup("{} to {} (95 % interval), {} samples of {}")
-    notes = [text.format(now.low, now.high, records.samples(step), score.split)]
-    change, effect, tone = records.change(step), Markup(), "neutral"
-    if change and isinstance(change.middle, Figure) and step > 0:
-        effect, tone = Markup("{}").format(change.middle), _tone(change.middle.value)
-        base = records.steps[0].score
-        paired = score.correct is not None and base is not None and base.correct is not None
-        text = Markup("drop {} to {} points (95 % interval, {})")
-        how = "paired" if paired else "not paired"
-        notes.append(text.format(change.low, change.high, how))
-    return Card(
-        title=f"Quality, {score.metric}",
-        now=now.middle,
-        before=records.score(0).middle,
-        effect=effect,
-        tone=tone,
-        notes=notes,
-    )
-
-
-def _tone(gain: float) -> str:
-    if gain == 0:
-        return "neutral"
-    return "better" if gain > 0 else "worse"

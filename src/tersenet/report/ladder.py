@@ -11,8 +11,15 @@ from markupsafe import Markup, escape
 
 from tersenet.core.types import Edit, Skip, StepRecord
 from tersenet.report import quantities
-from tersenet.report.figures import Figure, Interval, Number, Records, figure
-from tersenet.report.headline import SMALLER, amount_phrase, speed_phrase
+from tersenet.report.figures import Figure, Interval, Number, figure
+from tersenet.report.phrases import (
+    SMALLER,
+    amount_phrase,
+    ratio_tone,
+    speed_phrase,
+    sure_tone,
+)
+from tersenet.report.records import Records
 
 __all__ = ["Evidence", "Gain", "Rung", "ladder"]
 
@@ -120,33 +127,34 @@ def _gains(records: Records, index: int) -> list[Gain]:
     base, now = index - 1, index
     size = (records.file_bytes(now), records.file_bytes(base))
     work = (records.macs(now), records.macs(base))
-    speeds = [(f"batch {batch}", records.speed_gain(now, batch)) for batch in records.batches]
     change = records.change(now, base)
+    file_tone, work_tone = (ratio_tone(records.ratio(*pair[::-1])) for pair in (size, work))
     return [
-        Gain("file", amount_phrase(records, *size, SMALLER), _tone(records.ratio(*size[::-1]))),
-        Gain("MACs", amount_phrase(records, *work), _tone(records.ratio(*work[::-1]))),
-        *(Gain(of, speed_phrase(gain), _tone(gain, within=0.02)) for of, gain in speeds),
+        Gain("file", amount_phrase(records, *size, SMALLER), file_tone),
+        Gain("MACs", amount_phrase(records, *work), work_tone),
+        *(_speed_gain(records, now, batch) for batch in records.batches),
         Gain(records.metric, escape(change.middle), _change_tone(change)),
     ]
 
 
-def _tone(ratio: Number, *, within: float = 0.005) -> str:
-    """Returns whether a ratio is better than 1, or so near that nothing shows.
-
-    Between two runs of the same file, latency moves by a percent or two.
-    """
-    if not isinstance(ratio, Figure) or abs(ratio.value - 1) < within:
-        return "neutral"
-    return "better" if ratio.value > 1 else "worse"
+def _speed_gain(records: Records, step: int, batch: int) -> Gain:
+    text = speed_phrase(records.speed_gain(step, batch))
+    now, before = records.speedup(step, batch), records.speedup(step - 1, batch)
+    bounds = (now.low, now.high, before.low, before.high) if step > 1 else (now.low, now.high)
+    known = [one.value for one in bounds if isinstance(one, Figure) and one.value > 0]
+    if len(known) < len(bounds):
+        return Gain(f"batch {batch}", text, "neutral")
+    # The widest quotient that both intervals allow.
+    low, high, before_low, before_high = *known, *((1.0, 1.0) if step == 1 else ())
+    tone = sure_tone(low / before_high, high / before_low, level=1.0)
+    return Gain(f"batch {batch}", text, tone)
 
 
 def _change_tone(change: Interval) -> str:
     low, high = change.low, change.high
     if not isinstance(low, Figure) or not isinstance(high, Figure):
         return "neutral"
-    if low.value <= 0 <= high.value:
-        return "neutral"  # The interval of the drop covers zero: it may be chance.
-    return "worse" if low.value > 0 else "better"
+    return sure_tone(-high.value, -low.value, level=0.0)  # bounds of the drop
 
 
 def _flat(settings: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:

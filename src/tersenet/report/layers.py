@@ -6,7 +6,8 @@ from typing import final
 
 from tersenet.core.types import Layer, StepRecord
 from tersenet.report import quantities
-from tersenet.report.figures import Figure, Number, Records, figure
+from tersenet.report.figures import Figure, Number, figure
+from tersenet.report.records import Records
 
 __all__ = ["LayerRow", "LayerSide", "LayerTable", "layer_table"]
 

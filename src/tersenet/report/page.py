@@ -9,11 +9,12 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from tersenet.report.figures import Records
-from tersenet.report.headline import cards, headline
+from tersenet.report.cards import cards
+from tersenet.report.headline import headline
 from tersenet.report.ladder import ladder
 from tersenet.report.layers import layer_table
 from tersenet.report.reality import reality, reproduction
+from tersenet.report.records import Records
 from tersenet.report.scatter import scatter_plots
 from tersenet.report.strips import strip_panels
 from tersenet.run.record import RunSummary

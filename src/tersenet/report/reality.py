@@ -8,7 +8,8 @@ from markupsafe import Markup
 
 from tersenet.core.types import Latency
 from tersenet.report import quantities
-from tersenet.report.figures import Number, Records, figure
+from tersenet.report.figures import Number, figure
+from tersenet.report.records import Records
 from tersenet.run.record import Header
 
 __all__ = ["Reality", "RealityRow", "Reproduction", "reality", "reproduction"]

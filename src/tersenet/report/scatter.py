@@ -8,8 +8,9 @@ from typing import Final, final
 
 from markupsafe import Markup
 
-from tersenet.report.figures import Figure, Records
+from tersenet.report.figures import Figure
 from tersenet.report.labels import LINE_PX, Box, Spot, place
+from tersenet.report.records import Records
 from tersenet.report.svg import Scale, element, fitted, tick_text
 
 __all__ = ["ScatterPlot", "scatter_plots"]

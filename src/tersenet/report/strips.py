@@ -7,7 +7,8 @@ from typing import Final, final
 from markupsafe import Markup
 
 from tersenet.core.types import Latency
-from tersenet.report.figures import Figure, Records
+from tersenet.report.figures import Figure
+from tersenet.report.records import Records
 from tersenet.report.svg import Scale, element, fitted, tick_text
 
 __all__ = ["StripPanel", "strip_panels", "thinned"]
