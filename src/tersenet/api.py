@@ -166,7 +166,8 @@ def write_report(folder: Path) -> Path:
 def _stand_up(
     recipe: Recipe, folder: Path | None = None
 ) -> tuple[nn.Module, Classification, History]:
-    assert recipe.model is not None and recipe.weights is not None
+    assert recipe.model is not None
+    assert recipe.weights is not None
     model = recipe.build_model()
     kept = folder / "steps" / "00-original" / "model.safetensors" if folder else None
     load_weights(model, kept if kept and kept.exists() else recipe.weights)
@@ -184,9 +185,9 @@ def _start(
 ) -> Outcome:
     subject, history = _prepared(recipe, model, task, history)
     existed = folder.exists()
-    with RunFolder.create(folder, header_of(recipe, command=command)) as run:
-        with _nothing_left(run, existed=existed):
-            return _finished(recipe, subject, run, history, watch)
+    header = header_of(recipe, command=command)
+    with RunFolder.create(folder, header) as run, _nothing_left(run, existed=existed):
+        return _finished(recipe, subject, run, history, watch)
 
 
 def _go_on(
@@ -201,8 +202,7 @@ def _go_on(
     with RunFolder.resume(folder) as run:
         if run.header.recipe != recipe.resolved():
             raise RunError(
-                f"{folder} holds the run of another recipe, {run.header.name}: give another "
-                "folder."
+                f"{folder} holds the run of another recipe, {run.header.name}: give another folder."
             )
         return _finished(recipe, subject, run, history, watch)
 

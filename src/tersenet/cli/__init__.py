@@ -151,6 +151,8 @@ def report(folder: Path, /, *, json: bool = False) -> int:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line and returns its exit code."""
     tokens = list(sys.argv[1:] if arguments is None else arguments)
+    # Threads that spin while they wait make training many times slower on a busy machine.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         code = app(tokens, exit_on_error=False, print_error=False)
         sys.stdout.flush()

@@ -153,15 +153,28 @@ def show_inspection(inspection: Inspection, *, json: bool) -> None:
         )
     layers.add_section()
     layers.add_row(
-        "all",
+        "all, with norms",
         "",
         "",
         "",
-        f"{sum(layer.params for layer in inspection.layers):,}",
-        f"{sum(layer.macs for layer in inspection.layers):,}",
+        f"{inspection.params:,}",
+        f"{inspection.macs:,}",
     )
     console.print(layers)
-    console.print(_groups(inspection))
+    groups = Table(
+        "group", "units", "MACs a unit", "params a unit", "filters of", title="Can be pruned"
+    )
+    for column in groups.columns[1:4]:
+        column.justify = "right"
+    for group in inspection.groups:
+        groups.add_row(
+            group.name,
+            str(group.size),
+            f"{group.macs_per_channel:,}",
+            f"{group.params_per_channel:,}",
+            ", ".join(group.sources),
+        )
+    console.print(groups)
     frozen = Table("cannot be pruned", "why", title="Frozen")
     for skip in inspection.frozen:
         frozen.add_row(skip.site, skip.reason)

@@ -1,0 +1,1 @@
+"""What every room shares: the types, whole files, the table of methods."""

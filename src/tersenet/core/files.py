@@ -113,7 +113,11 @@ def load_weights(model: nn.Module, path: Path) -> None:
     if missing or unknown or shapes:
         parts = [
             f"{len(found)} {kind} ({', '.join(found[:3])}{', …' if len(found) > 3 else ''})"
-            for kind, found in (("missing", missing), ("unknown", unknown), ("of other shape", shapes))
+            for kind, found in (
+                ("missing", missing),
+                ("unknown", unknown),
+                ("of other shape", shapes),
+            )
             if found
         ]
         raise WeightsError(

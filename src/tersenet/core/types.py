@@ -286,6 +286,10 @@ class Deployment:
     runtime: Literal["onnxruntime", "openvino"] = "onnxruntime"
     threads: Annotated[int, Field(ge=1)] = 1
     batches: Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(min_length=1)] = (1, 8, 64)
+    iterations: Annotated[int, Field(ge=1)] = 100
+    """Least number of latency samples of each file at each batch size."""
+    seconds: Annotated[float, Field(ge=0)] = 1.0
+    """To go on sampling for beyond that number, for each file and batch size."""
     precision: Literal["fp32", "int8"] = "fp32"
     """Of the file that will ship: int8 when a later step quantises."""
 

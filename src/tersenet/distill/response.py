@@ -104,8 +104,8 @@ class Response(Method[ResponsePlan]):
             epochs=self.epochs,
             steps=steps,
             summary=(
-                f"{self.epochs:g} epochs ({steps:,} steps), "
-                f"{self.hard_weight:g}·labels + {self.weight:g}·original at τ = {self.temperature:g}"
+                f"{self.epochs:g} epochs ({steps:,} steps), {self.hard_weight:g}·labels + "
+                f"{self.weight:g}·original at τ = {self.temperature:g}"
             ),
         )
 
@@ -114,7 +114,8 @@ class Response(Method[ResponsePlan]):
     ) -> tuple[nn.Module, Sequence[Edit]]:
         """Trains `model` in place; continues from the checkpoint in `bench` if one is there."""
         teacher = subject.original
-        assert teacher is not None and subject.training is not None  # plan checked
+        assert teacher is not None  # plan checked
+        assert subject.training is not None
         teacher = teacher.eval()
 
         def objective(student: nn.Module, inputs: Tensor, targets: Tensor) -> Tensor:

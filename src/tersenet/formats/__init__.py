@@ -1,21 +1,48 @@
-"""Matrices that are small in memory and quick to multiply: NumPy and Numba only."""
+"""Matrices that are small in memory and quick to multiply: NumPy and Numba only.
+
+The paper's formats (`Dense`, `Csr`, `Cer`, `Cser`) are counted in entries, bits, operations and
+modelled energy, and have a bit-packed file. The fast ones (`Packed`, `Grouped`, `Tiled`, `Sliced`,
+`Panels`, `Signs`) keep the weights in 1 to 5 bits while they multiply. `best_format` chooses.
+"""
 
 from tersenet.formats.accounting import Access, Operations, StoredArray, energy_pj
 from tersenet.formats.cer import Cer, Cser
+from tersenet.formats.choice import Choice, best_format, predicted_us, smallest_format
 from tersenet.formats.classic import Csr, Dense
+from tersenet.formats.fast import FastMatrix
+from tersenet.formats.files import from_bytes, to_bytes
+from tersenet.formats.grouped import Grouped
 from tersenet.formats.levels import Levels
 from tersenet.formats.matrix import CountedMatrix, Matrix
+from tersenet.formats.packed import Packed
+from tersenet.formats.panels import Panels
+from tersenet.formats.signs import Signs
+from tersenet.formats.sliced import Sliced
+from tersenet.formats.tiled import Tiled
 
 __all__ = [
     "Access",
     "Cer",
+    "Choice",
     "CountedMatrix",
     "Cser",
     "Csr",
     "Dense",
+    "FastMatrix",
+    "Grouped",
     "Levels",
     "Matrix",
     "Operations",
+    "Packed",
+    "Panels",
+    "Signs",
+    "Sliced",
     "StoredArray",
+    "Tiled",
+    "best_format",
     "energy_pj",
+    "from_bytes",
+    "predicted_us",
+    "smallest_format",
+    "to_bytes",
 ]

@@ -80,9 +80,7 @@ class Packed(FastMatrix):
         """The values and one code per element."""
         rows, columns = self.shape
         return (
-            StoredArray(
-                name="Ω", entries=len(self.values), bits_each=value_bits(self.values)
-            ),
+            StoredArray(name="Ω", entries=len(self.values), bits_each=value_bits(self.values)),
             StoredArray(name="codes", entries=rows * columns, bits_each=self.code_bits),
         )
 

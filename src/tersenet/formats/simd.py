@@ -12,6 +12,9 @@ Inside a jitted function the operations look like ordinary calls:
     total = multiply_add(lookup16(table, word), broadcast(x[column]), total)
 """
 
+# Numba fixes the parameters of an intrinsic and of what generates it, used or not.
+# ruff: noqa: ARG001
+
 from typing import Any, Final
 
 from llvmlite import ir
@@ -34,6 +37,7 @@ __all__ = [
     "multiply_add",
     "no_words",
     "plus",
+    "popcount",
     "shifted",
     "store_floats",
     "zeros",
@@ -44,7 +48,8 @@ LANES: Final = 16
 
 def _instructions() -> str:
     # What Numba compiles for, which NUMBA_CPU_NAME can set below what the machine has.
-    features = cpu_target.target_context.codegen().magic_tuple()[2].split(",")
+    context: Any = cpu_target.target_context
+    features = context.codegen().magic_tuple()[2].split(",")
     if "+avx512f" in features:
         return "avx512"
     return "avx2" if "+avx2" in features else "any"
@@ -149,7 +154,7 @@ def load_floats(typingctx, array, index):
     """Sixteen consecutive elements of a float32 array."""
 
     def generate(context, builder, signature, args):
-        value = builder.load(_at(context, builder, signature.args[0], *args, _FLOATS))
+        value = builder.load(_at(context, builder, signature.args[0], args[0], args[1], _FLOATS))
         value.align = 4
         return value
 
@@ -161,7 +166,7 @@ def load_words(typingctx, array, index):
     """Sixteen consecutive elements of a uint32 array."""
 
     def generate(context, builder, signature, args):
-        value = builder.load(_at(context, builder, signature.args[0], *args, _WORDS))
+        value = builder.load(_at(context, builder, signature.args[0], args[0], args[1], _WORDS))
         value.align = 4
         return value
 
@@ -174,7 +179,7 @@ def load_halves(typingctx, array, index):
     narrow = ir.VectorType(ir.IntType(16), LANES)
 
     def generate(context, builder, signature, args):
-        value = builder.load(_at(context, builder, signature.args[0], *args, narrow))
+        value = builder.load(_at(context, builder, signature.args[0], args[0], args[1], narrow))
         value.align = 2
         return builder.zext(value, _WORDS)
 
@@ -258,7 +263,7 @@ def add(typingctx, first, second):
 
 @intrinsic
 def multiply_add(typingctx, first, second, third):
-    """first * second + third, fused where the processor can."""
+    """Fused first * second + third: one rounding, where the processor can."""
 
     def generate(context, builder, signature, args):
         return _call(builder, "llvm.fmuladd.v16f32", _FLOATS, list(args))
@@ -317,3 +322,13 @@ def _gather_avx512(builder: Any, data: Any, index: Any) -> Any:
             ir.Constant(_INT, 4),  # bytes from one element to the next
         ],
     )
+
+
+@intrinsic
+def popcount(typingctx, word):
+    """Set bits of one uint64; LLVM makes a register of them where a loop allows it."""
+
+    def generate(context, builder, signature, args):
+        return builder.ctpop(args[0])
+
+    return types.uint64(types.uint64), generate

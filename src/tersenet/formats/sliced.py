@@ -84,9 +84,7 @@ class Sliced(FastMatrix):
     def arrays(self) -> tuple[StoredArray, ...]:
         """The values, 16 bits per entry with the padding, and where slabs and rows lie."""
         return (
-            StoredArray(
-                name="Ω", entries=len(self.values), bits_each=value_bits(self.values)
-            ),
+            StoredArray(name="Ω", entries=len(self.values), bits_each=value_bits(self.values)),
             StoredArray(name="entries", entries=self.entries_.size, bits_each=16),
             StoredArray(name="starts", entries=len(self.starts), bits_each=32),
             StoredArray(name="order", entries=self.shape[0], bits_each=32),

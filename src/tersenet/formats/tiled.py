@@ -112,9 +112,7 @@ class Tiled(FastMatrix):
     def arrays(self) -> tuple[StoredArray, ...]:
         """The values, the lines with their padding, and where things lie."""
         return (
-            StoredArray(
-                name="Ω", entries=len(self.values), bits_each=value_bits(self.values)
-            ),
+            StoredArray(name="Ω", entries=len(self.values), bits_each=value_bits(self.values)),
             StoredArray(name="lines", entries=self.lines.size, bits_each=32),
             StoredArray(name="blocks", entries=len(self.blocks), bits_each=16),
             StoredArray(name="rest", entries=self.rest_entries.size, bits_each=16),

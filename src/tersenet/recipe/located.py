@@ -75,9 +75,7 @@ class Located:
             raise self.error(f"{what} must be one of {listed}, as 'name: {{options}}'.")
         key = str(next(iter(entries)))
         if key not in set(known):
-            raise self.error(
-                f"there is no {what} '{key}'; {suggestion(key, sorted(known))}", key
-            )
+            raise self.error(f"there is no {what} '{key}'; {suggestion(key, sorted(known))}", key)
         return self.child(key)
 
     def build(self, cls: type[T], *, hidden: tuple[str, ...] = ()) -> T:

@@ -3,8 +3,8 @@
 from tersenet.run.environment import header_of, versions
 from tersenet.run.folder import RunFolder, read_header, read_run
 from tersenet.run.pipeline import run_steps
-from tersenet.run.saved import History, load, save
 from tersenet.run.record import RunSummary, step_to_json
+from tersenet.run.saved import History, load, save
 from tersenet.run.training import Trained, train
 from tersenet.run.watch import SILENT, Watch
 

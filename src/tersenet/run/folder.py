@@ -64,7 +64,11 @@ class RunFolder:
                 f"cannot make the folder {path} ({error.strerror}): choose another with --out."
             ) from error
         with _held(path):
-            value = {"format": _FORMAT, "version": _VERSION, **_plain(_HEADER, header)}
+            value = {
+                "format": _FORMAT,
+                "version": _VERSION,
+                **_HEADER.dump_python(header, mode="json"),
+            }
             write_json(path / "run.json", value)
             yield cls(path, header)
 
@@ -117,7 +121,7 @@ class RunFolder:
 
     def finish(self, verdict: Verdict) -> None:
         """Journals the verdict."""
-        self._append({"event": "verdict", **_plain(_VERDICT, verdict)})
+        self._append({"event": "verdict", **_VERDICT.dump_python(verdict, mode="json")})
 
     def adopt(self, files: Mapping[str, str]) -> None:
         """Copies a step's files to the top of the folder: what the run hands back."""
@@ -178,10 +182,6 @@ def _find_verdict(events: list[dict[str, Any]]) -> Verdict | None:
     return None
 
 
-def _plain(adapter: TypeAdapter[Any], value: Any) -> dict[str, Any]:
-    return adapter.dump_python(value, mode="json")
-
-
 def read_header(path: Path) -> Header:
     """Reads how a run began.
 
@@ -213,7 +213,9 @@ def _read_journal(path: Path) -> Iterator[dict[str, Any]]:
         try:
             yield json.loads(line)
         except ValueError as error:
-            raise RunError(f"{path}:{number} is damaged: remove that line and all below.") from error
+            raise RunError(
+                f"{path}:{number} is damaged: remove that line and all below."
+            ) from error
 
 
 def _mend(journal: Path) -> None:

@@ -7,7 +7,7 @@ from typing import Any, Final
 import torch
 
 from tersenet.core.types import Cost, Proof, StepRecord, Subject
-from tersenet.export import Parity, check_parity, int8_share, to_onnx
+from tersenet.export import check_parity, kernels, to_onnx
 from tersenet.graph import layers, macs, parameters
 from tersenet.measure import compare, energy_per_inference, peak_memory, predictor
 
@@ -56,7 +56,13 @@ def measure(
     say("measuring accuracy")
     score = subject.quality(predict) if subject.quality else None
     say("measuring latency")
-    speedups = compare(path, baseline, deployment=deployment)
+    speedups = compare(
+        path,
+        baseline,
+        deployment=deployment,
+        iterations=deployment.iterations,
+        seconds=deployment.seconds,
+    )
     say("measuring memory")
     memory = peak_memory(path, deployment=deployment)
     say("measuring energy")
@@ -79,20 +85,31 @@ def measure(
         score=score,
         speedups=speedups,
         layers=tuple(layers(model, subject.example)),
-        int8_share=int8_share(path) if encoded else None,
+        int8_share=kernels(path).int8_share if encoded else None,
         files={**files, "onnx": str(path.relative_to(root))},
     )
 
 
 def _parity(subject: Subject, path: Path, *, encoded: bool) -> Proof:
     inputs = torch.cat([inputs for inputs, _ in subject.calibration] or [subject.example[0]])
-    parity: Parity = check_parity(
+    parity = check_parity(
         subject.model,
         path,
         inputs[:PARITY_SAMPLES],
         predict=predictor(path, deployment=subject.deployment),
         kind="int8" if encoded else "float",
     )
-    return parity.proof()
-
-
+    if not encoded:
+        return Proof(
+            claim=f"the file computes what the network computes, on {parity.samples} samples",
+            max_error=parity.max_difference,
+            tolerance=parity.tolerance,
+        )
+    return Proof(
+        claim=(
+            f"the file gives the simulation's top-1 answer on all but this share of "
+            f"{parity.samples} samples (largest difference of outputs {parity.max_difference:.2g})"
+        ),
+        max_error=1 - parity.agreement,
+        tolerance=1 - parity.tolerance,
+    )

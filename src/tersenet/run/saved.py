@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Final, final
 
 import torch
-from pydantic import TypeAdapter, ValidationError
+from pydantic import TypeAdapter
 from torch import nn
 
 from tersenet.core.files import load_weights, save_tensors, write_json
@@ -117,5 +117,7 @@ def _read(path: Path) -> dict[str, Any]:
         raise RunError(f"{path} is damaged ({error}): save the model again.") from error
     found = (manifest.get("format"), manifest.get("version"))
     if found != (_FORMAT, _VERSION):
-        raise RunError(f"{path} is {found}, not {(_FORMAT, _VERSION)}: use the tersenet that wrote it.")
+        raise RunError(
+            f"{path} is {found}, not {(_FORMAT, _VERSION)}: use the tersenet that wrote it."
+        )
     return manifest

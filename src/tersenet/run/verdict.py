@@ -11,11 +11,14 @@ __all__ = ["judge"]
 def judge(records: Sequence[StepRecord], budget: Budget, *, seconds: float) -> Verdict:
     """Returns the verdict on the step that meets the most bounds, the latest of equals.
 
+    The original is handed back only where no step was asked for.
+
     A step that overshoots one bound, accuracy say, thus does not bury an earlier one that holds
     them all.
     """
     checked = [budget.check(records[0], record) for record in records]
-    step = max(range(len(records)), key=lambda i: (sum(bound.met for bound in checked[i]), i))
+    steps = range(1, len(records)) or range(1)
+    step = max(steps, key=lambda i: (sum(bound.met for bound in checked[i]), i))
     bounds = tuple(checked[step])
     if not any(record.edits for record in records):
         status = Status.UNCHANGED

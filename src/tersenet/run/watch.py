@@ -1,12 +1,13 @@
 """What a run tells whoever is watching; the command line draws it."""
 
-from typing import Protocol, final
+from typing import Protocol, final, runtime_checkable
 
 from tersenet.core.types import StepRecord
 
 __all__ = ["SILENT", "Watch"]
 
 
+@runtime_checkable
 class Watch(Protocol):
     """Receives a run's progress."""
 

@@ -35,7 +35,8 @@ class TopOne:
                     bad = int((~torch.isfinite(logits)).any(1).sum())
                     raise MeasureError(
                         f"the network's output is NaN or infinite on {bad} of {len(targets)} "
-                        f"images of {self.images.name}: its weights are damaged or training diverged."
+                        f"images of {self.images.name}: its weights are damaged or training "
+                        "diverged."
                     )
                 correct.append((logits.argmax(1) == targets).numpy())
         found = np.concatenate(correct)

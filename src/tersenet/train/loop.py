@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from tersenet.core.files import load_tensors, save_tensors
-from tersenet.core.types import Score, TrainingBatches, Workbench
+from tersenet.core.types import TrainingBatches, Workbench
 from tersenet.errors import MeasureError, RunError
 
 __all__ = ["Objective", "TrainingOptions", "fit"]
@@ -78,7 +78,7 @@ def fit(
     )
     checkpoint = bench.folder / "checkpoint.safetensors" if bench.folder else None
     first = _restore(checkpoint, model, optimizer, steps) if checkpoint else 0
-    model.to(memory_format=torch.channels_last).train()
+    model.to(memory_format=torch.channels_last).train()  # pyright: ignore[reportCallIssue]
     saved, losses = time.monotonic(), torch.zeros(())
     for step in range(first, steps):
         for group in optimizer.param_groups:
@@ -105,7 +105,7 @@ def fit(
         if checkpoint and (due or done == steps):
             _save(checkpoint, model, optimizer, done, steps)
             saved = time.monotonic()
-    return model.to(memory_format=torch.contiguous_format).eval()
+    return model.to(memory_format=torch.contiguous_format).eval()  # pyright: ignore[reportCallIssue]
 
 
 def _momenta(model: nn.Module, optimizer: torch.optim.SGD) -> Iterator[tuple[str, Tensor]]:
@@ -115,9 +115,7 @@ def _momenta(model: nn.Module, optimizer: torch.optim.SGD) -> Iterator[tuple[str
             yield name, momentum
 
 
-def _save(
-    path: Path, model: nn.Module, optimizer: torch.optim.SGD, done: int, steps: int
-) -> None:
+def _save(path: Path, model: nn.Module, optimizer: torch.optim.SGD, done: int, steps: int) -> None:
     tensors = {f"model/{name}": value for name, value in model.state_dict().items()}
     tensors |= {f"momentum/{name}": value for name, value in _momenta(model, optimizer)}
     save_tensors(path, tensors, {"done": str(done), "steps": str(steps)})
