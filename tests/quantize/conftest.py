@@ -6,13 +6,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
 from torch.nn import functional
 
 from tersenet.core.types import Edit, Subject, Workbench
 from tersenet.data import fashion_mnist
 from tersenet.data.images import Images, Stream
 from tersenet.export import to_onnx
-from tersenet.models.resnet_cifar import CifarResNet, resnet
+from tersenet.models.resnet_cifar import resnet
 from tersenet.quantize import QuantizePlan, Static
 from tersenet.train.loop import TrainingOptions, fit
 
@@ -33,7 +34,7 @@ def test_images(fashion_folder: Path) -> Images:
 
 
 @pytest.fixture(scope="session")
-def trained(fashion_folder: Path) -> CifarResNet:
+def trained(fashion_folder: Path) -> nn.Module:
     torch.manual_seed(0)
     model = resnet(depth=8, in_channels=1, width=8)
     stream = Stream(images=fashion_mnist.load("train", fashion_folder), batch_size=64, seed=0)
@@ -42,7 +43,7 @@ def trained(fashion_folder: Path) -> CifarResNet:
 
 
 @pytest.fixture(scope="session")
-def subject(trained: CifarResNet, fashion_folder: Path) -> Subject:
+def subject(trained: nn.Module, fashion_folder: Path) -> Subject:
     images = fashion_mnist.load("train", fashion_folder).head(512)
     batches = list(images.batches(128))
     return Subject(model=trained, example=(batches[0][0][:1],), calibration=batches)

@@ -53,7 +53,7 @@ def test_no_value_is_lost_when_bins_merge(batches: list[list[float]]) -> None:
     seen = Percentile(99)
     for batch in batches:
         seen.observe(torch.tensor(batch))
-    values = np.concatenate([np.float32(batch) for batch in batches]).astype(np.float64)
+    values = np.concatenate([np.array(batch, np.float32) for batch in batches]).astype(np.float64)
     theirs, _ = np.histogram(values, seen.edges)
     # The last of NumPy's bins is closed; ours are all open above.
     assert seen.counts.sum() == len(values)

@@ -38,7 +38,7 @@ def _predict(path: Path, runtime: str = "onnxruntime") -> Predict:
 def _small(*, model: nn.Module | None = None) -> Subject:
     """A network that is traced in a moment: a convolution, batch norm and a linear layer."""
     torch.manual_seed(0)
-    layers = OrderedDict(
+    layers: OrderedDict[str, nn.Module] = OrderedDict(
         stem=nn.Conv2d(1, 4, 3, bias=False),
         norm=nn.BatchNorm2d(4),
         relu=nn.ReLU(),
@@ -409,7 +409,7 @@ def test_quantised_twice(quantised: Any) -> None:
 def test_plan_of_another_network() -> None:
     own = _small()
     plan = Static().plan(own, Workbench())
-    other = nn.Sequential(OrderedDict(stem=nn.Conv2d(1, 5, 3)))
+    other = nn.Sequential(OrderedDict[str, nn.Module](stem=nn.Conv2d(1, 5, 3)))
     with pytest.raises(QuantizeError, match=r"plan is of another network: stem has shape"):
         Static().apply(other, plan, own, Workbench())
 
@@ -459,3 +459,46 @@ def test_other_operators_fuse_too(subject: Subject, tmp_path: Path) -> None:
     step = next(v for n, v in graph.state_dict().items() if n.endswith("cat.output.scale"))
     assert (ours - _predict(path)(images)).abs().max() < 2 * float(step)
     assert (ours - real).abs().max() < 0.1 * real.abs().max()
+
+
+class _PreActivation(nn.Module):
+    """A batch norm that cannot be folded, and an activation without an integer kernel."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(1, 4, 3, padding=1)
+        self.norm, self.conv = nn.BatchNorm2d(4), nn.Conv2d(4, 4, 3, padding=1)
+        self.act, self.head = nn.Hardswish(), nn.Linear(4, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x)
+        x = x + self.conv(torch.relu(self.norm(x)))
+        return self.head(self.act(x).mean((2, 3)))
+
+
+def test_float_operators_between_integer_ones(tmp_path: Path) -> None:
+    own = _small(model=_PreActivation().eval())
+    settings = Static(reduce_range=False)
+    plan = settings.plan(own, Workbench())
+    assert [one.value for one in plan.values] == [
+        "input",
+        "stem.output",
+        "norm.output",
+        "conv.output",
+        "add.output",
+        "adaptive_avg_pool2d.output",
+    ]
+    graph, _ = settings.apply(own.model, plan, own, Workbench())
+    path = tmp_path / "network.onnx"
+    to_onnx(graph, own.example, path)
+    found = kernels(path)
+    assert found.counts["BatchNormalization"] == 1
+    assert found.int8_share == 1
+    x = own.calibration[0][0]
+    with torch.inference_mode():
+        assert (graph(x) - _predict(path)(x)).abs().max() < 0.01 * graph(x).abs().max()
+
+
+def test_plan_is_deterministic(quantised: Any) -> None:
+    again = Static(reduce_range=False).plan(quantised.subject, Workbench())
+    assert again == quantised.plan

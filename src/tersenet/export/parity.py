@@ -43,8 +43,6 @@ class Parity:
     """Share of samples with the same largest output."""
     tolerance: float
     """For float the largest max_difference, for int8 the least agreement."""
-    layer: str | None = None
-    """The first that differs, where the check failed and one was found."""
 
     @property
     def holds(self) -> bool:

@@ -21,7 +21,7 @@ from tersenet.errors import ExportError
 
 __all__ = ["BATCH_NORM", "exported", "operand", "quiet", "trace"]
 
-BATCH_NORM: Final = torch.ops.aten._native_batch_norm_legit_no_training.default  # noqa: SLF001
+BATCH_NORM: Final = torch.ops.aten._native_batch_norm_legit_no_training.default
 """What batch norm in eval mode is traced as; of the three tensors it returns the first counts."""
 
 _CHATTY: Final = ("torch", "torch.onnx", "torch.export", "torch._dynamo", "onnxscript", "onnx_ir")

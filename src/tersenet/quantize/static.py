@@ -161,8 +161,12 @@ class Static(Method[QuantizePlan]):
         """Returns the graph that `apply` made, its tensors still to be loaded.
 
         Raises:
-            QuantizeError: if the edits are of another network.
+            QuantizeError: if there are no edits, or they are of another network.
         """
+        if not edits:
+            raise QuantizeError(
+                "there is no layer to quantise in the edits: save the network again."
+            )
         weights = [
             WeightSettings(
                 site=edit.site,

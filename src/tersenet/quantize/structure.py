@@ -6,6 +6,7 @@ integer kernels: what a layer reads, what a convolution returns (after the ReLU 
 absorb), and sums, products, concatenations and averages of values that are quantised already.
 """
 
+import operator
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -217,8 +218,10 @@ def _value_name(node: Node, layers: dict[Node, Site]) -> str:
     if node.op == "placeholder":
         alone = sum(one.op == "placeholder" for one in node.graph.nodes) == 1
         return "input" if alone else f"input.{node.name}"
-    operator = str(source.target)
-    return f"{_path(node)}.{operator.split('.')[1]}".lstrip(".") + ".output"
+    if source.target is operator.getitem:  # the first of what a batch norm left unfolded returns
+        return f"{_path(source) or source.name}.output"
+    _, _, name = str(source.target).partition(".")  # aten.add.Tensor
+    return ".".join(filter(None, (_path(node), name.partition(".")[0], "output")))
 
 
 def _path(node: Node) -> str:
