@@ -101,7 +101,7 @@ class Csr(CountedMatrix):
             StoredArray(
                 name="W",
                 entries=count,
-                bits_each=value_bits(self.values) if count else 8,
+                bits_each=value_bits(self.values),
             ),
             StoredArray(name="colI", entries=count, bits_each=index_bits(self.shape[1])),
             StoredArray(

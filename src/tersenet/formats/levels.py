@@ -125,6 +125,8 @@ def value_bits(values: NDArray[Any]) -> int:
     """Bits that a stored value takes: integers as 8, 16, 32 or 64 bits, floats as they are."""
     if values.dtype.kind == "f":
         return 8 * values.dtype.itemsize
+    if values.size == 0:
+        return 8
     low, high = int(values.min()), int(values.max())
     for bits in (8, 16, 32):
         # Unsigned matrices may use the sign bit: the file says which it is.

@@ -1,0 +1,194 @@
+"""The formats laid out for the processor: exact round trips, and products as dense in float64."""
+
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tersenet.errors import FormatError
+from tersenet.formats import Grouped, Packed, Panels, Signs, Sliced, Tiled
+from tersenet.formats.simd import INSTRUCTIONS
+
+SPARSE = [Tiled, Sliced, Panels]
+ANY_LEVELS = [Packed, *SPARSE]
+TOLERANCE = 2e-6
+"""Of the sum of the terms' sizes: float32 rounds each sum and product by at most 6e-8."""
+
+
+def assert_like_dense(encoded, matrix, x):
+    """Round trip exact; product with a vector and with a batch as in float64."""
+    back = encoded.dense()
+    assert back.dtype == matrix.dtype
+    np.testing.assert_array_equal(back, matrix)
+    wide = matrix.astype(np.float64)
+    size = np.abs(wide - wide.flat[0]).max() + np.abs(wide).max()  # omitted values shift the rest
+    bound = TOLERANCE * (size * np.abs(x.astype(np.float64)).sum(axis=0) + 1e-30)
+    for operand, limit in ((x, bound), (x[:, 0].copy(), bound[0])):
+        product = encoded @ operand
+        assert product.dtype == np.float32
+        assert product.shape == (matrix.shape[0], *operand.shape[1:])
+        assert (np.abs(product - wide @ operand.astype(np.float64)) <= limit).all()
+
+
+@st.composite
+def levelled(draw, most):
+    """A matrix of up to `most` values, uneven rows and columns, whatever value is commonest."""
+    rows, columns = draw(st.integers(1, 70)), draw(st.integers(1, 150))
+    seed, kinds = draw(st.integers(0, 2**32 - 1)), draw(st.integers(1, most))
+    density = draw(st.sampled_from([0.0, 0.02, 0.1, 0.5, 1.0]))
+    rng = np.random.default_rng(seed)
+    values = rng.choice(np.arange(-40, 40), size=kinds, replace=False) / 8
+    if draw(st.booleans()):
+        values[0] = 0
+    picks = rng.integers(0, kinds, (rows, columns))
+    uneven = rng.random((rows, 1)) * rng.random((1, columns)) * 4 * density
+    picks[rng.random((rows, columns)) >= uneven] = 0
+    dtype = draw(st.sampled_from([np.float32, np.float64]))
+    return values[picks].astype(dtype)
+
+
+@pytest.mark.parametrize("kind", ANY_LEVELS)
+@settings(max_examples=60)
+@given(matrix=levelled(32), batch=st.sampled_from([1, 3, 16, 65, 130]))
+def test_up_to_32_levels(kind, matrix, batch):
+    x = np.random.default_rng(batch).standard_normal((matrix.shape[1], batch)).astype(np.float32)
+    assert_like_dense(kind.encode(matrix), matrix, x)
+
+
+@settings(max_examples=100)
+@given(matrix=levelled(5), batch=st.sampled_from([1, 3]))
+def test_up_to_5_levels_in_groups(matrix, batch):
+    x = np.random.default_rng(batch).standard_normal((matrix.shape[1], batch)).astype(np.float32)
+    assert_like_dense(Grouped.encode(matrix), matrix, x)
+
+
+@settings(max_examples=60)
+@given(
+    rows=st.integers(1, 40),
+    columns=st.integers(1, 600),
+    size=st.sampled_from([1.0, 0.375]),
+    seed=st.integers(0, 999),
+)
+def test_signs_multiply_signs_exactly(rows, columns, size, seed):
+    rng = np.random.default_rng(seed)
+    matrix = (rng.choice([-size, size], (rows, columns))).astype(np.float32)
+    x = rng.choice([-2.0, 2.0], columns).astype(np.float32)
+    encoded = Signs.encode(matrix)
+    np.testing.assert_array_equal(encoded.dense(), matrix)
+    np.testing.assert_array_equal(encoded @ x, matrix.astype(np.float64) @ x)
+
+
+def test_signs_of_the_lowest_byte_and_of_one_value():
+    lowest = np.full((2, 3), -128, np.int8)
+    np.testing.assert_array_equal(Signs.encode(lowest).dense(), lowest)
+    assert (Signs.encode(lowest) @ np.ones(3)).tolist() == [-384, -384]
+    ones = np.ones((1, 70), np.uint8)
+    assert (Signs.encode(ones) @ -np.ones(70)).tolist() == [-70]
+
+
+@pytest.mark.parametrize("kind", [Tiled, Sliced])
+def test_gaps_longer_than_an_entry_can_step(kind):
+    matrix = np.zeros((3, 9000), np.float32)
+    matrix[0, [0, 2047, 4095, 8999]] = [1, 2, 3, 4]
+    matrix[2, 8999] = 5
+    x = np.arange(9000, dtype=np.float32)
+    assert (kind.encode(matrix) @ x).tolist() == [2 * 2047 + 3 * 4095 + 4 * 8999, 0, 5 * 8999]
+    np.testing.assert_array_equal(kind.encode(matrix).dense(), matrix)
+
+
+def test_a_tile_keeps_what_fits_and_hands_on_the_rest():
+    rng = np.random.default_rng(3)
+    matrix = np.where(rng.random((64, 256)) < 0.1, 1.5, 0.0).astype(np.float32)
+    matrix[5, :32] = 2.5  # one row of a tile is full: alone, it is not worth eight more lines
+    tiled = Tiled.encode(matrix)
+    assert tiled.rest_entries.size > 0
+    assert_like_dense(tiled, matrix, rng.standard_normal((256, 2)).astype(np.float32))
+    slots = 3 * tiled.lines.size
+    assert np.count_nonzero(matrix) > 0.4 * slots  # half of the slots are filled, or nearly
+
+
+def test_bytes_an_element_are_what_the_docs_say():
+    rng = np.random.default_rng(0)
+    elements = 960 * 960
+    for kinds, kind, bits in [
+        (2, Grouped, 1.0),
+        (3, Grouped, 32 / 18),
+        (4, Grouped, 2.0),
+        (5, Grouped, 32 / 12),
+        (16, Packed, 4.0),
+        (32, Packed, 32 / 6),
+    ]:
+        matrix = rng.integers(0, kinds, (960, 960))
+        stream = 8 * kind.encode(matrix).stream_bytes / elements
+        assert stream == pytest.approx(bits, rel=0.03)
+    signs = Signs.encode(np.where(matrix > 15, 1, -1))
+    assert 8 * signs.stream_bytes / elements == pytest.approx(1, rel=0.07)
+
+
+@pytest.mark.parametrize("kind", ANY_LEVELS)
+def test_more_than_32_values_are_refused(kind):
+    with pytest.raises(FormatError, match="up to 32 distinct values and the matrix has 33"):
+        kind.encode(np.arange(33)[None, :])
+
+
+@pytest.mark.parametrize("kind", [*ANY_LEVELS, Grouped, Signs])
+@pytest.mark.parametrize(
+    "value", [2**24 + 1, 2**63 - 1, 0.1, 1e300], ids=["2**24+1", "int64", "0.1", "1e300"]
+)
+def test_values_that_float32_cannot_hold_are_refused(kind, value):
+    with pytest.raises(FormatError, match="cannot hold the value"):
+        kind.encode(np.array([[value, -value]]))
+
+
+def test_values_that_are_not_opposite_signs_are_refused():
+    for values in ([[1.0, 2.0]], [[0.0, 0.0]], [[-1.0, 2.0]]):
+        with pytest.raises(FormatError, match="two opposite values"):
+            Signs.encode(np.array(values))
+    with pytest.raises(FormatError, match="up to 2 distinct"):
+        Signs.encode(np.array([[-1.0, 0.0, 1.0]]))
+    with pytest.raises(FormatError, match="binarise"):
+        _ = Signs.encode(np.array([[-1.0, 1.0]])) @ np.array([1.0, 0.5])
+
+
+def test_too_many_columns_for_a_tile_are_refused():
+    with pytest.raises(FormatError, match="counts up to 2097152 columns"):
+        Tiled.encode(np.zeros((1, 2097153), np.int8))
+
+
+OTHER_PROCESSOR = """
+import numpy as np
+from tersenet.formats import Grouped, Packed, Sliced, simd
+assert simd.INSTRUCTIONS == {expected!r}, simd.INSTRUCTIONS
+rng = np.random.default_rng(0)
+x = rng.standard_normal(100).astype(np.float32)
+for kinds, formats in [(16, (Packed,)), (32, (Sliced,)), (3, (Grouped,))]:
+    matrix = rng.integers(0, kinds, (50, 100)) * (rng.random((50, 100)) < 0.4)
+    for kind in formats:
+        error = np.abs(kind.encode(matrix) @ x - matrix @ x.astype(np.float64)).max()
+        assert error < 1e-3, (kind, error)
+"""
+
+
+@pytest.mark.skipif(INSTRUCTIONS == "any", reason="this is the plainest processor already")
+@pytest.mark.parametrize(("processor", "expected"), [("haswell", "avx2"), ("generic", "any")])
+def test_the_same_products_on_lesser_processors(processor, expected, tmp_path):
+    if expected == "avx2" and INSTRUCTIONS not in {"avx512", "avx2"}:
+        pytest.skip("no AVX2 here")
+    features = "+avx,+avx2,+fma" if expected == "avx2" else ""
+    environment = os.environ | {
+        "NUMBA_CPU_NAME": processor,
+        "NUMBA_CPU_FEATURES": features,
+        "NUMBA_CACHE_DIR": str(tmp_path),
+    }
+    done = subprocess.run(
+        [sys.executable, "-c", OTHER_PROCESSOR.format(expected=expected)],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
