@@ -5,14 +5,38 @@ NumPy and Numba only: a device decodes without PyTorch. `docs/codec.md` is the g
 """
 
 from tersenet.codec.cabac import Payload, decode_levels, encode_levels
+from tersenet.codec.container import (
+    MAX_BYTES,
+    Listing,
+    Reader,
+    Writer,
+    decode,
+    encode,
+    inspect,
+    stream,
+)
+from tersenet.codec.heads import Entry
 from tersenet.codec.steps import dequantise, nearest, rd_levels, slope
+from tersenet.codec.tensors import Coder, Effort, Quantised
 
 __all__ = [
+    "MAX_BYTES",
+    "Coder",
+    "Effort",
+    "Entry",
+    "Listing",
     "Payload",
+    "Quantised",
+    "Reader",
+    "Writer",
+    "decode",
     "decode_levels",
     "dequantise",
+    "encode",
     "encode_levels",
+    "inspect",
     "nearest",
     "rd_levels",
     "slope",
+    "stream",
 ]

@@ -102,12 +102,12 @@ def decode_levels(
     status, index, used, leading = bins.decode(data, leading_bits, row, dependent, unary, out)
     if status != bins.OK:
         fault = {
-            bins.OVERRUN: f"ends before level {index} of {out.size}",
-            bins.OVERFLOW: f"holds no 32-bit number as level {index}",
-            bins.NO_END: "does not end where its last level does",
+            bins.OVERRUN: f"it ends before level {index} of {out.size}",
+            bins.OVERFLOW: f"level {index} is not a 32-bit number",
+            bins.NO_END: "it does not end where its last level does",
         }[status]
         where = min(int(used), len(data))
-        raise FormatError(f"Offset {where}: the coded payload {fault}; the file is damaged.")
+        raise FormatError(f"Offset {where} of an arithmetic code: {fault}.")
     return Payload(levels=out.reshape(tuple(shape)), bytes_read=int(used), leading=int(leading))
 
 

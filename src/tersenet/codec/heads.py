@@ -1,0 +1,178 @@
+"""What stands before a tensor's payload: its name, type, shape, coder and steps."""
+
+import struct
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import prod
+from typing import Final, final
+
+import numpy as np
+
+from tersenet.codec.records import Buffer, Record, fail, read_varint, varint
+from tersenet.codec.tensors import DTYPES, FLOATS, Coder
+from tersenet.errors import FormatError
+
+MAX_NAME: Final = 4096
+MAX_DIMS: Final = 32
+MAX_ELEMENTS: Final = 1 << 58
+"""Even of an empty tensor, not counting its empty sides: NumPy has no larger ones."""
+QUANTISED, DEPENDENT, PER_ROW, RESERVED = 0x10, 0x20, 0x40, 0x80
+
+
+@dataclass(frozen=True, kw_only=True)
+class Entry:
+    """One tensor of a container, as its head describes it."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    coder: Coder
+    width: int = 0
+    """LZMA, ANS: bytes per element in the payload."""
+    quantised: bool = False
+    """The payload holds levels that are worth `steps` each."""
+    dependent: bool = False
+    steps: tuple[float, ...] = ()
+    """One, or one per slice of the first dimension."""
+    per_row: bool = False
+    source: int = 0
+    """SAME: the index of the earlier tensor."""
+    offset: int = 0
+    """Where the record begins in the file."""
+    file_bytes: int = 0
+    """Bytes of the record in the file, head and checksums included."""
+
+    @property
+    def itemsize(self) -> int:
+        """Bytes of an element once decoded."""
+        try:
+            return np.dtype(self.dtype).itemsize
+        except TypeError:
+            return 2 if self.dtype == "bfloat16" else 1
+
+
+def write_head(entry: Entry, *, after: str) -> bytes:
+    """The head of a tensor whose predecessor is named `after`."""
+    name, before = entry.name.encode(), after.encode()
+    if not 0 < len(name) <= MAX_NAME:
+        raise ValueError(f"A name takes 1 to {MAX_NAME} bytes of UTF-8, not {len(name)}.")
+    if len(entry.shape) > MAX_DIMS:
+        raise ValueError(f"'{entry.name}' has {len(entry.shape)} dimensions, {MAX_DIMS} at most.")
+    shared = 0
+    while shared < min(len(name), len(before)) and name[shared] == before[shared]:
+        shared += 1
+    flags = entry.coder | QUANTISED * entry.quantised | DEPENDENT * entry.dependent
+    flags |= PER_ROW * entry.per_row
+    parts = [
+        varint(shared),
+        varint(len(name) - shared),
+        name[shared:],
+        bytes((DTYPES.index(entry.dtype), flags)),
+        varint(len(entry.shape)),
+        *map(varint, entry.shape),
+    ]
+    if entry.quantised:
+        parts.append(struct.pack(f"<{len(entry.steps)}f", *entry.steps))
+    if entry.coder in (Coder.LZMA, Coder.ANS):
+        parts.append(bytes((entry.width,)))
+    if entry.coder == Coder.SAME:
+        parts.append(varint(entry.source))
+    return b"".join(parts)
+
+
+@final
+class Heads:
+    """The heads of a file, read one after the other: each is written relative to the last."""
+
+    def __init__(self) -> None:
+        self.entries: list[Entry] = []
+        self._names: set[str] = set()
+
+    def read(self, record: Record) -> Entry:
+        """The head of the next tensor's record.
+
+        Raises:
+            FormatError: It contradicts itself or what came before; names the offset.
+        """
+        buffer = Buffer(record.head)
+        try:
+            entry = _parse(buffer, record, self.entries)
+        except FormatError as error:
+            fact = str(error).rstrip(".")
+            fail(record.head_offset, f"a tensor's head is damaged ({fact})")
+        if not buffer.at_end():
+            fail(record.head_offset + buffer.offset, "a tensor's head is longer than it says")
+        if entry.name in self._names:
+            fail(record.head_offset, f"two tensors are named '{entry.name}'")
+        self.entries.append(entry)
+        self._names.add(entry.name)
+        return entry
+
+
+def _parse(buffer: Buffer, record: Record, before: Sequence[Entry]) -> Entry:
+    name = _name(buffer, before[-1].name if before else "")
+    code, flags = buffer.take(2)
+    coder = flags & 15
+    if code >= len(DTYPES) or coder >= len(Coder) or flags & RESERVED:
+        raise FormatError("an unknown type of element, coder or flag")
+    dims, _ = read_varint(buffer)
+    if dims > MAX_DIMS:
+        raise FormatError(f"{dims} dimensions, {MAX_DIMS} at most")
+    shape = tuple(read_varint(buffer)[0] for _ in range(dims))
+    if prod(max(side, 1) for side in shape) > MAX_ELEMENTS:
+        raise FormatError(f"a shape of {shape}")
+    quantised, per_row = bool(flags & QUANTISED), bool(flags & PER_ROW)
+    steps: tuple[float, ...] = ()
+    if quantised:
+        steps = _steps(buffer, shape, per_row=per_row)
+        if DTYPES[code] not in FLOATS:
+            raise FormatError(f"levels cannot stand for {DTYPES[code]}")
+    elif per_row or flags & DEPENDENT:
+        raise FormatError("flags of levels on a tensor without")
+    if flags & DEPENDENT and coder != Coder.CABAC:
+        raise FormatError("a trellis without arithmetic coding")
+    width = buffer.take(1)[0] if coder in (Coder.LZMA, Coder.ANS) else 0
+    source = 0
+    if coder == Coder.SAME:
+        source, _ = read_varint(buffer)
+        if quantised or record.payload_bytes or source >= len(before):
+            raise FormatError("a repeated tensor that is not an earlier one")
+        first = before[source]
+        if first.dtype != DTYPES[code] or first.shape != shape:
+            raise FormatError(f"it repeats '{first.name}', which is of another type or shape")
+    return Entry(
+        name=name,
+        dtype=DTYPES[code],
+        shape=shape,
+        coder=Coder(coder),
+        width=width,
+        quantised=quantised,
+        dependent=bool(flags & DEPENDENT),
+        steps=steps,
+        per_row=per_row,
+        source=source,
+        offset=record.offset,
+        file_bytes=record.file_bytes,
+    )
+
+
+def _name(buffer: Buffer, last: str) -> str:
+    shared, _ = read_varint(buffer)
+    length, _ = read_varint(buffer)
+    if shared > len(last.encode()) or not 0 < shared + length <= MAX_NAME:
+        raise FormatError("a name of impossible length")
+    try:
+        return (last.encode()[:shared] + bytes(buffer.take(length))).decode()
+    except UnicodeDecodeError:
+        raise FormatError("a name that is not UTF-8") from None
+
+
+def _steps(buffer: Buffer, shape: tuple[int, ...], *, per_row: bool) -> tuple[float, ...]:
+    if per_row and not shape:
+        raise FormatError("steps per row of a tensor without rows")
+    count = shape[0] if per_row else 1
+    raw = buffer.take(4 * count)
+    steps = struct.unpack(f"<{count}f", raw)
+    if not all(0 < step < float("inf") for step in steps):
+        raise FormatError("a step that is not positive and finite")
+    return steps
