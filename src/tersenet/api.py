@@ -225,7 +225,11 @@ def _prepared(
 def _finished(
     recipe: Recipe, subject: Subject, run: RunFolder, history: History, watch: Watch
 ) -> Outcome:
-    outcome = run_steps(subject, recipe.steps, run, history, budget=recipe.budget, watch=watch)
+    try:
+        outcome = run_steps(subject, recipe.steps, run, history, budget=recipe.budget, watch=watch)
+    except KeyboardInterrupt:
+        resume = f"go on with 'tersenet compress --resume {run.path}'"
+        raise KeyboardInterrupt(f"interrupted: finished steps are kept, {resume}.") from None
     write_report(run.path)
     return outcome
 

@@ -227,3 +227,17 @@ def test_weights_load(tmp_path: Path) -> None:
     save_tensors(path, source.state_dict())
     load_weights(target, path)
     assert torch.equal(source.weight, target.weight)
+
+
+@pytest.mark.parametrize("length", [0x80, 0x4B50])
+def test_a_length_that_looks_like_a_pickle_is_no_pickle(tmp_path: Path, length: int) -> None:
+    # The header's length comes first: its low bytes can equal the marks of pickle and zip.
+    path = tmp_path / "weights.safetensors"
+    save_tensors(path, {"a": torch.ones(2)})
+    content = path.read_bytes()
+    short = int.from_bytes(content[:8], "little")
+    header = content[8 : 8 + short].ljust(length)
+    path.write_bytes(length.to_bytes(8, "little") + header + content[8 + short :])
+    assert path.read_bytes()[:1] == bytes([length & 0xFF])
+    tensors, _ = load_tensors(path)
+    assert torch.equal(tensors["a"], torch.ones(2))

@@ -163,8 +163,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _complain(str(error), USAGE)
     except TersenetError as error:
         return _complain(str(error), ERROR)
-    except KeyboardInterrupt:
-        return _complain("interrupted: what was finished is kept.", INTERRUPTED)
+    except KeyboardInterrupt as error:
+        return _complain(str(error) or "interrupted.", INTERRUPTED)
     except BrokenPipeError:
         # The reader of our output has gone; keep the interpreter from complaining at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -1,7 +1,7 @@
 """The live display of a run: a bar for the step at hand, a line for each step that is done."""
 
 from types import TracebackType
-from typing import Self, final
+from typing import final
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
@@ -26,10 +26,11 @@ class Live:
             TimeElapsedColumn(),
             console=self._console,
             transient=True,
+            disable=quiet or not self._console.is_terminal,
         )
         self._task: TaskID | None = None
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> "Live":
         self._progress.start()
         return self
 

@@ -182,8 +182,13 @@ def show_inspection(inspection: Inspection, *, json: bool) -> None:
 
 
 def _print_ladder(console: Console, steps: Sequence[StepRecord]) -> None:
-    size = Table("step", "file", "top-1 (95 %)", "MACs", "params", "seconds", title="Every step")
-    latency = Table("step", title="Latency of the file: p50 / p95, against the original's")
+    size = Table(
+        "step", "file", "top-1", "MACs", "params", "seconds", title="Every step, as its file"
+    )
+    latency = Table(
+        "step",
+        title="Latency of the file: p50 / p95, times faster than the original, 95 % interval",
+    )
     for batch in (speedup.batch for speedup in steps[0].speedups):
         latency.add_column(f"batch {batch}", justify="right")
     for column in size.columns[1:]:
@@ -201,11 +206,13 @@ def _print_ladder(console: Console, steps: Sequence[StepRecord]) -> None:
         )
         timings = (
             f"{one.own.p50_ms:.3g} / {one.own.p95_ms:.3g} ms\n"
-            f"{one.ratio:.2f}× ({one.low:.2f} to {one.high:.2f})"
+            f"{one.ratio:.2f}×\n{one.low:.2f}–{one.high:.2f}"
             for one in record.speedups
         )
         latency.add_row(name, *timings)
-    console.print(size, latency)
+    for table in (size, latency):
+        table.show_lines = True
+        console.print(table)
 
 
 def _score(record: StepRecord) -> str:
@@ -213,13 +220,13 @@ def _score(record: StepRecord) -> str:
         return "not measured"
     low, high = record.score.interval
     return (
-        f"{100 * record.score.value:.2f} % ({100 * low:.2f} to {100 * high:.2f})\n"
+        f"{100 * record.score.value:.2f} %\n{100 * low:.2f}–{100 * high:.2f}\n"
         f"of {record.score.samples:,}"
     )
 
 
 def _interval(ratio: float, low: float, high: float) -> str:
-    return f"{ratio:.2f}×\n{low:.2f} to {high:.2f}"
+    return f"{ratio:.2f}×\n{low:.2f}–{high:.2f}"
 
 
 def _megabytes(count: int | Unmeasured) -> str:

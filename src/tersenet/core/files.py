@@ -79,8 +79,9 @@ def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     if not path.is_file():
         raise WeightsError(f"{path} does not exist: give the path of a safetensors file.")
     with path.open("rb") as file:
-        head = file.read(8)
-    if head[:2] == b"PK" or head[:1] == b"\x80":
+        head = file.read(9)
+    # A safetensors file starts with eight bytes of length, which may be any, then its JSON.
+    if head[8:] != b"{" and (head[:2] == b"PK" or head[:1] == b"\x80"):
         raise WeightsError(
             f"{path} is a pickle, which can execute code when it is loaded: save the network's "
             "state_dict with safetensors.torch.save_file and give that file."

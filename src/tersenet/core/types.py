@@ -492,7 +492,7 @@ class Budget:
             else:
                 drop = last.score.drop_from(first.score)[0]
                 text = f"drop {drop:.2f} ≤ {self.max_drop:g} points"
-                bounds.append(Bound(text, drop <= self.max_drop))
+                bounds.append(Bound(text, round(drop, 6) <= self.max_drop))
         return bounds
 
 

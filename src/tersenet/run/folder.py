@@ -75,7 +75,7 @@ class RunFolder:
     @classmethod
     @contextlib.contextmanager
     def resume(cls, path: Path) -> Iterator["RunFolder"]:
-        """Opens a run to go on with it, dropping a journal line that a crash tore.
+        """Opens a run to go on with it, dropping what a crash tore: half lines, half files.
 
         Raises:
             RunError: if there is no run, or another process is at it.
@@ -83,6 +83,8 @@ class RunFolder:
         header = read_header(path)
         with _held(path):
             _mend(path / "journal.jsonl")
+            for torn in path.rglob(".*.partial"):
+                torn.unlink(missing_ok=True)
             yield cls(path, header)
 
     def step(self, index: int, name: str) -> Path:
