@@ -1,0 +1,168 @@
+"""What every method must keep to: one table, and all tests go through it.
+
+A new method is one more row. `test_the_table_is_complete` fails until it is there.
+"""
+
+import copy
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from pydantic import TypeAdapter
+from torch import Tensor, nn
+
+from tersenet.core.registry import FAMILIES, methods
+from tersenet.core.types import EditKind, Method, Subject, Workbench
+from tersenet.distill import Response
+from tersenet.graph import macs, parameters, prove
+from tersenet.models import resnet
+from tersenet.prune import L1
+from tersenet.quantize import Static
+from tersenet.run import History, load, save
+
+TABLE: Mapping[str, Method[Any]] = {
+    "prune l1, global": L1(keep=0.5, multiple_of=None),
+    "prune l1, by layer": L1(keep=0.6, scope="layer", multiple_of=2),
+    "distill response": Response(epochs=1, learning_rate=0.01),
+    "quantize static": Static(reduce_range=False),
+    "quantize static, mse": Static(range="mse", per_channel=False, reduce_range=True),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Noise:
+    """Batches of noise with random labels."""
+
+    steps_per_epoch: int = 3
+
+    def batch(self, step: int) -> tuple[Tensor, Tensor]:
+        generator = torch.Generator().manual_seed(step)
+        inputs = torch.randn(8, 1, 12, 12, generator=generator)
+        return inputs, torch.randint(0, 5, (8,), generator=generator)
+
+
+def network() -> nn.Module:
+    """A small residual network whose batch norms do something."""
+    torch.manual_seed(0)
+    model = resnet(depth=8, in_channels=1, classes=5, width=6)
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            nn.init.uniform_(module.weight, 0.5, 1.5)
+            nn.init.normal_(module.bias, std=0.2)
+            module.running_mean.normal_(0, 0.2)
+            module.running_var.uniform_(0.5, 2)
+    return model.eval()
+
+
+def subject() -> Subject:
+    model = network()
+    return Subject(
+        model=model,
+        example=(Noise().batch(0)[0][:2],),
+        calibration=[Noise().batch(step) for step in range(100, 104)],
+        original=model,
+        training=Noise(),
+    )
+
+
+def outputs(model: nn.Module) -> Tensor:
+    with torch.inference_mode():
+        return model.eval()(Noise().batch(500)[0])
+
+
+def state(model: nn.Module) -> dict[str, Tensor]:
+    return {name: value.clone() for name, value in model.state_dict().items()}
+
+
+def applied(method: Method[Any], whole: Subject, plan: Any) -> tuple[nn.Module, Any]:
+    torch.manual_seed(5)
+    return method.apply(copy.deepcopy(whole.model), plan, whole, Workbench())
+
+
+@pytest.fixture(params=TABLE, scope="module")
+def method(request: pytest.FixtureRequest) -> Method[Any]:
+    return TABLE[request.param]
+
+
+def test_the_table_is_complete() -> None:
+    registered = {cls for family in FAMILIES for cls in methods(family).values()}
+    assert registered == {type(method) for method in TABLE.values()}
+
+
+def test_planning_changes_nothing_and_repeats(method: Method[Any]) -> None:
+    whole = subject()
+    before = state(whole.model)
+    first, second = method.plan(whole, Workbench()), method.plan(whole, Workbench())
+    adapter = TypeAdapter(method.plan_type)
+    assert adapter.dump_json(first) == adapter.dump_json(second)
+    assert not whole.model.training
+    for name, value in state(whole.model).items():
+        assert torch.equal(value, before[name]), name
+
+
+def test_a_plan_can_be_read_back_and_printed(method: Method[Any]) -> None:
+    whole = subject()
+    plan = method.plan(whole, Workbench())
+    adapter = TypeAdapter(method.plan_type)
+    again = adapter.validate_json(adapter.dump_json(plan))
+    assert adapter.dump_json(again) == adapter.dump_json(plan)
+    assert again.summary == plan.summary != ""
+    assert "\n" not in plan.summary
+    assert torch.equal(
+        outputs(applied(method, whole, plan)[0]), outputs(applied(method, whole, again)[0])
+    )
+
+
+def test_applying_leaves_the_caller_alone_and_does_something(method: Method[Any]) -> None:
+    whole = subject()
+    before, answer = state(whole.model), outputs(whole.model)
+    model, edits = applied(method, whole, method.plan(whole, Workbench()))
+    assert edits
+    assert not torch.equal(outputs(model), answer)
+    assert whole.original is not None
+    for name, value in state(whole.original).items():
+        assert torch.equal(value, before[name]), name
+
+
+def test_removal_equals_masking(method: Method[Any]) -> None:
+    whole = subject()
+    model, edits = applied(method, whole, method.plan(whole, Workbench()))
+    slices = [edit for edit in edits if edit.kind is EditKind.SLICE]
+    if slices:
+        proof = prove(whole.model, model, slices, whole.example)
+        assert proof.holds
+        assert proof.max_error <= 1e-5
+        assert proof.effect is not None
+        assert proof.effect > 1e-3  # it could have failed
+    else:
+        assert macs(model, whole.example) == macs(whole.model, whole.example)
+
+
+def test_saved_and_loaded_it_is_the_same(method: Method[Any], tmp_path: Path) -> None:
+    whole = subject()
+    model, edits = applied(method, whole, method.plan(whole, Workbench()))
+    shapes = tuple(tuple(tensor.shape) for tensor in whole.example)
+    options = {"depth": 8, "in_channels": 1, "classes": 5, "width": 6}
+    history = History({"resnet": options}, shapes).then(method, edits)
+    save(tmp_path, model, history, {})
+    loaded = load(tmp_path)
+    assert torch.equal(outputs(loaded), outputs(model))
+    given = load(tmp_path, model=resnet(depth=8, in_channels=1, classes=5, width=6))
+    assert torch.equal(outputs(given), outputs(model))
+
+
+def test_costs_are_counted_on_what_is_there(method: Method[Any]) -> None:
+    whole = subject()
+    plan = method.plan(whole, Workbench())
+    model, _ = applied(method, whole, plan)
+    params, nonzeros = parameters(model)
+    stored = [*model.parameters()]
+    stored += [value for name, value in model.named_buffers() if name.endswith(".levels")]
+    assert params == sum(value.numel() for value in stored)
+    assert nonzeros == sum(int(value.count_nonzero()) for value in stored)
+    if method.family == "prune":
+        assert plan.params == (parameters(whole.model)[0], params)
+        assert plan.macs == (macs(whole.model, whole.example), macs(model, whole.example))
