@@ -1,6 +1,7 @@
 """What the commands print: tables for a person, JSON for a program."""
 
 import json as json_module
+import string
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -110,24 +111,27 @@ def show_bench(result: BenchResult, *, json: bool) -> None:
     if json:
         _print_json(TypeAdapter(BenchResult).dump_python(result, mode="json"))
         return
-    table = Table("file", "bytes", "batch", "p50 ms", "p95 ms", "per second", "against", "memory")
+    console = _console()
+    table = Table("file", "batch", "p50 ms", "p95 ms", "per second", "against A", "95 %")
     for column in table.columns[1:]:
         column.justify = "right"
-    for file in result.files:
-        name, memory = file.name, file.peak_memory_bytes
-        for row, speedup in enumerate(file.speedups):
+    for letter, file in zip(string.ascii_uppercase, result.files, strict=False):
+        memory = file.peak_memory_bytes
+        peak = "not measured" if isinstance(memory, Unmeasured) else f"{memory / 1e6:.1f} MB"
+        console.print(
+            f"{letter}  {file.name}  {file.file_bytes:,} B, peak memory {peak}", soft_wrap=True
+        )
+        for speedup in file.speedups:
             own = speedup.own
             table.add_row(
-                name if row == 0 else "",
-                f"{file.file_bytes:,}" if row == 0 else "",
+                letter,
                 str(speedup.batch),
                 f"{own.p50_ms:.3g}",
                 f"{own.p95_ms:.3g}",
                 f"{own.throughput:,.0f}",
-                _interval(speedup.ratio, speedup.low, speedup.high),
-                _megabytes(memory) if row == 0 else "",
+                f"{speedup.ratio:.2f}×",
+                f"{speedup.low:.2f}–{speedup.high:.2f}",
             )
-    console = _console()
     console.print(table)
     for note in result.notes:
         console.print(note, soft_wrap=True)
@@ -223,14 +227,6 @@ def _score(record: StepRecord) -> str:
         f"{100 * record.score.value:.2f} %\n{100 * low:.2f}–{100 * high:.2f}\n"
         f"of {record.score.samples:,}"
     )
-
-
-def _interval(ratio: float, low: float, high: float) -> str:
-    return f"{ratio:.2f}×\n{low:.2f}–{high:.2f}"
-
-
-def _megabytes(count: int | Unmeasured) -> str:
-    return "not measured" if isinstance(count, Unmeasured) else f"{count / 1e6:.1f} MB"
 
 
 def _console() -> Console:

@@ -23,7 +23,8 @@ from torch.fx import GraphModule
 from tersenet.core.files import write_atomically
 from tersenet.errors import ExportError
 from tersenet.export.qops import DEQUANTIZE, QUANTIZE
-from tersenet.export.trace import exported, quiet
+from tersenet.export.trace import exported
+from tersenet.graph.trace import quiet
 
 __all__ = ["Converted", "convert", "to_onnx"]
 
@@ -50,14 +51,15 @@ def to_onnx(model: nn.Module, example: tuple[Tensor, ...], path: Path) -> None:
     model is not changed; the same model gives the same bytes.
 
     Raises:
-        ExportError: if the network cannot be traced or translated.
+        StructureError: if the network cannot be read as a graph.
+        ExportError: if an operator has no translation.
         RunError: if the file cannot be written.
     """
     write_atomically(path, convert(model, example).proto.SerializeToString(deterministic=True))
 
 
 def convert(model: nn.Module, example: tuple[Tensor, ...]) -> Converted:
-    """Returns what `to_onnx` writes. Raises ExportError as `to_onnx`."""
+    """Returns what `to_onnx` writes. Raises as `to_onnx`."""
     program = exported(model, example)
     inputs = _input_names(model, example)
     try:

@@ -5,20 +5,24 @@ no decomposition is run.
 """
 
 import contextlib
+import inspect
+import io
 import logging
 import traceback
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any, Final
 
 import torch
 from torch import Tensor, fx, nn
 
 from tersenet.errors import StructureError
 
-__all__ = ["evaluating", "export", "source_line", "tensors_of"]
+__all__ = ["evaluating", "export", "quiet", "source_line", "tensors_of"]
 
-_TORCH = str(Path(torch.__file__).parent)
+_CHATTY: Final = ("torch", "torch.onnx", "torch.export", "torch._dynamo", "onnxscript", "onnx_ir")
+_TORCH: Final = str(Path(torch.__file__).parent)
 
 
 @contextlib.contextmanager
@@ -33,7 +37,9 @@ def evaluating(model: nn.Module) -> Iterator[nn.Module]:
             module.training = training
 
 
-def export(model: nn.Module, example: tuple[Tensor, ...]) -> torch.export.ExportedProgram:
+def export(
+    model: nn.Module, example: tuple[Tensor, ...], *, any_batch: bool = False
+) -> torch.export.ExportedProgram:
     """Returns the network's graph for any batch size where the network allows that.
 
     The model is left as it was, in the mode it was in.
@@ -41,14 +47,19 @@ def export(model: nn.Module, example: tuple[Tensor, ...]) -> torch.export.Export
     Args:
         model: the network.
         example: its inputs, the first dimension of each the sample.
+        any_batch: refuse a network that takes one batch size alone.
 
     Raises:
         StructureError: if the network does not run on the example, or its control flow
             depends on the data.
     """
-    inputs = tuple(_at_least_two(one) for one in example)
-    dynamic = tuple({0: torch.export.Dim.AUTO} if one.ndim else None for one in inputs)
-    with evaluating(model), torch.no_grad(), _quiet():
+    if not example:
+        raise StructureError("the network has no example inputs to be read with: give one.")
+    # A batch of one would be taken for a constant, one tensor given twice for one input.
+    inputs = tuple(_at_least_two(one).clone() for one in example)
+    batch = torch.export.Dim.DYNAMIC if any_batch else torch.export.Dim.AUTO
+    dynamic = _by_name(model, tuple({0: batch} if one.ndim else None for one in inputs))
+    with evaluating(model), torch.no_grad(), quiet():
         try:
             return torch.export.export(model, inputs, dynamic_shapes=dynamic, strict=False)
         except Exception as error:  # noqa: BLE001 (the exporter raises of every kind)
@@ -64,6 +75,23 @@ def export(model: nn.Module, example: tuple[Tensor, ...]) -> torch.export.Export
         f"the network cannot be read as a graph ({_first_line(failure)}{_place(failure)}): "
         "take decisions that depend on the data out of forward()."
     ) from failure
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Keeps the exporters' own talk off the user's terminal: failures are raised instead."""
+    loggers = [logging.getLogger(name) for name in _CHATTY]
+    levels = [logger.level for logger in loggers]
+    try:
+        for logger in loggers:
+            logger.setLevel(logging.CRITICAL)
+        # On data-dependent control flow PyTorch prints the whole graph.
+        with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
 
 
 def tensors_of(model: nn.Module) -> dict[str, Tensor]:
@@ -89,8 +117,14 @@ def source_line(node: fx.Node) -> str:
     return f"{_short(path)}:{rest.split(',')[0]}: {code.strip()}"
 
 
+def _by_name(model: nn.Module, shapes: tuple[Any, ...]) -> tuple[Any, ...]:
+    # forward(*args) is described by one tuple; forward(a, b) by one entry each.
+    kinds = [one.kind for one in inspect.signature(model.forward).parameters.values()]
+    starred = inspect.Parameter.VAR_POSITIONAL in kinds
+    return (shapes,) if starred and len(kinds) <= 2 else shapes
+
+
 def _at_least_two(example: Tensor) -> Tensor:
-    # A batch of one would be taken for a constant of the network.
     return torch.cat([example, example]) if example.ndim and len(example) == 1 else example
 
 
@@ -113,17 +147,3 @@ def _place(error: BaseException) -> str:
 def _short(path: str) -> str:
     # Two components tell a reader which file; more would tell the report whose machine.
     return "/".join(Path(path).parts[-2:])
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Keeps the exporter's own advice off the user's terminal: failures are raised instead."""
-    logger = logging.getLogger("torch")
-    level = logger.level
-    logger.setLevel(logging.CRITICAL)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logger.setLevel(level)
