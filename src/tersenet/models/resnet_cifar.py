@@ -106,6 +106,4 @@ def resnet(
     blocks, rest = divmod(depth - 2, 6)
     if rest or blocks < 1:
         raise StructureError(f"resnet depth {depth} is not 6n+2: take 8, 14, 20, 32, 56 or 110.")
-    return CifarResNet(
-        blocks, option=option, in_channels=in_channels, classes=classes, width=width
-    )
+    return CifarResNet(blocks, option=option, in_channels=in_channels, classes=classes, width=width)
