@@ -100,15 +100,18 @@ def test_gaps_longer_than_an_entry_can_step(kind):
     np.testing.assert_array_equal(kind.encode(matrix).dense(), matrix)
 
 
-def test_a_tile_keeps_what_fits_and_hands_on_the_rest():
+@pytest.mark.parametrize(("zeros", "width"), [(0.9, 32), (0.99, 64)])
+def test_a_tile_keeps_what_fits_and_hands_on_the_rest(zeros, width):
     rng = np.random.default_rng(3)
-    matrix = np.where(rng.random((64, 256)) < 0.1, 1.5, 0.0).astype(np.float32)
-    matrix[5, :32] = 2.5  # one row of a tile is full: alone, it is not worth eight more lines
+    matrix = np.where(rng.random((1500, 1500)) < zeros, 0.0, 1.5).astype(np.float32)
+    matrix[5, :32] = 2.5  # one row of a tile is full: alone, it is not worth ten more lines
     tiled = Tiled.encode(matrix)
-    assert tiled.rest_entries.size > 0
-    assert_like_dense(tiled, matrix, rng.standard_normal((256, 2)).astype(np.float32))
-    slots = 3 * tiled.lines.size
-    assert np.count_nonzero(matrix) > 0.4 * slots  # half of the slots are filled, or nearly
+    assert tiled.width == width
+    assert 0 < np.count_nonzero(tiled.rest_entries) < 0.2 * np.count_nonzero(matrix)
+    assert_like_dense(tiled, matrix, rng.standard_normal((1500, 2)).astype(np.float32))
+    small = Tiled.encode(matrix[:256])
+    assert small.rest_entries.size == 0
+    np.testing.assert_array_equal(small.dense(), matrix[:256])
 
 
 def test_bytes_an_element_are_what_the_docs_say():
@@ -155,8 +158,8 @@ def test_values_that_are_not_opposite_signs_are_refused():
 
 
 def test_too_many_columns_for_a_tile_are_refused():
-    with pytest.raises(FormatError, match="counts up to 2097152 columns"):
-        Tiled.encode(np.zeros((1, 2097153), np.int8))
+    with pytest.raises(FormatError, match="counts up to 4194304 columns"):
+        Tiled.encode(np.zeros((1, 4194305), np.int8))
 
 
 OTHER_PROCESSOR = """

@@ -34,6 +34,7 @@ __all__ = [
     "load_words",
     "lookup16",
     "lookup32",
+    "lookup64",
     "multiply_add",
     "no_words",
     "plus",
@@ -289,6 +290,21 @@ def lookup32(typingctx, lower, upper, index):
         return _lookup(builder, [args[0], args[1]], args[2])
 
     return FLOATS(FLOATS, FLOATS, WORDS), generate
+
+
+@intrinsic
+def lookup64(typingctx, first, second, third, fourth, index):
+    """The 64 floats of four registers, picked by index & 63."""
+
+    def generate(context, builder, signature, args):
+        index = args[4]
+        lower = _lookup(builder, [args[0], args[1]], index)
+        upper = _lookup(builder, [args[2], args[3]], index)
+        bit = builder.and_(index, ir.Constant(_WORDS, [32] * LANES))
+        high = builder.icmp_unsigned("!=", bit, ir.Constant(_WORDS, [0] * LANES))
+        return builder.select(high, upper, lower)
+
+    return FLOATS(FLOATS, FLOATS, FLOATS, FLOATS, WORDS), generate
 
 
 @intrinsic

@@ -1,11 +1,14 @@
-"""Tiles of 16 rows × 32 columns whose piece of x lies in two registers: for sparse matrices.
+"""Tiles whose piece of x lies in registers: for sparse matrices.
 
-Random access to x is what makes sparse products slow. Inside a tile of 32 columns there is none:
-the 32 elements of x fill two registers, and one in-register look-up fetches sixteen of them, one
-for each row. An element is 10 bits, 5 for its column in the tile and 5 for its value, three in a
-word of a lane; so a 64-byte line feeds sixteen rows three multiply-adds each. A tile is visited
-once per line it needs. Its fullest rows decide how many; what only a few rows would need goes to
-a `Sliced` remainder. As in CER, values are shared and the most frequent one is not stored.
+Random access to x is what makes sparse products slow. Inside a tile of 16 rows × 32 columns there
+is none: the 32 elements of x fill two registers, and one in-register look-up fetches sixteen of
+them, one for each row. An element is 10 bits, 5 for its column in the tile and 5 for its value,
+three in a word of a lane; so a 64-byte line feeds sixteen rows three multiply-adds each. Very
+sparse matrices take tiles of 64 columns in four registers, and two elements of 11 bits a word.
+
+A tile is visited once per line it needs. Its fullest rows decide how many; what only a few rows
+would need goes to a `Sliced` remainder. As in CER, values are shared and the most frequent one is
+not stored.
 """
 
 from dataclasses import dataclass
@@ -25,6 +28,7 @@ from tersenet.formats.simd import (
     load_floats,
     load_words,
     lookup32,
+    lookup64,
     multiply_add,
     shifted,
     store_floats,
@@ -34,24 +38,31 @@ from tersenet.formats.sliced import add_sliced, base, put_sliced, slice_rows
 
 __all__ = ["Tiled"]
 
-_WIDTH: Final = 32
+_SLOTS: Final = {32: 3, 64: 2}
+"""Elements in a word, by the columns of a tile."""
+_SPARSE: Final = 0.02
+"""Share of stored elements below which wide tiles are fuller."""
 _WORTH: Final = 5
 """Elements that a further line must take: below, the remainder is the cheaper place for them."""
+_SMALL: Final = 1 << 21
+"""Elements of a matrix up to which a remainder costs more than any number of lines."""
 
 
 @final
 @dataclass(frozen=True, eq=False)
 class Tiled(FastMatrix):
-    """Up to 32 values, 10 bits per slot, no random access to x."""
+    """Up to 32 values, 10 or 16 bits per slot, no random access to x."""
 
     shape: tuple[int, int]
     dtype: np.dtype[Any]
     values: NDArray[Any]
     """The distinct values; the first is the omitted one."""
+    width: int
+    """Columns of a tile: 32 or 64."""
     lines: NDArray[np.uint32]
-    """(visit, row in slab): three slots of 10 bits."""
+    """(visit, row in slab): three slots of 10 bits, or two of 11."""
     blocks: NDArray[np.uint16]
-    """Which 32 columns each visit is for."""
+    """Which tile's columns each visit is for."""
     starts: NDArray[np.int64]
     """First visit of each slab, and the last one's end."""
     order: NDArray[np.int64]
@@ -71,20 +82,24 @@ class Tiled(FastMatrix):
         """
         levels = Levels.of(matrix)
         values = checked_values(levels, limit=32, format_name="Tiled")
-        if levels.shape[1] > _WIDTH << 16:
+        stored = 1 - int(levels.counts[0]) / levels.ranks.size
+        width = 64 if stored < _SPARSE else 32
+        if levels.shape[1] > width << 16:
             raise FormatError(
-                f"Tiled counts up to {_WIDTH << 16} columns and the matrix has"
+                f"Tiled counts up to {width << 16} columns and the matrix has"
                 f" {levels.shape[1]}: use Sliced or Csr, or split it."
             )
         # Rows of like fill together: the fullest row of a slab decides how long it takes.
         order = np.argsort(-np.count_nonzero(levels.ranks, axis=1), kind="stable")
-        codes = padded_codes(levels.ranks[order], rows=LANES, columns=_WIDTH)
-        needed = _lines_needed(codes, _WORTH)
+        codes = padded_codes(levels.ranks[order], rows=LANES, columns=width)
+        worth = 1 if levels.ranks.size <= _SMALL else _WORTH
+        needed = _lines_needed(codes, width, _SLOTS[width], worth)
         visits = needed.sum(axis=1)
         starts = np.concatenate(([0], np.cumsum(visits + visits % 2)))  # visited by twos
         lines = np.zeros((int(starts[-1]), LANES), np.uint32)
         blocks = np.zeros(int(starts[-1]), np.uint16)
-        _fill(codes, needed, starts, lines, blocks)  # leaves in codes what found no slot
+        _fill(codes, width, _SLOTS[width], needed, starts, lines, blocks)
+        # What found no slot is left in codes.
         rest = np.zeros(levels.shape, np.uint8)
         rest[order] = codes[: levels.shape[0], : levels.shape[1]]
         entries, rest_starts, rest_order = slice_rows(rest)
@@ -92,6 +107,7 @@ class Tiled(FastMatrix):
             shape=levels.shape,
             dtype=levels.values.dtype,
             values=levels.values,
+            width=width,
             lines=lines,
             blocks=blocks,
             starts=starts,
@@ -106,7 +122,8 @@ class Tiled(FastMatrix):
         """The matrix again."""
         codes = np.zeros(self.shape, np.uint8)
         put_sliced(self.rest_entries, self.rest_starts, self.rest_order, codes)
-        _put(self.lines, self.blocks, self.starts, self.order, codes)
+        slots = _SLOTS[self.width]
+        _put(self.lines, self.width, slots, self.blocks, self.starts, self.order, codes)
         return self.values[codes]
 
     def arrays(self) -> tuple[StoredArray, ...]:
@@ -135,8 +152,9 @@ class Tiled(FastMatrix):
 
     def _product(self, x: NDArray[Any]) -> NDArray[Any]:
         out = base(self.values, x, self.shape[0])
-        vector = padded(x, _WIDTH)
-        _add_tiled(self.lines, self.blocks, self.starts, self.order, self.table, vector, out)
+        vector = padded(x, self.width)
+        add_tiled = _add_tiled32 if self.width == 32 else _add_tiled64
+        add_tiled(self.lines, self.blocks, self.starts, self.order, self.table, vector, out)
         if len(self.rest_entries):
             add_sliced(
                 self.rest_entries, self.rest_starts, self.rest_order, self.table, vector, out
@@ -146,20 +164,20 @@ class Tiled(FastMatrix):
 
 @njit(cache=True, nogil=True)
 @no_type_check
-def _lines_needed(codes, worth):
+def _lines_needed(codes, width, slots, worth):
     """(slab, block): lines to store, each of at least `worth` elements."""
-    needed = np.zeros((codes.shape[0] // 16, codes.shape[1] // 32), np.int64)
+    needed = np.zeros((codes.shape[0] // 16, codes.shape[1] // width), np.int64)
     counts = np.zeros(16, np.int64)
     for slab in range(needed.shape[0]):
         for block in range(needed.shape[1]):
             for lane in range(16):
                 counts[lane] = 0
-                for column in range(32):
-                    counts[lane] += codes[slab * 16 + lane, block * 32 + column] != 0
+                for column in range(block * width, (block + 1) * width):
+                    counts[lane] += codes[slab * 16 + lane, column] != 0
             while True:
                 taken = 0
                 for lane in range(16):
-                    taken += min(3, max(0, counts[lane] - 3 * needed[slab, block]))
+                    taken += min(slots, max(0, counts[lane] - slots * needed[slab, block]))
                 if taken < worth:
                     break
                 needed[slab, block] += 1
@@ -168,21 +186,24 @@ def _lines_needed(codes, worth):
 
 @njit(cache=True, nogil=True)
 @no_type_check
-def _fill(codes, needed, starts, lines, blocks):
+def _fill(codes, width, slots, needed, starts, lines, blocks):
     """Moves elements from `codes` to `lines`, as far as their tile has slots."""
+    code_at = 5 if width == 32 else 6
+    entry_bits = code_at + 5
     for slab in range(needed.shape[0]):
         visit = starts[slab]
         for block in range(needed.shape[1]):
-            slots = 3 * needed[slab, block]
+            room = slots * needed[slab, block]
             for lane in range(16):
                 slot = 0
-                for column in range(32):
-                    code = codes[slab * 16 + lane, block * 32 + column]
-                    if code == 0 or slot == slots:
+                for column in range(width):
+                    code = codes[slab * 16 + lane, block * width + column]
+                    if code == 0 or slot == room:
                         continue
-                    entry = (np.uint32(code) << np.uint32(5)) | np.uint32(column)
-                    lines[visit + slot // 3, lane] |= entry << np.uint32(10 * (slot % 3))
-                    codes[slab * 16 + lane, block * 32 + column] = 0
+                    entry = (np.uint32(code) << np.uint32(code_at)) | np.uint32(column)
+                    shift = np.uint32(entry_bits * (slot % slots))
+                    lines[visit + slot // slots, lane] |= entry << shift
+                    codes[slab * 16 + lane, block * width + column] = 0
                     slot += 1
             for line in range(needed[slab, block]):
                 blocks[visit + line] = block
@@ -191,20 +212,22 @@ def _fill(codes, needed, starts, lines, blocks):
 
 @njit(cache=True, nogil=True)
 @no_type_check
-def _put(lines, blocks, starts, order, codes):
+def _put(lines, width, slots, blocks, starts, order, codes):
     """Writes the codes of the lines back to their places."""
+    code_at = 5 if width == 32 else 6
     for place in range(len(order)):
         for visit in range(starts[place // 16], starts[place // 16 + 1]):
-            for slot in range(3):
-                entry = np.int64(lines[visit, place % 16]) >> (10 * slot)
-                code = (entry >> 5) & 31
+            for slot in range(slots):
+                entry = np.int64(lines[visit, place % 16]) >> ((code_at + 5) * slot)
+                code = (entry >> code_at) & 31
                 if code:
-                    codes[order[place], np.int64(blocks[visit]) * 32 + (entry & 31)] = code
+                    column = np.int64(blocks[visit]) * width + (entry & (width - 1))
+                    codes[order[place], column] = code
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
 @no_type_check
-def _add_tiled(lines, blocks, starts, order, table, x, out):
+def _add_tiled32(lines, blocks, starts, order, table, x, out):
     """Adds the product of the lines with x to `out`, two visits at a time."""
     t, u = load_floats(table, 0), load_floats(table, 16)
     flat = lines.reshape(-1)
@@ -225,6 +248,36 @@ def _add_tiled(lines, blocks, starts, order, table, x, out):
             e = multiply_add(lookup32(p, q, shifted(w, 10)), lookup32(t, u, shifted(w, 15)), e)
             f = multiply_add(lookup32(p, q, shifted(w, 20)), lookup32(t, u, shifted(w, 25)), f)
         store_floats(part, 0, add(add(add(a, b), add(c, d)), add(e, f)))
+        first = slab * 16
+        for lane in range(min(16, len(order) - first)):
+            out[order[first + lane]] += part[lane]
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+@no_type_check
+def _add_tiled64(lines, blocks, starts, order, table, x, out):
+    """The same for tiles of 64 columns."""
+    t, u = load_floats(table, 0), load_floats(table, 16)
+    flat = lines.reshape(-1)
+    part = np.empty(16, np.float32)
+    for slab in range(len(starts) - 1):
+        a, b, c, d = zeros(), zeros(), zeros(), zeros()
+        for visit in range(starts[slab], starts[slab + 1], 2):
+            j = np.intp(blocks[visit]) * 64
+            p, q = load_floats(x, j), load_floats(x, j + 16)
+            r, s = load_floats(x, j + 32), load_floats(x, j + 48)
+            w = load_words(flat, visit * 16)
+            a = multiply_add(lookup64(p, q, r, s, w), lookup32(t, u, shifted(w, 6)), a)
+            w = shifted(w, 11)
+            b = multiply_add(lookup64(p, q, r, s, w), lookup32(t, u, shifted(w, 6)), b)
+            j = np.intp(blocks[visit + 1]) * 64
+            p, q = load_floats(x, j), load_floats(x, j + 16)
+            r, s = load_floats(x, j + 32), load_floats(x, j + 48)
+            w = load_words(flat, visit * 16 + 16)
+            c = multiply_add(lookup64(p, q, r, s, w), lookup32(t, u, shifted(w, 6)), c)
+            w = shifted(w, 11)
+            d = multiply_add(lookup64(p, q, r, s, w), lookup32(t, u, shifted(w, 6)), d)
+        store_floats(part, 0, add(add(a, b), add(c, d)))
         first = slab * 16
         for lane in range(min(16, len(order) - first)):
             out[order[first + lane]] += part[lane]
