@@ -126,7 +126,7 @@ def _step(
 def _planned(method: Method[Any], subject: Subject, bench: Workbench, place: Path) -> Plan:
     # A plan may rest on measured latency: once made it is kept, so that a resumed run goes on
     # with the same one.
-    adapter: TypeAdapter[Plan] = TypeAdapter(method.plan_type)
+    adapter: TypeAdapter[Any] = TypeAdapter(method.plan_type)
     path = place / "plan.json"
     if path.exists():
         return adapter.validate_json(path.read_bytes())

@@ -1,0 +1,121 @@
+"""What a method is: it plans, is applied to a copy, and returns what it did as data."""
+
+import abc
+import enum
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Generic, Protocol, TypeVar, final, runtime_checkable
+
+from torch import Tensor, nn
+
+from tersenet.core.subject import Subject, Workbench
+
+__all__ = ["Edit", "EditKind", "Method", "Plan", "Proof", "Skip"]
+
+
+class EditKind(enum.StrEnum):
+    """What was done to a site."""
+
+    SLICE = "slice"  # indices of a dimension removed
+    SWAP = "swap"  # a module replaced by others
+    MASK = "mask"  # zeroed, still stored
+    ENCODE = "encode"  # stored in fewer bits
+    DROP = "drop"  # removed whole
+    TUNE = "tune"  # values changed, structure kept
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Edit:
+    """One change at one site, as data: a saved model is its edits and its tensors."""
+
+    site: str
+    """The parameter or module, by its qualified name in the network."""
+    kind: EditKind
+    before: str
+    after: str
+    real: bool = True
+    """False when only simulated: then every figure says so."""
+    data: Mapping[str, Any] = field(default_factory=dict)
+    """What replaying needs, as JSON values."""
+
+
+@final
+@dataclass(frozen=True)
+class Skip:
+    """A site that a method left alone, and why."""
+
+    site: str
+    reason: str
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Proof:
+    """Evidence that the changed network is the one claimed."""
+
+    claim: str
+    max_error: float
+    """Largest difference relative to the largest reference output."""
+    tolerance: float
+    effect: float | None = None
+    """The same measure between masked and original: what the removal changed. Never zero in a
+    proof that could fail; None where nothing was removed."""
+
+    @property
+    def holds(self) -> bool:
+        """Whether the claim was shown."""
+        return self.max_error <= self.tolerance
+
+
+@runtime_checkable
+class Plan(Protocol):
+    """What a method decided: plain data, as pydantic can write and read it."""
+
+    @property
+    def summary(self) -> str:
+        """One line for a person."""
+        ...
+
+    @property
+    def skips(self) -> Sequence[Skip]:
+        """Sites left alone, with reasons."""
+        ...
+
+
+P = TypeVar("P", bound=Plan)
+
+
+class Method(abc.ABC, Generic[P]):
+    """One compression method: settings as fields, no state.
+
+    Subclasses are frozen pydantic dataclasses, so a recipe's `name: {options}` is
+    `Name(**options)`.
+    """
+
+    family: ClassVar[str]
+    """The recipe's outer key: prune, quantize, …"""
+    name: ClassVar[str]
+    """The recipe's inner key, set by `method`."""
+    plan_type: ClassVar[type]
+    """The class of its plans, for reading one back."""
+
+    @abc.abstractmethod
+    def plan(self, subject: Subject, bench: Workbench) -> P:
+        """Reads and decides; changes nothing."""
+
+    @abc.abstractmethod
+    def apply(
+        self, model: nn.Module, plan: P, subject: Subject, bench: Workbench
+    ) -> tuple[nn.Module, Sequence[Edit]]:
+        """Changes `model`, the pipeline's own copy, and returns it or its replacement."""
+
+    @abc.abstractmethod
+    def replay(
+        self, model: nn.Module, edits: Sequence[Edit], example: tuple[Tensor, ...]
+    ) -> nn.Module:
+        """Repeats `edits` on a network as it was before them: the structure, not the values.
+
+        Loading a saved model builds the original class, replays every step, then loads the
+        tensors.
+        """

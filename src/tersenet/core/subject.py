@@ -1,0 +1,98 @@
+"""What flows through a recipe: a network with all that methods need to work on it."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal, Protocol, TypeAlias, final, runtime_checkable
+
+from pydantic import Field
+from torch import Tensor, nn
+
+from tersenet.core.figures import Score
+
+__all__ = [
+    "Batch",
+    "Deployment",
+    "Loss",
+    "Predict",
+    "Quality",
+    "Subject",
+    "TrainingBatches",
+    "Workbench",
+]
+
+Batch: TypeAlias = tuple[Tensor, Tensor]
+"""Inputs and targets, sample first."""
+Predict: TypeAlias = Callable[[Tensor], Tensor]
+"""Inputs to outputs: a module, or a deployed file behind a runtime."""
+Loss: TypeAlias = Callable[[Tensor, Tensor], Tensor]
+"""(outputs, targets) to a scalar in nats, summed over the batch."""
+
+
+@runtime_checkable
+class Quality(Protocol):
+    """Measures predictions on a fixed split."""
+
+    def __call__(self, predict: Predict) -> Score:
+        """Runs `predict` over the split."""
+        ...
+
+
+@runtime_checkable
+class TrainingBatches(Protocol):
+    """Training batches as a pure function of the step, so that training resumes exactly."""
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Steps that make one pass over the data."""
+        ...
+
+    def batch(self, step: int) -> Batch:
+        """Returns one batch; steps count from zero and never end."""
+        ...
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Deployment:
+    """Where the artifact will run: what latency is measured on and planned for."""
+
+    runtime: Literal["onnxruntime", "openvino"] = "onnxruntime"
+    threads: Annotated[int, Field(ge=1)] = 1
+    batches: Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(min_length=1)] = (1, 8, 64)
+    iterations: Annotated[int, Field(ge=1)] = 100
+    """Least number of latency samples of each file at each batch size."""
+    seconds: Annotated[float, Field(ge=0)] = 1.0
+    """To go on sampling for beyond that number, for each file and batch size."""
+    precision: Literal["fp32", "int8"] = "fp32"
+    """Of the file that will ship: int8 when a later step quantises."""
+
+
+@final
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Subject:
+    """What a method receives. Never mutated."""
+
+    model: nn.Module
+    example: tuple[Tensor, ...]
+    """One batch of inputs; the first dimension is the sample."""
+    calibration: Sequence[Batch] = ()
+    """Batches from the training data, unaugmented, to observe activations on."""
+    loss: Loss | None = None
+    quality: Quality | None = None
+    original: nn.Module | None = None
+    """The network before the first step: the teacher."""
+    training: TrainingBatches | None = None
+    """Batches to fine-tune on."""
+    deployment: Deployment = Deployment()
+
+
+@final
+@dataclass(frozen=True)
+class Workbench:
+    """What a long-running method may use while it is applied."""
+
+    folder: Path | None = None
+    """For checkpoints; None keeps nothing."""
+    tick: Callable[[str, int, int], None] = lambda text, done, total: None
+    """Reports progress: what, steps done, steps in all."""
