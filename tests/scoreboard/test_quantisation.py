@@ -10,16 +10,23 @@ import pytest
 import torch
 from torch import nn
 
+from tersenet.core.files import load_weights
+from tersenet.core.types import Subject, Workbench
+from tersenet.data import fashion_mnist
+from tersenet.models.resnet_cifar import resnet
 from tersenet.quantize import linear
+from tersenet.train import TopOne
+
+WEIGHTS = Path(__file__).parents[2] / "weights" / "resnet20-fashion-mnist.safetensors"
 
 
-@pytest.mark.in_part("int8 accuracy within 0.5 points, which the main job's test measures")
-def test_row_34_post_training() -> None:
+def test_row_34_post_training(fashion_folder: Path) -> None:
     """Post-training quantisation, symmetric and asymmetric, per tensor and per channel.
 
-    Held here: the formulas of the third deck. Levels per unit are (2^n - 1)/(max - min),
+    The formulas of the third deck, and what 8 bits cost. Levels per unit are (2^n - 1)/(max - min),
     (2^n - 1)/2/max|x| and (2^(n-1) - 1)/max|x|; zero is a level; values in range return within
-    half a step; each channel has its own range.
+    half a step; each channel has its own range. The shipped network with integer weights and
+    activations is within 0.5 points of itself on 2,000 test images.
     """
     x = torch.randn(6, 50) * torch.tensor([0.1, 1.0, 3.0, 0.01, 10.0, 0.5])[:, None]
     for bits in (8, 4):
@@ -51,6 +58,19 @@ def test_row_34_post_training() -> None:
         return (linear.dequantize(linear.quantize(x, grid), grid) - x).square().mean(1)
 
     assert (error(each)[:4] < error(whole)[:4]).all()
+
+    model = resnet(in_channels=1)
+    load_weights(model, WEIGHTS)
+    model.eval()
+    calibration = list(fashion_mnist.load("train", fashion_folder).head(256).batches(64))
+    example = (calibration[0][0][:2],)
+    subject = Subject(model=model, example=example, calibration=calibration)
+    static, bench = import_module("tersenet.quantize").Static(), Workbench()
+    coded, edits = static.apply(copy.deepcopy(model), static.plan(subject, bench), subject, bench)
+    assert len(edits) >= len([m for m in model.modules() if isinstance(m, nn.Conv2d)])
+    score = TopOne(fashion_mnist.load("test", fashion_folder).head(2000))
+    drop = score(coded).drop_from(score(model))[0]
+    assert abs(drop) <= 0.5
 
 
 @pytest.mark.not_built
