@@ -144,3 +144,24 @@ def test_killed_at_random_points_it_ends_the_same(whole: Path) -> None:
     leftovers = [path.name for path in folder.rglob("*") if path.name.endswith(".partial")]
     assert (folder / "report.html").stat().st_size > 10_000
     assert leftovers == []
+
+
+def test_interrupted_it_says_how_to_go_on(whole: Path) -> None:
+    folder = whole / "interrupted"
+    process = subprocess.Popen(
+        command(whole / "recipe.yaml", "--out", folder),
+        env=ENVIRONMENT,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    while not (folder / "steps" / "00-original" / "model.safetensors").exists():
+        assert process.poll() is None
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert said.splitlines()[-1] == (
+        "tersenet: interrupted: finished steps are kept, go on with "
+        f"'tersenet compress --resume {folder}'."
+    )

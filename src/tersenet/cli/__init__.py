@@ -29,6 +29,7 @@ app = App(
     help="Compress a trained network to a budget, and hand back a file with measured proof.",
     version=lambda: version("tersenet"),
     result_action="return_value",
+    suppress_keyboard_interrupt=False,
     default_parameter=Parameter(negative=()),
 )
 

@@ -54,6 +54,12 @@ def show_outcome(outcome: Outcome, *, json: bool) -> None:
         return
     console = _console()
     _print_ladder(console, outcome.steps)
+    for record in outcome.steps:
+        for proof in record.proofs:
+            console.print(
+                f"{record.name}: {proof.claim}: {proof.max_error:.2g} ≤ {proof.tolerance:.2g}",
+                soft_wrap=True,
+            )
     bounds = " · ".join(f"{bound.text} {'✓' if bound.met else '✗'}" for bound in outcome.bounds)
     title = {"met": "Budget met", "missed": "Budget MISSED", "unchanged": "Nothing changed"}
     console.print(f"{title[outcome.status]}{': ' + bounds if bounds else ''}", soft_wrap=True)

@@ -101,14 +101,18 @@ def _parity(subject: Subject, path: Path, *, encoded: bool) -> Proof:
     )
     if not encoded:
         return Proof(
-            claim=f"the file computes what the network computes, on {parity.samples} samples",
+            claim=(
+                f"the file computes what the network computes, on {parity.samples} samples "
+                "(largest difference relative to the largest output)"
+            ),
             max_error=parity.max_difference,
             tolerance=parity.tolerance,
         )
     return Proof(
         claim=(
-            f"the file gives the simulation's top-1 answer on all but this share of "
-            f"{parity.samples} samples (largest difference of outputs {parity.max_difference:.2g})"
+            f"the file gives the simulation's top-1 answer on {100 * parity.agreement:.2f} % of "
+            f"{parity.samples} samples, its outputs within {parity.max_difference:.2g} of the "
+            "largest (share that differs)"
         ),
         max_error=1 - parity.agreement,
         tolerance=1 - parity.tolerance,
