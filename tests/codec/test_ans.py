@@ -39,4 +39,4 @@ def test_damage_is_refused_or_harmless(flips, count):
     for flip in flips:
         block[flip // 8 % len(block)] ^= 1 << flip % 8
     with contextlib.suppress(FormatError):
-        assert len(decode_bytes(block, count)) == count
+        assert len(decode_bytes(bytes(block), count)) == count

@@ -1,0 +1,169 @@
+"""Files go both ways between tersenet and NNCodec, the reference for ISO/IEC 15938-17.
+
+`golden/` holds what NNCodec 2.1.3 wrote (dependent quantisation, skipped rows, integers)
+and the digests of the tensors it decoded from it. Where the variable
+TERSENET_NNCODEC_PYTHON names a Python that has NNCodec, it is run as well.
+"""
+
+import contextlib
+import hashlib
+import json
+import os
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tersenet.codec.iso import decode_nnc, encode_nnc, nearest_qp, step_of
+from tersenet.codec.steps import nearest, rd_levels
+from tersenet.codec.tensors import Quantised
+from tersenet.errors import FormatError
+
+HERE = Path(__file__).parent
+GOLDEN = (HERE / "golden" / "dependent.nnc").read_bytes()
+PEER = os.environ.get("TERSENET_NNCODEC_PYTHON")
+
+
+def network() -> dict[str, np.ndarray]:
+    generator = np.random.default_rng(0)
+    weights = generator.laplace(0, 0.03, (40, 64)).astype(np.float32)
+    weights[::5] = 0
+    return {
+        "conv.weight": generator.laplace(0, 0.05, (16, 3, 3, 3)).astype(np.float32),
+        "conv.bias": generator.normal(0, 0.1, 16).astype(np.float32),
+        "bn.running_var": generator.uniform(0.5, 2, 16).astype(np.float32),
+        "fc.weight": weights,
+        "count": np.array([7, 2**20, -5], np.int32),
+        "raw": generator.normal(size=(3, 2)).astype(np.float32),
+    }
+
+
+def quantised(*, dependent: bool) -> dict[str, Quantised | np.ndarray]:
+    tensors: dict[str, Quantised | np.ndarray] = {}
+    for name, weights in network().items():
+        step = step_of(-32 if weights.ndim > 1 else -75)
+        if name in ("count", "raw"):
+            tensors[name] = weights
+        elif dependent:
+            levels = rd_levels(weights, step, dependent=True)
+            tensors[name] = Quantised(levels=levels, step=step, dependent=True)
+        else:
+            tensors[name] = Quantised(levels=nearest(weights, step), step=step)
+    return tensors
+
+
+def test_a_file_of_nncodec_is_read_bit_for_bit():
+    tensors = decode_nnc(GOLDEN)
+    expected = json.loads((HERE / "golden" / "dependent.json").read_text())
+    assert {
+        name: {
+            "shape": list(tensor.shape),
+            "dtype": tensor.dtype.name,
+            "sha256": hashlib.sha256(tensor.tobytes()).hexdigest(),
+        }
+        for name, tensor in tensors.items()
+    } == expected
+
+
+@pytest.mark.parametrize("dependent", [False, True])
+def test_what_is_written_is_read(dependent):
+    tensors = quantised(dependent=dependent)
+    back = decode_nnc(encode_nnc(tensors))
+    assert list(back) == list(tensors)
+    for name, tensor in tensors.items():
+        expected = tensor.weights() if isinstance(tensor, Quantised) else tensor
+        np.testing.assert_array_equal(back[name], expected)
+
+
+@given(qp=st.integers(-300, 300))
+def test_steps_and_their_parameters_agree(qp):
+    assert nearest_qp(step_of(qp)) == qp
+    assert step_of(qp + 4) == 2 * step_of(qp)
+
+
+def test_a_quarter_of_an_octave_is_a_parameter():
+    assert [step_of(qp) for qp in (-32, -31, -30, -29, -28)] == [
+        2.0**-8 * factor for factor in (1, 1.25, 1.5, 1.75, 2)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("tensors", "complaint"),
+    [
+        ({"w": Quantised(levels=np.ones(3, np.int32), step=0.3)}, "none of the format's"),
+        ({"w": Quantised(levels=np.ones(2, np.int32), step=np.ones(2))}, "one step per tensor"),
+        ({"w": np.ones(3)}, "int32 and float32"),
+        ({"w": np.ones((), np.int32)}, "no shape"),
+        ({"w_H": np.ones(3, np.int32)}, "'_H'"),
+        (
+            {
+                "a": Quantised(levels=np.ones(3, np.int32), step=step_of(-200)),
+                "b": Quantised(levels=np.ones(3, np.int32), step=step_of(100)),
+            },
+            "too far apart",
+        ),
+    ],
+)
+def test_what_the_format_cannot_take_is_refused(tensors, complaint):
+    with pytest.raises(ValueError, match=complaint):
+        encode_nnc(tensors)
+
+
+def test_steps_that_lie_far_apart_share_a_file():
+    tensors = {
+        name: Quantised(levels=np.arange(-3, 4), step=step_of(qp))
+        for name, qp in {"a": -200, "b": 0, "c": 55}.items()
+    }
+    back = decode_nnc(encode_nnc(tensors))
+    assert all(np.array_equal(back[name], tensors[name].weights()) for name in tensors)
+
+
+def test_a_file_cut_at_any_byte_is_refused_or_ends_between_tensors():
+    whole = decode_nnc(GOLDEN)
+    for length in range(len(GOLDEN)):
+        try:
+            part = decode_nnc(GOLDEN[:length])
+        except FormatError as error:
+            assert str(error).startswith("Offset ")  # noqa: PT017 - both ends are right
+        else:  # the format does not say how many units there are
+            assert all(np.array_equal(part[name], whole[name]) for name in part)
+
+
+@given(st.lists(st.integers(0, 8 * len(GOLDEN) - 1), min_size=1, max_size=4), st.binary(max_size=8))
+@settings(max_examples=300)
+def test_damage_is_refused_or_decoded_but_never_worse(flips, extra):
+    damaged = bytearray(GOLDEN)
+    for flip in flips:
+        damaged[flip // 8] ^= 1 << flip % 8
+    with contextlib.suppress(FormatError):
+        tensors = decode_nnc(damaged + extra, max_bytes=1 << 20)
+        assert sum(tensor.nbytes for tensor in tensors.values()) <= 1 << 20
+
+
+def peer(*arguments: str | Path) -> None:
+    script = HERE / "nncodec_peer.py"
+    subprocess.run([str(PEER), str(script), *map(str, arguments)], check=True, timeout=280)
+
+
+@pytest.mark.skipif(PEER is None, reason="TERSENET_NNCODEC_PYTHON names no Python with NNCodec")
+@pytest.mark.parametrize("dependent", [False, True])
+def test_both_ways_with_nncodec_itself(dependent, tmp_path):
+    theirs, ours = tmp_path / "theirs.nnc", tmp_path / "ours.nnc"
+    tensors = {name: tensor for name, tensor in network().items() if name != "raw"}
+    options = {"use_dq": dependent, "qp": -32, "nonweight_qp": -75, "row_skipping": True}
+    np.savez(tmp_path / "in.npz", **tensors, **{f"?{key}": v for key, v in options.items()})
+    peer("compress", tmp_path / "in.npz", theirs)
+    peer("decompress", theirs, tmp_path / "theirs.npz")
+    read = decode_nnc(theirs.read_bytes())
+    for name, expected in np.load(tmp_path / "theirs.npz").items():
+        np.testing.assert_array_equal(read[name], expected)
+    written = quantised(dependent=dependent)
+    ours.write_bytes(encode_nnc(written))
+    peer("decompress", ours, tmp_path / "ours.npz")
+    decoded = np.load(tmp_path / "ours.npz")
+    for name, tensor in written.items():
+        expected = tensor.weights() if isinstance(tensor, Quantised) else tensor
+        np.testing.assert_array_equal(decoded[name], expected)
