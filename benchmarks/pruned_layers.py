@@ -55,8 +55,8 @@ class Network:
     def prune(self, zeros: float, *, steps: int) -> None:
         """Cuts the smallest weights and trains on."""
         sizes = self.layer.detach().abs()
-        kept = round(sizes.numel() * (1 - zeros))
-        limit = torch.topk(sizes.flatten(), kept).values[-1]
+        cut = round(sizes.numel() * zeros)
+        limit = float(np.partition(sizes.numpy().reshape(-1), cut)[cut])
         self.mask = (sizes >= limit).float()
         self.fit(steps)
 

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tersenet.errors import FormatError
-from tersenet.formats import Grouped, Packed, Panels, Signs, Sliced, Tiled
+from tersenet.formats import Even, Grouped, Packed, Panels, Signs, Sliced, Tiled
 from tersenet.formats.simd import INSTRUCTIONS
 
 SPARSE = [Tiled, Sliced, Panels]
@@ -64,6 +64,40 @@ def test_up_to_32_levels(kind, matrix, batch):
 def test_up_to_5_levels_in_groups(matrix, batch):
     x = np.random.default_rng(batch).standard_normal((matrix.shape[1], batch)).astype(np.float32)
     assert_like_dense(Grouped.encode(matrix), matrix, x)
+
+
+@settings(max_examples=80)
+@given(
+    rows=st.integers(1, 70),
+    columns=st.integers(1, 150),
+    kinds=st.integers(1, 16),
+    grid=st.sampled_from([(0.0, 1.0), (-0.7, 0.1), (-3.0, 0.375), (5.0, 2.0)]),
+    scale=st.sampled_from([1e-20, 1.0, 1e20]),
+    seed=st.integers(0, 999),
+)
+def test_up_to_16_even_levels_in_integers(rows, columns, kinds, grid, scale, seed):
+    rng = np.random.default_rng(seed)
+    first, step = grid
+    matrix = (first + step * rng.integers(0, kinds, (rows, columns))).astype(np.float32)
+    x = (rng.standard_normal((columns, 2)) * scale).astype(np.float32)
+    assert_like_dense(Even.encode(matrix), matrix, x)
+
+
+def test_even_sums_do_not_overflow_and_x_of_zeros_is_zero():
+    matrix = np.full((1, 1 << 20), 15, np.int8)
+    matrix[0, :2] = [0, 1]
+    encoded = Even.encode(matrix)
+    assert (encoded @ np.ones(1 << 20)).tolist() == [15 * ((1 << 20) - 2) + 1]
+    assert (encoded @ np.full(1 << 20, -1.0)).tolist() == [-15 * ((1 << 20) - 2) - 1]
+    assert (encoded @ np.zeros(1 << 20)).tolist() == [0]
+
+
+def test_what_is_not_on_an_even_grid_of_16_is_refused():
+    for values in ([0.0, 1.0, 2.5], [0.0, 1.0, 16.0]):
+        with pytest.raises(FormatError, match="one even grid of 16"):
+            Even.encode(np.array([values]))
+    with pytest.raises(FormatError, match="up to 1048576 columns"):
+        Even.encode(np.zeros((1, (1 << 20) + 1), np.int8))
 
 
 @settings(max_examples=60)
@@ -123,6 +157,7 @@ def test_bytes_an_element_are_what_the_docs_say():
         (4, Grouped, 2.0),
         (5, Grouped, 32 / 12),
         (16, Packed, 4.0),
+        (16, Even, 4.0),
         (32, Packed, 32 / 6),
     ]:
         matrix = rng.integers(0, kinds, (960, 960))
@@ -164,11 +199,11 @@ def test_too_many_columns_for_a_tile_are_refused():
 
 OTHER_PROCESSOR = """
 import numpy as np
-from tersenet.formats import Grouped, Packed, Sliced, simd
+from tersenet.formats import Even, Grouped, Packed, Sliced, simd
 assert simd.INSTRUCTIONS == {expected!r}, simd.INSTRUCTIONS
 rng = np.random.default_rng(0)
 x = rng.standard_normal(100).astype(np.float32)
-for kinds, formats in [(16, (Packed,)), (32, (Sliced,)), (3, (Grouped,))]:
+for kinds, formats in [(16, (Packed, Even)), (32, (Sliced,)), (3, (Grouped,))]:
     matrix = rng.integers(0, kinds, (50, 100)) * (rng.random((50, 100)) < 0.4)
     for kind in formats:
         error = np.abs(kind.encode(matrix) @ x - matrix @ x.astype(np.float64)).max()

@@ -1,14 +1,15 @@
 """Matrices that are small in memory and quick to multiply: NumPy and Numba only.
 
 The paper's formats (`Dense`, `Csr`, `Cer`, `Cser`) are counted in entries, bits, operations and
-modelled energy, and have a bit-packed file. The fast ones (`Packed`, `Grouped`, `Tiled`, `Sliced`,
-`Panels`, `Signs`) keep the weights in 1 to 5 bits while they multiply. `best_format` chooses.
+modelled energy, and have a bit-packed file. The fast ones (`Even`, `Packed`, `Grouped`, `Tiled`,
+`Sliced`, `Panels`, `Signs`) keep weights in 1 to 5 bits while they multiply. `best_format` chooses.
 """
 
 from tersenet.formats.accounting import Access, Operations, StoredArray, energy_pj
 from tersenet.formats.cer import Cer, Cser
 from tersenet.formats.choice import Choice, best_format, predicted_us, smallest_format
 from tersenet.formats.classic import Csr, Dense
+from tersenet.formats.even import Even
 from tersenet.formats.fast import FastMatrix
 from tersenet.formats.files import from_bytes, to_bytes
 from tersenet.formats.grouped import Grouped
@@ -28,6 +29,7 @@ __all__ = [
     "Cser",
     "Csr",
     "Dense",
+    "Even",
     "FastMatrix",
     "Grouped",
     "Levels",

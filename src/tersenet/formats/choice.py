@@ -16,19 +16,20 @@ from numpy.typing import ArrayLike
 from tersenet.errors import FormatError
 from tersenet.formats.cer import Cer, Cser
 from tersenet.formats.classic import Csr, Dense
+from tersenet.formats.even import Even, even_codes
 from tersenet.formats.fast import FastMatrix
 from tersenet.formats.grouped import Grouped
 from tersenet.formats.levels import Levels
 from tersenet.formats.matrix import CountedMatrix, Matrix
 from tersenet.formats.packed import Packed
 from tersenet.formats.panels import Panels
-from tersenet.formats.simd import INSTRUCTIONS
+from tersenet.formats.simd import BYTE_DOT, INSTRUCTIONS
 from tersenet.formats.sliced import Sliced
 from tersenet.formats.tiled import Tiled
 
 __all__ = ["FAST", "Choice", "best_format", "predicted_us", "smallest_format"]
 
-FAST: Final[tuple[type[FastMatrix], ...]] = (Grouped, Packed, Tiled, Sliced, Panels)
+FAST: Final[tuple[type[FastMatrix], ...]] = (Grouped, Even, Packed, Tiled, Sliced, Panels)
 """The formats that `best_format` chooses from, besides dense storage."""
 
 _NEAR: Final = 2.0
@@ -47,6 +48,8 @@ class _Speeds:
     """Per element of float32, from the last-level cache and from memory."""
     dense_batched: float
     """Per element and sample, once arithmetic is the limit."""
+    even: float
+    """Per element; as long as `packed` and more without an 8-bit dot product."""
     packed: float
     decoded: float
     """Per element, once a batch, before the dense product."""
@@ -65,6 +68,7 @@ _SPEEDS: Final[Mapping[str, _Speeds]] = {
         dense_cached=0.025,
         dense_streamed=0.085,
         dense_batched=0.010,
+        even=0.010 if BYTE_DOT else 0.1,
         packed=0.021,
         decoded=0.3,
         grouped=0.33,
@@ -76,6 +80,7 @@ _SPEEDS: Final[Mapping[str, _Speeds]] = {
         dense_cached=0.04,
         dense_streamed=0.1,
         dense_batched=0.02,
+        even=0.2,
         packed=0.06,
         decoded=0.4,
         grouped=1.0,
@@ -88,6 +93,7 @@ _SPEEDS: Final[Mapping[str, _Speeds]] = {
         dense_cached=0.06,
         dense_streamed=0.1,
         dense_batched=0.05,
+        even=0.6,
         packed=0.8,
         decoded=0.5,
         grouped=16.0,
@@ -181,6 +187,8 @@ def predicted_us(levels: Levels, batch: int) -> dict[str, float]:
     if kinds <= 5:
         together = {1: 4, 2: 4, 3: 3, 4: 2, 5: 2}[kinds]
         ns["Grouped"] = batch * elements / (16 * together) * speeds.grouped
+    if kinds <= 16 and even_codes(levels.values.astype(np.float32)) is not None:
+        ns["Even"] = batch * elements * speeds.even
     if kinds <= 32:
         decoding = elements * speeds.decoded + dense
         ns["Packed"] = decoding if batch >= 8 else batch * elements * speeds.packed

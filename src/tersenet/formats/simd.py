@@ -24,14 +24,18 @@ from numba.core.registry import cpu_target
 from numba.extending import intrinsic, models, register_model
 
 __all__ = [
+    "BYTE_DOT",
     "INSTRUCTIONS",
     "LANES",
     "add",
     "broadcast",
+    "broadcast_word",
+    "dot_bytes",
     "gather",
     "load_floats",
     "load_halves",
     "load_words",
+    "low_nibbles",
     "lookup16",
     "lookup32",
     "lookup64",
@@ -41,21 +45,27 @@ __all__ = [
     "popcount",
     "shifted",
     "store_floats",
+    "store_words",
     "zeros",
 ]
 
 LANES: Final = 16
 
 
-def _instructions() -> str:
+def _features() -> frozenset[str]:
     # What Numba compiles for, which NUMBA_CPU_NAME can set below what the machine has.
     context: Any = cpu_target.target_context
-    features = context.codegen().magic_tuple()[2].split(",")
-    if "+avx512f" in features:
+    return frozenset(context.codegen().magic_tuple()[2].split(","))
+
+
+def _instructions() -> str:
+    if "+avx512f" in _features():
         return "avx512"
-    return "avx2" if "+avx2" in features else "any"
+    return "avx2" if "+avx2" in _features() else "any"
 
 
+BYTE_DOT: Final = {"+avx512f", "+avx512vnni"} <= _features()
+"""Whether `dot_bytes` is one instruction."""
 INSTRUCTIONS: Final = _instructions()
 """The instruction set that kernels are compiled for: avx512, avx2 or any."""
 
@@ -348,3 +358,55 @@ def popcount(typingctx, word):
         return builder.ctpop(args[0])
 
     return types.uint64(types.uint64), generate
+
+
+@intrinsic
+def broadcast_word(typingctx, scalar):
+    """The same uint32 in every lane."""
+
+    def generate(context, builder, signature, args):
+        return _splat(builder, args[0], _WORDS)
+
+    return WORDS(types.uint32), generate
+
+
+@intrinsic
+def low_nibbles(typingctx, words):
+    """Every byte without its upper four bits."""
+
+    def generate(context, builder, signature, args):
+        return builder.and_(args[0], ir.Constant(_WORDS, [0x0F0F0F0F] * LANES))
+
+    return WORDS(WORDS), generate
+
+
+@intrinsic
+def dot_bytes(typingctx, total, unsigned, signed):
+    """Adds to each lane the products of its four unsigned bytes with four signed ones."""
+
+    def generate(context, builder, signature, args):
+        if BYTE_DOT:
+            bytes_ = ir.VectorType(ir.IntType(8), 4 * LANES)
+            pair = [builder.bitcast(arg, bytes_) for arg in args[1:]]
+            return _call(builder, "llvm.x86.avx512.vpdpbusd.512", _WORDS, [args[0], *pair])
+        total, top = args[0], ir.Constant(_WORDS, [24] * LANES)
+        for place in range(4):
+            up = ir.Constant(_WORDS, [24 - 8 * place] * LANES)
+            first = builder.lshr(builder.shl(args[1], up), top)
+            second = builder.ashr(builder.shl(args[2], up), top)
+            total = builder.add(total, builder.mul(first, second))
+        return total
+
+    return WORDS(WORDS, WORDS, WORDS), generate
+
+
+@intrinsic
+def store_words(typingctx, array, index, value):
+    """Writes sixteen consecutive elements of a uint32 or int32 array."""
+
+    def generate(context, builder, signature, args):
+        place = _at(context, builder, signature.args[0], args[0], args[1], _WORDS)
+        builder.store(args[2], place, align=4)
+        return context.get_dummy_value()
+
+    return types.void(array, types.intp, WORDS), generate
