@@ -4,7 +4,7 @@ import abc
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from tersenet.errors import FormatError
 from tersenet.formats.levels import Levels
@@ -22,6 +22,15 @@ class FastMatrix(Matrix):
 
     values: NDArray[Any]
     """The distinct values, in the type of the matrix; a code is a place in here."""
+
+    @classmethod
+    @abc.abstractmethod
+    def encode(cls, matrix: ArrayLike | Levels) -> "FastMatrix":
+        """Encodes a matrix of few values, or levels that are read already.
+
+        Raises:
+            FormatError: The matrix cannot be encoded in this format.
+        """
 
     @property
     @abc.abstractmethod
