@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from tersenet import graph
-from tersenet.core.types import Edit, Subject, Workbench
+from tersenet.core.types import Subject, Workbench
 from tersenet.errors import StructureError
 from tersenet.models.resnet_cifar import resnet
 from tersenet.prune import L1
@@ -70,26 +70,18 @@ def test_row_12_l1_filters() -> None:
     plan = L1(keep=0.5, scope="layer", multiple_of=None).plan(subject, Workbench())
     assert list(plan.keep.values()) == [(1,)]
 
+    model, example = shaken(resnet(depth=56, option="A")), (torch.randn(2, 3, 32, 32),)
+    traced = graph.trace(model, example)
+    scores = L1().score(Subject(model=model, example=example), traced.groups)
     for variant, params in (("A", 773_336), ("B", 735_712)):
-        model = shaken(resnet(depth=56, option="A"))
         names, kept = li_2016(variant)
-        by_hand = smallest_filters_removed(model, names, kept)
-        smaller, example = copy.deepcopy(model), (torch.randn(2, 3, 32, 32),)
-        edits: list[Edit] = []
-        for width, share in sorted(
-            {(16 << int(n[5]) - 1, k) for n, k in zip(names, kept, strict=True)}
-        ):
-            only = tuple(
-                n for n, k in zip(names, kept, strict=True) if 16 << int(n[5]) - 1 == width
-            )
-            method = L1(keep=share / width, scope="layer", multiple_of=None, only=only)
-            subject = Subject(model=smaller, example=example)
-            plan = method.plan(subject, Workbench())
-            assert {name: list(units) for name, units in plan.keep.items()} == {
-                name: by_hand[name] for name in only
-            }
-            smaller, done = method.apply(smaller, plan, subject, Workbench())
-            edits += done
+        keep = {
+            name: sorted(scores[name].topk(count).indices.tolist())
+            for name, count in zip(names, kept, strict=True)
+        }
+        assert keep == smallest_filters_removed(model, names, kept)
+        smaller = copy.deepcopy(model)
+        edits = graph.remove(smaller, traced, keep)
         assert parameters(smaller) == params
         proof = graph.prove(model, smaller, edits, example)
         assert proof.holds
