@@ -2,6 +2,8 @@
 
     compress     IN: .npz of tensors and the option `use_dq`; OUT: a .nnc file
     decompress   IN: a .nnc file; OUT: .npz of tensors
+    levels       IN: .npz of integers, and `?dependent`; OUT: .npz of bytes, seconds to
+                 encode and seconds to decode of each through its C++ coder alone
 
 Not a test and not imported by one: NNCodec pins NumPy 1, so it lives apart.
 """
@@ -9,10 +11,39 @@ Not a test and not imported by one: NNCodec pins NumPy 1, so it lives apart.
 import contextlib
 import io
 import sys
+import time
 from pathlib import Path
 from unittest.mock import MagicMock
 
 import numpy as np
+
+
+def timed(levels: np.ndarray, dependent: bool) -> np.ndarray:
+    """Bytes and seconds of the C++ coder, with its search for initial states."""
+    from nncodec.extensions import deepCABAC  # type: ignore[import-not-found]
+    from nncodec.nnc_core.hdsp.hdsp_tool import HDSP_OPTS_OFF  # type: ignore[import-not-found]
+
+    levels = np.ascontiguousarray(levels, np.int32)
+    rows = np.array([int(levels.ndim > 1 and not row.any()) for row in levels], np.int32)
+    begin = time.perf_counter()
+    encoder = deepCABAC.Encoder()
+    encoder.iae_v(8, 0)
+    encoder.initCtxModels(11, 1)
+    skip = int(rows.any())
+    encoder.encodeLayer(levels, int(dependent), 0, 1, 0, skip, rows, *HDSP_OPTS_OFF(), 0, 0)
+    data = encoder.finish()
+    encoded = time.perf_counter()
+    decoder = deepCABAC.Decoder()
+    decoder.setStream(data)
+    decoder.iae_v(8)
+    decoder.initCtxModels(11)
+    back = np.zeros_like(levels)
+    decoder.decodeLayer(back, int(dependent), 0, 1, 0, *HDSP_OPTS_OFF(), 0, 0)
+    decoder.finish()
+    decoded = time.perf_counter()
+    if not np.array_equal(back, levels):
+        raise SystemExit("NNCodec does not decode what it encoded.")
+    return np.array([len(data), encoded - begin, decoded - encoded])
 
 
 def main(job: str, source: str, target: str) -> None:
@@ -28,6 +59,10 @@ def main(job: str, source: str, target: str) -> None:
             np.savez(target, **nnc.decompress(bytearray(Path(source).read_bytes())))
             return
         arrays = dict(np.load(source))
+        if job == "levels":
+            dependent = arrays.pop("?dependent").item()
+            np.savez(target, **{key: timed(levels, dependent) for key, levels in arrays.items()})
+            return
         options = {key[1:]: arrays.pop(key).item() for key in list(arrays) if key[0] == "?"}
         data = nnc.compress(arrays, bitstream_path=target, return_bitstream=True, **options)
         Path(target).write_bytes(bytes(data))
