@@ -5,9 +5,96 @@ from typing import Final
 
 from torch import nn
 
+from tersenet.models.alexnet import alexnet
+from tersenet.models.densenet import densenet
+from tersenet.models.ghostnet import Ghost, ghost_macs, ghost_speedup, ghostnet, ghostnet_small
+from tersenet.models.lenet import lenet5
+from tersenet.models.mobilenet_v1 import (
+    mobilenet_v1,
+    separable_block,
+    separable_macs,
+    standard_macs,
+)
+from tersenet.models.mobilenet_v2 import InvertedResidual, mobilenet_v2, mobilenet_v2_small
+from tersenet.models.mobilenet_v3 import GatedResidual, hswish, mobilenet_v3
+from tersenet.models.resnet_bottleneck import preresnet_bottleneck, resnet_bottleneck
 from tersenet.models.resnet_cifar import resnet
+from tersenet.models.resnet_imagenet import resnet18, resnet50
+from tersenet.models.shufflenet_v1 import (
+    ShuffleUnit,
+    bottleneck_macs,
+    shuffle,
+    shuffle_macs,
+    shufflenet_v1,
+)
+from tersenet.models.shufflenet_v2 import shufflenet_v2, shufflenet_v2_small
+from tersenet.models.squeezenet import Fire, squeezenet
+from tersenet.models.vgg import vgg16, vgg16_bn, vgg19, vgg19_bn, vgg_small
 
-__all__ = ["MODELS", "resnet"]
+__all__ = [
+    "MODELS",
+    "Fire",
+    "GatedResidual",
+    "Ghost",
+    "InvertedResidual",
+    "ShuffleUnit",
+    "alexnet",
+    "bottleneck_macs",
+    "densenet",
+    "ghost_macs",
+    "ghost_speedup",
+    "ghostnet",
+    "ghostnet_small",
+    "hswish",
+    "lenet5",
+    "mobilenet_v1",
+    "mobilenet_v2",
+    "mobilenet_v2_small",
+    "mobilenet_v3",
+    "preresnet_bottleneck",
+    "resnet",
+    "resnet18",
+    "resnet50",
+    "resnet_bottleneck",
+    "separable_block",
+    "separable_macs",
+    "shuffle",
+    "shuffle_macs",
+    "shufflenet_v1",
+    "shufflenet_v2",
+    "shufflenet_v2_small",
+    "squeezenet",
+    "standard_macs",
+    "vgg16",
+    "vgg16_bn",
+    "vgg19",
+    "vgg19_bn",
+    "vgg_small",
+]
 
-MODELS: Final[dict[str, Callable[..., nn.Module]]] = {"resnet": resnet}
+MODELS: Final[dict[str, Callable[..., nn.Module]]] = {
+    "resnet": resnet,
+    "resnet-bottleneck": resnet_bottleneck,
+    "preresnet-bottleneck": preresnet_bottleneck,
+    "resnet18": resnet18,
+    "resnet50": resnet50,
+    "lenet5": lenet5,
+    "alexnet": alexnet,
+    "vgg16": vgg16,
+    "vgg16-bn": vgg16_bn,
+    "vgg19": vgg19,
+    "vgg19-bn": vgg19_bn,
+    "vgg-small": vgg_small,
+    "squeezenet": squeezenet,
+    "densenet": densenet,
+    "mobilenet-v1": mobilenet_v1,
+    "mobilenet-v2": mobilenet_v2,
+    "mobilenet-v2-small": mobilenet_v2_small,
+    "mobilenet-v3": mobilenet_v3,
+    "shufflenet-v1": shufflenet_v1,
+    "shufflenet-v2": shufflenet_v2,
+    "shufflenet-v2-small": shufflenet_v2_small,
+    "ghostnet": ghostnet,
+    "ghostnet-small": ghostnet_small,
+}
 """By the key of a recipe's `model` section."""
