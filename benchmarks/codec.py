@@ -6,7 +6,8 @@
 Each network is quantised to identical levels for all (int8 by the largest weight; 0.33, 1 and
 2.5 standard deviations), tensor by tensor. Peers get the levels as bytes, one stream per
 network; we write a whole container with names, shapes, steps and checksums, and NNCodec its
-payloads alone. Speeds are one thread's, the better of two turns, compilation excluded.
+payloads alone. Speeds are per second of one thread's processor time, the better of two turns,
+compilation excluded.
 The NNCodec peer is run in a Python that has it (`--nncodec`).
 """
 
@@ -94,9 +95,9 @@ def seconds(call: Callable[[], Any], turns: int = 2) -> tuple[Any, float]:
     """The result, and the time of the faster turn."""
     best, result = float("inf"), None
     for _ in range(turns):
-        begin = time.perf_counter()
+        begin = time.process_time()
         result = call()
-        best = min(best, time.perf_counter() - begin)
+        best = min(best, time.process_time() - begin)
     return result, best
 
 

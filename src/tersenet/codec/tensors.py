@@ -39,8 +39,10 @@ DTYPES: Final = (
 FLOATS: Final = ("float16", "float32", "float64", "bfloat16")
 """Types that quantised tensors can come back as."""
 
-LZMA_FILTERS: Final = [{"id": lzma.FILTER_LZMA2, "preset": 9, "dict_size": 1 << 23}]
-SMALL: Final = 1 << 16
+LZMA_FILTERS: Final[list[dict[str, Any]]] = [
+    {"id": lzma.FILTER_LZMA2, "preset": 9, "dict_size": 1 << 23}
+]
+SMALL: Final = 1 << 12
 """Elements up to which every coder is tried: it costs next to nothing."""
 SAMPLE: Final = 1 << 18
 """Bytes that a quick test for repetition looks at."""
@@ -256,7 +258,12 @@ def _decode_ans(payload: bytes | memoryview, width: int, count: int) -> NDArray[
 
 
 def _lzma(array: NDArray[Any]) -> Coded:
-    payload = lzma.compress(_planes(array).tobytes(), format=lzma.FORMAT_RAW, filters=LZMA_FILTERS)
+    raw = _planes(array).tobytes()
+    # A window as large as the data finds the same and starts faster; the decoder's is fixed.
+    window = max(1 << 12, min(len(raw), LZMA_FILTERS[0]["dict_size"]))
+    payload = lzma.compress(
+        raw, format=lzma.FORMAT_RAW, filters=[{**LZMA_FILTERS[0], "dict_size": window}]
+    )
     return Coded(coder=Coder.LZMA, payload=payload, width=array.itemsize)
 
 
