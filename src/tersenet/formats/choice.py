@@ -133,9 +133,9 @@ def best_format(
     """Encodes a matrix in the format whose product with `batch` vectors is fastest.
 
     With `measure`, those predicted within twice the best are timed in turns with dense storage,
-    on this machine and at its present load, for about `seconds` each; without, the prediction
-    alone decides. Either way dense storage is chosen unless another is at least 5 % faster, so
-    the choice is not slower than dense.
+    on this machine and at its present load, for about `seconds` each. Dense storage is chosen
+    unless another is at least 5 % faster, so the choice is not slower than dense. Without
+    `measure` the same rule is applied to the predictions, which may be wrong.
 
     Raises:
         FormatError: Not a matrix that can be encoded, or a batch below 1.

@@ -10,6 +10,9 @@ Inside a jitted function the operations look like ordinary calls:
 
     word = load_words(words, at)
     total = multiply_add(lookup16(table, word), broadcast(x[column]), total)
+
+Numba's cache watches the file of a kernel, not this one: after a change here, remove
+`__pycache__` beside it.
 """
 
 # Numba fixes the parameters of an intrinsic and of what generates it, used or not.
@@ -386,9 +389,8 @@ def dot_bytes(typingctx, total, unsigned, signed):
 
     def generate(context, builder, signature, args):
         if BYTE_DOT:
-            bytes_ = ir.VectorType(ir.IntType(8), 4 * LANES)
-            pair = [builder.bitcast(arg, bytes_) for arg in args[1:]]
-            return _call(builder, "llvm.x86.avx512.vpdpbusd.512", _WORDS, [args[0], *pair])
+            # Words for bytes: the signature of old, which newer LLVM still reads.
+            return _call(builder, "llvm.x86.avx512.vpdpbusd.512", _WORDS, list(args))
         total, top = args[0], ir.Constant(_WORDS, [24] * LANES)
         for place in range(4):
             up = ir.Constant(_WORDS, [24 - 8 * place] * LANES)
