@@ -19,13 +19,27 @@ from tersenet.core.types import EditKind, Method, Subject, Workbench
 from tersenet.distill import Response
 from tersenet.graph import macs, parameters, prove
 from tersenet.models import resnet
-from tersenet.prune import L1
+from tersenet.prune import FPGM, L1, L2, OBD, Activation, BNScale, Fisher, HRank, Random, Taylor
 from tersenet.quantize import Static
 from tersenet.run import History, load, save
 
 TABLE: Mapping[str, Method[Any]] = {
     "prune l1, global": L1(keep=0.5, multiple_of=None),
     "prune l1, by layer": L1(keep=0.6, scope="layer", multiple_of=2),
+    "prune l2": L2(multiple_of=None),
+    "prune bn-scale": BNScale(multiple_of=None),
+    "prune fisher": Fisher(multiple_of=None),
+    "prune fisher, greedy": Fisher(
+        keep=0.9, at_a_time=2, mac_weight=0.01, batches=2, multiple_of=None
+    ),
+    "prune taylor": Taylor(multiple_of=None),
+    "prune taylor, weights": Taylor(of="weights", squared=True, multiple_of=None),
+    "prune obd": OBD(probes=2, multiple_of=None),
+    "prune activation": Activation(multiple_of=None),
+    "prune activation, apoz": Activation(by="apoz", multiple_of=None),
+    "prune hrank": HRank(multiple_of=None),
+    "prune fpgm": FPGM(multiple_of=None),
+    "prune random": Random(seed=1, multiple_of=None),
     "distill response": Response(epochs=1, learning_rate=0.01),
     "quantize static": Static(reduce_range=False),
     "quantize static, mse": Static(range="mse", per_channel=False, reduce_range=True),

@@ -1,8 +1,41 @@
 """Pruning: removing what matters least, physically."""
 
+from tersenet.prune.activation import Activation
+from tersenet.prune.bn_scale import BNScale
+from tersenet.prune.fisher import Fisher
+from tersenet.prune.fpgm import FPGM
+from tersenet.prune.hrank import HRank
 from tersenet.prune.l1 import L1
+from tersenet.prune.l2 import L2
+from tersenet.prune.maps import average_zeros, feature_map_norm, mean_rank, principal_width
+from tersenet.prune.obd import OBD
 from tersenet.prune.plan import PrunePlan
+from tersenet.prune.random import Random
 from tersenet.prune.score import ChannelScore
+from tersenet.prune.second_order import damage, second_order_change, surgeon
 from tersenet.prune.staircase import Staircase, staircases
+from tersenet.prune.taylor import Taylor
 
-__all__ = ["L1", "ChannelScore", "PrunePlan", "Staircase", "staircases"]
+__all__ = [
+    "FPGM",
+    "L1",
+    "L2",
+    "OBD",
+    "Activation",
+    "BNScale",
+    "ChannelScore",
+    "Fisher",
+    "HRank",
+    "PrunePlan",
+    "Random",
+    "Staircase",
+    "Taylor",
+    "average_zeros",
+    "damage",
+    "feature_map_norm",
+    "mean_rank",
+    "principal_width",
+    "second_order_change",
+    "staircases",
+    "surgeon",
+]

@@ -1,0 +1,75 @@
+"""Greedy removal: the least unit goes, the rest is judged anew."""
+
+import copy
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from tersenet.core.types import Subject, Workbench
+from tersenet.graph import ChannelGroup
+from tersenet.graph.trace import tensors_of
+
+__all__ = ["greedy"]
+
+Scores = Callable[[Subject, Sequence[ChannelGroup]], Mapping[str, Tensor]]
+
+
+def greedy(
+    score: Scores,
+    subject: Subject,
+    groups: Sequence[ChannelGroup],
+    *,
+    keep: float,
+    at_a_time: int,
+    least: int,
+    bench: Workbench,
+) -> dict[str, tuple[int, ...]]:
+    """Returns the units that stay in each group.
+
+    The scores are compared as they are across groups, so they must be of one unit, such as
+    nats. What is removed is zeroed on a copy between the scorings, which computes what the
+    smaller network will.
+
+    Args:
+        score: one score per unit for each group by name.
+        subject: the network and its data, left as they were.
+        groups: the groups to remove units from.
+        keep: the share of all units that stays.
+        at_a_time: units to remove between two scorings.
+        least: units that every group keeps at least, or all it has.
+        bench: told of the progress.
+    """
+    masked = dataclasses.replace(subject, model=copy.deepcopy(subject.model))
+    left = {group.name: set(range(group.size)) for group in groups}
+    by_name = {group.name: group for group in groups}
+    whole = sum(map(len, left.values()))
+    goal = whole - int(keep * whole + 1e-9)  # 0.7 * 10 is 7.000000000000001
+    done = 0
+    while done < goal:
+        scores = {name: one.tolist() for name, one in score(masked, groups).items()}
+        order = sorted(
+            (scores[name][unit], name, unit) for name, units in left.items() for unit in units
+        )
+        before = done
+        for _, name, unit in order:
+            if done == min(goal, before + at_a_time):
+                break
+            if len(left[name]) > least:
+                left[name].remove(unit)
+                _zero(masked.model, by_name[name], unit)
+                done += 1
+        if done == before:
+            break  # every group is down to its least
+        bench.tick("removing units", done, goal)
+    return {name: tuple(sorted(units)) for name, units in left.items()}
+
+
+def _zero(model: nn.Module, group: ChannelGroup, unit: int) -> None:
+    tensors = tensors_of(model)
+    with torch.no_grad():
+        for member in group.members:
+            tensor = tensors[member.tensor]
+            gone = torch.tensor(member.indices[unit], dtype=torch.long, device=tensor.device)
+            tensor.index_fill_(member.dim, gone, 0)

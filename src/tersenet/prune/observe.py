@@ -1,0 +1,204 @@
+"""Watching the units of a network while it computes.
+
+A unit is watched where it is made: at the output of each layer that produces it, after the
+batch norm that reads this output directly, before the activation function. A unit whose output
+there is zero is one that was removed, whatever the batch norm would have added; and as
+a · ∂L/∂a is the same on either side of a ReLU, criteria of that product need not look behind it.
+"""
+
+import abc
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, TypeAlias, final
+
+import torch
+from jaxtyping import Float
+from pydantic import Field
+from pydantic.dataclasses import dataclass
+from torch import Tensor, nn
+from torch.nn import functional
+
+from tersenet.core.types import Batch, Subject
+from tersenet.errors import DataError, StructureError
+from tersenet.graph import ChannelGroup
+from tersenet.graph.trace import evaluating
+from tersenet.prune.score import ChannelScore
+
+__all__ = ["ObservedScore", "Watch", "observe", "summed_loss", "to_units"]
+
+Hook: TypeAlias = Callable[[nn.Module, Any, Tensor], Tensor]
+_BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+
+
+@dataclass(frozen=True, kw_only=True, config={"extra": "forbid"})
+class ObservedScore(ChannelScore):
+    """A criterion that watches the network on calibration data."""
+
+    batches: int = Field(default=10, gt=0)
+    """Calibration batches to look at, at most."""
+
+    @abc.abstractmethod
+    def score(
+        self, subject: Subject, groups: Sequence[ChannelGroup]
+    ) -> dict[str, Float[Tensor, " unit"]]:
+        """Returns one score per unit for each group by name; the lowest go first."""
+
+    def data(self, subject: Subject) -> Sequence[Batch]:
+        """Returns the batches to look at. Raises DataError where there are none."""
+        if not subject.calibration:
+            raise DataError(
+                f"prune {self.name} has no calibration data to judge units on: give some, or use "
+                "a criterion that needs none, such as l1."
+            )
+        return subject.calibration[: self.batches]
+
+    def _why_not(self, group: ChannelGroup) -> str | None:
+        reason = super()._why_not(group)
+        for member in group.filters:
+            if reason is None and member.tensor != f"{member.site}.weight":
+                reason = f"'{member.tensor}' is no module's weight: its output cannot be watched"
+        return reason
+
+
+def summed_loss(subject: Subject, outputs: Tensor, targets: Tensor) -> Tensor:
+    """Returns the loss in nats, summed over the batch; cross-entropy where none is given."""
+    if subject.loss is not None:
+        return subject.loss(outputs, targets)
+    if targets.is_floating_point() or targets.ndim != 1:
+        raise DataError(
+            "the calibration targets are no class labels and the subject has no loss for them: "
+            "give its loss."
+        )
+    return functional.cross_entropy(outputs, targets, reduction="sum")
+
+
+def to_units(
+    group: ChannelGroup, site: str, channels: Float[Tensor, "*rest channel"]
+) -> Float[Tensor, "*rest unit"]:
+    """Returns the sum of what a site gives over the channels of each unit, on the CPU."""
+    pairs = [
+        (unit, index)
+        for member in group.filters
+        if member.site == site
+        for unit, own in enumerate(member.indices)
+        for index in own
+    ]
+    units, indices = torch.tensor(pairs, dtype=torch.long).view(-1, 2).T
+    values = channels.detach().double().cpu()
+    total = torch.zeros(*values.shape[:-1], group.size, dtype=torch.float64)
+    return total.index_add_(-1, units, values[..., indices])
+
+
+@contextmanager
+def observe(model: nn.Module, groups: Sequence[ChannelGroup]) -> Iterator["Watch"]:
+    """Watches the sites of `groups` inside the context, in evaluation mode.
+
+    Raises:
+        StructureError: while running, if a site's module is not called or gives something else
+            than a row per sample with its filters as channels.
+    """
+    watch = Watch(model, groups)
+    try:
+        with evaluating(model):
+            yield watch
+    finally:
+        watch.close()
+
+
+@final
+class Watch:
+    """A network with hooks that keep what its sites give; `observe` makes and closes it."""
+
+    def __init__(self, model: nn.Module, groups: Sequence[ChannelGroup]) -> None:
+        self._model = model
+        self._filters = {one.site: one for group in groups for one in group.filters if one.site}
+        self._outputs: dict[str, list[Tensor]] = defaultdict(list)
+        # By the identity of what was passed on: (itself, so that it lives; site; call).
+        self._made: dict[int, tuple[Tensor, str, int]] = {}
+        self._samples = 0
+        self._handles = [
+            model.get_submodule(site).register_forward_hook(self._keep(site))
+            for site in self._filters
+        ]
+        self._handles += [
+            module.register_forward_hook(self._keep_norm)
+            for module in model.modules()
+            if isinstance(module, _BATCH_NORMS)
+        ]
+
+    def close(self) -> None:
+        """Takes the hooks off."""
+        for handle in self._handles:
+            handle.remove()
+
+    def run(self, inputs: Tensor) -> Tensor:
+        """Returns the network's output, and remembers what each site gave on the way."""
+        self._outputs.clear()
+        outputs = self._model(inputs)
+        self._made.clear()
+        self._samples = len(inputs)
+        for site in self._filters:
+            if site not in self._outputs:
+                raise StructureError(
+                    f"'{site}' is used without its module being called, so its output cannot be "
+                    "watched: add it to skip, or use a criterion on weights."
+                )
+        return outputs
+
+    def maps(self, site: str) -> list[Float[Tensor, "_ channel *_"]]:
+        """Returns what a site gave at each call of the last run: (sample, channel, …)."""
+        return [self._by_channel(site, one.detach()) for one in self._outputs[site]]
+
+    def effects(self, loss: Tensor) -> dict[str, Float[Tensor, "_ _"]]:
+        """Returns Σ a · ∂loss/∂a over positions and calls, (sample, channel), by site.
+
+        From one backward pass: samples do not interact, so the gradient of the summed loss by a
+        sample's activations is that of its own loss.
+        """
+        kept = [(site, one) for site, found in self._outputs.items() for one in found]
+        slopes = torch.autograd.grad(loss, [one for _, one in kept], allow_unused=True)
+        total: dict[str, Tensor] = {}
+        for (site, one), slope in zip(kept, slopes, strict=True):
+            product = torch.zeros_like(one) if slope is None else one.detach() * slope
+            effect = self._by_channel(site, product).flatten(2).sum(2)  # (sample, channel)
+            total[site] = total[site] + effect if site in total else effect
+        return total
+
+    def _keep(self, site: str) -> Hook:
+        def hook(_module: nn.Module, _inputs: Any, output: Tensor) -> Tensor:
+            self._outputs[site].append(output)
+            return self._pass_on(site, len(self._outputs[site]) - 1)
+
+        return hook
+
+    def _keep_norm(self, module: nn.Module, inputs: tuple[Tensor], output: Tensor) -> Tensor:
+        known = self._made.get(id(inputs[0]))
+        if known is None:
+            return output
+        _, site, call = known
+        self._outputs[site][call] = output
+        return self._pass_on(site, call)
+
+    def _pass_on(self, site: str, call: int) -> Tensor:
+        """Returns a copy for what follows: in-place activations must not reach what is kept."""
+        output = self._outputs[site][call]
+        if torch.is_grad_enabled() and not output.requires_grad:
+            output.requires_grad_()  # all parameters are frozen: the units are still to be judged
+        following = output.clone()
+        self._made[id(following)] = (following, site, call)
+        return following
+
+    def _by_channel(self, site: str, value: Tensor) -> Tensor:
+        member = self._filters[site]
+        module = self._model.get_submodule(site)
+        weight = module.get_parameter("weight")
+        channels = weight.shape[member.dim]
+        moved = value.movedim(-1, 1) if isinstance(module, nn.Linear) and value.ndim > 1 else value
+        if moved.ndim < 2 or moved.shape[:2] != (self._samples, channels):
+            raise StructureError(
+                f"'{site}' gives {tuple(value.shape)} for {self._samples} samples, in which its "
+                f"{channels} filters cannot be told apart by sample: add it to skip, or use a "
+                "criterion on weights."
+            )
+        return moved.unsqueeze(2) if moved.ndim == 2 else moved  # (sample, channel, position, …)
