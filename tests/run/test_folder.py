@@ -93,6 +93,14 @@ def test_refuses_a_folder_with_other_files(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
 
 
+def test_starts_where_a_run_was_killed_in_its_first_moment(tmp_path: Path) -> None:
+    (tmp_path / ".lock").touch()
+    (tmp_path / ".run.json.x1.partial").touch()
+    with RunFolder.create(tmp_path, HEADER) as run:
+        run.commit(0, record(), wall_seconds=2.0)
+    assert len(read_run(tmp_path).steps) == 1
+
+
 def test_refuses_a_file_where_the_folder_is_due(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(RunError), RunFolder.create(tmp_path / "file" / "run", HEADER):

@@ -51,7 +51,7 @@ class RunFolder:
         Raises:
             RunError: if the folder holds something, or cannot be written.
         """
-        if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        if path.exists() and (not path.is_dir() or any(map(_matters, path.iterdir()))):
             what = "another run" if (path / "run.json").exists() else "other files"
             raise RunError(
                 f"{path} holds {what}: give another folder with --out, or finish a run there with "
@@ -218,6 +218,11 @@ def _read_journal(path: Path) -> Iterator[dict[str, Any]]:
             raise RunError(
                 f"{path}:{number} is damaged: remove that line and all below."
             ) from error
+
+
+def _matters(path: Path) -> bool:
+    # What a run killed in its first moment leaves is nobody's.
+    return path.name != ".lock" and not path.name.endswith(".partial")
 
 
 def _mend(journal: Path) -> None:
