@@ -92,12 +92,14 @@ def test_compresses_loads_and_goes_on(
     tmp_path: Path, task: tersenet.Classification, trained: nn.Module
 ) -> None:
     before = {name: value.clone() for name, value in trained.state_dict().items()}
+    trained.train()
     whole = tersenet.compress(trained, task, recipe=recipe(tmp_path), folder=tmp_path / "run")
     assert whole.status == "met"
     assert whole.measurements[0].score is not None
     assert whole.measurements[0].score.value > 0.9
     assert whole.artifact("onnx").stat().st_size == whole.steps[-1].cost.file_bytes
     assert "stripes" in whole.report.read_text()
+    assert trained.training
     for name, value in trained.state_dict().items():
         assert torch.equal(value, before[name])
     inputs = task.test.normalised(task.test.pixels)

@@ -1,6 +1,7 @@
 """What a person calls: compress a network by a recipe, go on with a run, load what came out."""
 
 import contextlib
+import copy
 import json
 import shutil
 import tempfile
@@ -67,6 +68,7 @@ def compress(
         TersenetError: of the kind that `tersenet.errors` draws.
     """
     read = read_recipe(Path(recipe), own_network=True)
+    model = copy.deepcopy(model)
     path = Path(folder) if folder else free_folder(read.name)
     history = History({"class": f"{type(model).__module__}.{type(model).__qualname__}"}, ())
     command = f"tersenet.compress(model, task, recipe={str(recipe)!r})"
