@@ -97,7 +97,7 @@ class ShuffleNetV1(nn.Module):
 
     def __init__(self, groups: int, *, width: float, in_channels: int, classes: int) -> None:
         super().__init__()
-        channels = scaled(24, width)
+        channels = scaled(24, width, groups)
         self.stem = conv_norm(in_channels, channels, stride=2)
         units: list[nn.Module] = []
         for stage, depth in enumerate(DEPTHS):
