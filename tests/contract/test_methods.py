@@ -33,10 +33,8 @@ TABLE: Mapping[str, Method[Any]] = {
         keep=0.9, at_a_time=2, mac_weight=0.01, batches=2, multiple_of=None
     ),
     "prune taylor": Taylor(multiple_of=None),
-    "prune taylor, weights": Taylor(of="weights", squared=True, multiple_of=None),
     "prune obd": OBD(probes=2, multiple_of=None),
     "prune activation": Activation(multiple_of=None),
-    "prune activation, apoz": Activation(by="apoz", multiple_of=None),
     "prune hrank": HRank(multiple_of=None),
     "prune fpgm": FPGM(multiple_of=None),
     "prune random": Random(seed=1, multiple_of=None),
