@@ -166,7 +166,7 @@ def test_half_width_as_published() -> None:
         (lambda: models.mobilenet_v1(width=0.0), "no channels"),
         (lambda: models.mobilenet_v2(width=-1.0), "no channels"),
         (lambda: models.mobilenet_v3(width=float("nan")), "no channels"),
-        (lambda: models.ghostnet(width=0.0), "no channels"),
+        (lambda: models.ghostnet(width=float("inf")), "no channels"),
         (lambda: models.shufflenet_v2(width=0.7), "no width of 0.7"),
         (lambda: models.Ghost(8, 8, split=1), "no ghosts"),
     ],

@@ -1,5 +1,6 @@
 """What the efficient networks share: a normalised convolution, rounding of widths, weights."""
 
+import math
 from collections.abc import Callable
 
 from torch import Tensor, nn
@@ -57,9 +58,9 @@ def scaled(channels: int, width: float, divisor: int = 8) -> int:
     """Returns `channels` times the width multiplier, rounded.
 
     Raises:
-        StructureError: if `width` is not positive.
+        StructureError: if `width` is not positive and finite.
     """
-    if not width > 0:
+    if not 0 < width < math.inf:
         raise StructureError(f"a width multiplier of {width} leaves no channels: take 0.25 to 2.")
     return rounded(channels * width, divisor)
 
