@@ -1,6 +1,6 @@
 """Finding channel groups: labels carried through the exported graph, one rule per operator.
 
-Every index of every parameter gets a label; the rules tie labels (`rules.py`, `reshapes.py`);
+Every index of every parameter gets a label; the rules tie labels by operator;
 classes of labels that reach the same dimensions of the same parameters are one group.
 """
 
@@ -12,7 +12,7 @@ from typing import Any, final
 import torch
 from torch import Tensor, fx, nn
 
-from tersenet.graph import reshapes, rules  # noqa: F401  (importing registers their rules)
+from tersenet.graph import indexing, mixing, reshapes, rules  # noqa: F401  (registers rules)
 from tersenet.graph.costs import layer
 from tersenet.graph.groups import ChannelGroup, Graph, Member, Site, remaining
 from tersenet.graph.labels import Labels, Value

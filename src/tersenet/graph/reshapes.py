@@ -22,12 +22,15 @@ def reshape(at: Visit) -> Value | list[Value] | None:
     if 0 in at.shape:
         return at.unknown("has an empty dimension")
     outputs: list[Array] = [at.fixed(size) for size in at.shape]
+    written = _written_sizes(at)
+    bound = [isinstance(size, int) and size > 1 for size in written]
     for old, new in _blocks(tuple(len(labels) for labels in x), at.shape):
         merged = _merge(at, [x[dim] for dim in old])
-        for dim, labels in zip(new, _split(at, merged, [at.shape[d] for d in new]), strict=True):
+        parts = _split(at, merged, [at.shape[d] for d in new], [bound[d] for d in new])
+        for dim, labels in zip(new, parts, strict=True):
             outputs[dim] = labels
-    for labels, size in zip(outputs, _written_sizes(at), strict=True):
-        if isinstance(size, int) and size > 1:
+    for labels, size, stays in zip(outputs, written, bound, strict=True):
+        if stays:
             at.freeze(labels, f"has the size {size} written into the call")
     return tuple(outputs)
 
@@ -54,6 +57,10 @@ def _product(shape: tuple[int, ...], dims: list[int]) -> int:
 
 def _merge(at: Visit, dims: list[Array]) -> Array:
     """Returns the labels of several dimensions read as one."""
+    if any(len(labels) > 1 for labels in dims):  # single indices vanish in the wider ones
+        for labels in dims:
+            if len(labels) == 1:
+                at.freeze(labels, "drops it")
     merged = dims[0] if dims else at.fixed(1)
     for labels in dims[1:]:
         if at.labels.live(merged) and at.labels.live(labels):
@@ -65,9 +72,13 @@ def _merge(at: Visit, dims: list[Array]) -> Array:
     return merged
 
 
-def _split(at: Visit, merged: Array, sizes: list[int]) -> list[Array]:
-    """Returns labels for each of `sizes`: one dimension carries, the others are fixed."""
-    outputs = [at.fixed(size) for size in sizes]
+def _split(at: Visit, merged: Array, sizes: list[int], bound: list[bool]) -> list[Array]:
+    """Returns labels for each of `sizes`: one dimension carries, the others are fixed.
+
+    Best one whose size the code leaves open: `view(n, 2, -1)` shrinks in the last dimension,
+    with the same position in both groups; `view(n, t, -1, 64)` by whole heads.
+    """
+    outputs = [at.fixed(size, f"reads it as several dimensions ({at.where})") for size in sizes]
     if not sizes or not at.labels.live(merged):
         if not sizes:
             at.freeze(merged, "drops it")
@@ -80,7 +91,8 @@ def _split(at: Visit, merged: Array, sizes: list[int]) -> list[Array]:
         if (rows == rows[:, :1]).all():
             break
     else:
-        axis = wide[0]  # the outer dimension goes as a whole: heads, groups
+        # the outer dimension goes as a whole: heads, groups
+        axis = next((one for one in wide if not bound[one]), wide[0])
     rows = np.moveaxis(grid, axis, 0).reshape(sizes[axis], -1)
     for row in rows:
         at.labels.tie(np.full(len(row), row[0]), row)

@@ -1,7 +1,7 @@
 """How each operator carries labels from its inputs to its output.
 
 A rule ties what must be removed together and fixes what must stay. Reshapes stand in
-`reshapes.py`.
+`reshapes.py`, indices that move in `indexing.py`, norms and attention in `mixing.py`.
 """
 
 import itertools
@@ -14,14 +14,15 @@ from tersenet.graph.visit import Visit, rule
 
 _UNARY = """
     abs alias alpha_dropout celu clamp clamp_max clamp_min clone contiguous cos detach
-    detach_ dropout elu erf exp feature_dropout gelu hardsigmoid hardswish hardtanh
-    leaky_relu lift_fresh_copy log log1p logical_not mish neg ones_like reciprocal relu
-    relu6 round rsqrt selu sigmoid sign silu sin softplus sqrt square tanh to _to_copy
-    type_as zeros_like
+    bitwise_not ceil detach_ dropout elu erf exp exp2 expm1 feature_dropout floor full_like
+    gelu hardshrink hardsigmoid hardswish hardtanh isinf isnan leaky_relu lift_fresh_copy log
+    log1p log2 log_sigmoid logical_not logit mish nan_to_num neg ones_like reciprocal relu
+    relu6 round rsqrt selu sigmoid sign silu sin softplus softshrink sqrt square tan tanh
+    threshold to _to_copy trunc type_as zeros_like
 """.split()  # noqa: SIM905 (thirty words to a line read better)
 _BINARY = """
-    add div eq fmod ge gt le logical_and logical_or lt masked_fill maximum minimum mul ne
-    pow remainder rsub sub where lerp addcmul addcdiv
+    add atan2 bitwise_and bitwise_or div eq floor_divide fmod ge gt le logical_and logical_or
+    lt masked_fill maximum minimum mul ne pow remainder rsub sub where lerp addcmul addcdiv
 """.split()  # noqa: SIM905 (thirty words to a line read better)
 _INPLACE = [f"{name}_" for name in (*_UNARY, *_BINARY) if not name.endswith("_")]
 
@@ -97,32 +98,12 @@ def linear(at: Visit) -> Value:
     return (*x[:-1], weight[0])
 
 
-@rule("aten.addmm", "aten.mm", "aten.matmul")
-def product(at: Visit) -> Value | list[Value] | None:
-    """Sums over a dimension of a parameter.
-
-    Between two activations the sum would keep what a removed unit still yields, such as
-    sigmoid(0), so that product is left alone.
-    """
-    first, second = (
-        ("mat1" if "mat1" in at.args else "self"),
-        ("mat2" if "mat2" in at.args else "other"),
-    )
-    left, right = at.value(first), at.value(second)
-    if len(right) != 2 or at.depends_on_input(second):
-        return at.unknown("multiplies two activations")
-    at.tie(left[-1], right[0])
-    if first == "mat1" and (bias := at.value("self")):
-        at.tie(bias[-1], right[1])
-        for labels in bias[:-1]:
-            at.freeze(labels, "broadcasts it")
-    return (*left[:-1], right[1])
-
-
 @rule("aten.batch_norm", "aten.instance_norm")
 def batch_norm(at: Visit) -> Value:
     """Scales each channel by itself."""
     x = at.value("input")
+    for labels in x[2:] if "instance_norm" in at.op else ():
+        at.freeze(labels, "normalises over it")
     for name in ("weight", "bias", "running_mean", "running_var"):
         if at.value(name):
             at.tie(x[1], at.value(name)[0])
@@ -259,7 +240,9 @@ def size_of(at: Visit) -> None:
 
 
 @rule("operator.getitem")
-def item(at: Visit) -> Value:
+def item(at: Visit) -> Value | list[Value] | None:
     """Picks one of an operator's outputs."""
     several, index = at.node.args
-    return at.outputs_of(several)[cast("int", index)]
+    outputs = at.outputs_of(several)
+    found = outputs[cast("int", index)] if index in range(len(outputs)) else None
+    return at.unknown() if found is None else found

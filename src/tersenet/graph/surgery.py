@@ -123,6 +123,11 @@ def _linear(module: nn.Module) -> None:
     linear.out_features, linear.in_features = linear.weight.shape
 
 
+def _embedding(module: nn.Module) -> None:
+    table = cast("nn.Embedding", module)
+    table.num_embeddings, table.embedding_dim = table.weight.shape
+
+
 def _norm(module: nn.Module) -> None:
     norm = cast("nn.BatchNorm2d", module)
     sizes = [*norm.parameters(), *norm.buffers()]
@@ -142,6 +147,7 @@ _ATTRIBUTES: Final[dict[type[nn.Module], Callable[[nn.Module], None]]] = {
     nn.ConvTranspose2d: _transposed,
     nn.ConvTranspose3d: _transposed,
     nn.Linear: _linear,
+    nn.Embedding: _embedding,
     nn.modules.batchnorm._NormBase: _norm,  # noqa: SLF001 (the base of all batch norms)
     nn.PReLU: _prelu,
 }

@@ -96,6 +96,13 @@ class Visit:
         """Returns labels for an output dimension that cannot shrink."""
         return self.labels.fixed(size, f"{self.op} {what}")
 
+    def parts(self, value: Value, dim: int) -> list[Value]:
+        """Returns the outputs of an operator that cuts a dimension that must stay."""
+        return [
+            (*value[:dim], self.fixed(shape[dim]), *value[dim + 1 :])
+            for shape in _shapes(self.node)
+        ]
+
     def unknown(self, what: str = "has no rule") -> Value | list[Value] | None:
         """Fixes all inputs and outputs: removes less, never wrongly."""
         for value in self.tensors():

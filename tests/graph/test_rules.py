@@ -1,0 +1,205 @@
+"""Each rule against the operator itself: NaN in coded slices, and removal compared with zeros."""
+
+import itertools
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812
+
+from tersenet.graph import flow  # noqa: F401  (registers the rules)
+from tersenet.graph.labels import Labels, Value
+from tersenet.graph.visit import Visit, rule_for
+
+
+@dataclass(frozen=True)
+class Case:
+    """An operator on tensors of which some dimensions can shrink."""
+
+    shapes: str
+    """Per input its dimensions: letters are random sizes, digits themselves, = a parameter."""
+    call: Callable[..., object]
+    live: str
+    """The letters of which units may go, worked out by hand."""
+    whole: bool = True
+    """Whether a unit's slice of the output holds nothing but what that unit made."""
+
+
+def _groups(x: Tensor, w: Tensor) -> Tensor:
+    return F.conv2d(x, w, groups=x.shape[1])
+
+
+CASES = {
+    "add": Case("nchw nchw", torch.add, "nchw"),
+    "add of one": Case("nchw 1c1w", torch.mul, "nchw"),
+    "where": Case("nc nc nc", lambda a, b, c: torch.where(a > 0, b, c), "nc", whole=False),
+    "gelu": Case("nlc", F.gelu, "nlc"),
+    "tanh": Case("nc", torch.tanh, "nc"),
+    "conv1d": Case("nc7 =fc3 =f", F.conv1d, "ncf"),
+    "conv2d": Case("nc66 =fc33 =f", F.conv2d, "ncf"),
+    "grouped conv": Case("n655 =8333", lambda x, w: F.conv2d(x, w, groups=2), "n683"),
+    "depthwise": Case("nc55 =c133", _groups, "nc"),
+    "transposed": Case("nc55 =cf22 =f", F.conv_transpose2d, "ncf"),
+    "linear": Case("nlc =fc =f", F.linear, "nlcf"),
+    "addmm": Case("=f nc =cf", torch.addmm, "ncf"),
+    "mm": Case("nc =cf", torch.mm, "ncf"),
+    "bmm": Case("ent etm", torch.bmm, "enm"),
+    "baddbmm": Case("enm ent =etm", torch.baddbmm, "entm"),
+    "matmul of activations": Case("bhnt bhtm", torch.matmul, "bhnm"),
+    "matmul with broadcast": Case("bhnt 1htm", torch.matmul, "bhnm"),
+    "attention": Case("bhte bhse bhsv", F.scaled_dot_product_attention, "bhv"),
+    "attention with mask": Case("bhte bhse bhsv bhts", F.scaled_dot_product_attention, "bhv"),
+    "layer norm": Case("nlc =c =c", lambda x, w, b: F.layer_norm(x, w.shape, w, b), "nl"),
+    "rms norm": Case("nlc =c", lambda x, w: F.rms_norm(x, w.shape, w), "nl"),
+    "group norm": Case("n655 =6 =6", lambda x, w, b: F.group_norm(x, 3, w, b), "n"),
+    "instance norm": Case("nc55 =c =c", lambda x, w, b: F.instance_norm(x, None, None, w, b), "nc"),
+    "batch norm": Case(
+        "nc55 =c =c =c =c", lambda x, m, v, w, b: F.batch_norm(x, m, v.abs(), w, b), "nc55"
+    ),
+    "prelu": Case("nc4 =c", F.prelu, "nc4"),
+    "softmax": Case("nlc", lambda x: x.softmax(1), "nc"),
+    "mean": Case("nchw", lambda x: x.mean((2, 3)), "nc"),
+    "amax kept": Case("nlc", lambda x: x.amax(1, keepdim=True), "nc"),
+    "max pool": Case("nc66", lambda x: F.max_pool2d(x, 2), "nc", whole=False),
+    "adaptive pool": Case("nc66", lambda x: F.adaptive_avg_pool2d(x, 2), "nc"),
+    "embedding": Case("=rc", lambda t: F.embedding(torch.tensor([[0, 1], [1, 0]]), t), "c"),
+    "cat": Case("nc55 nd55", lambda a, b: torch.cat([a, b], 1), "ncd55"),
+    "stack": Case("nc nc", lambda a, b: torch.stack([a, b], 1), "nc"),
+    "pad": Case("nc5", lambda x: F.pad(x, (1, 2, 0, 0)), "nc5", whole=False),
+    "chunk": Case("n6l", lambda x: torch.cat([torch.mul(*x.chunk(2, 1)), x], 1), "n6l"),
+    "chunk unequal": Case("n7l", lambda x: x.chunk(2, 1)[0], "nl"),
+    "split": Case("n6l", lambda x: x.split(2, 1)[1], "nl"),
+    "split sizes": Case("n6l", lambda x: x.split([4, 2], 1)[0], "nl"),
+    "glu": Case("n8l", lambda x: F.glu(x, 1), "n8l"),
+    "unbind": Case("n3c", lambda x: x.unbind(1)[2], "nc"),
+    "select": Case("nlc", lambda x: x[:, 1], "nc"),
+    "slice": Case("nlc", lambda x: x[:, :2], "nc"),
+    "slice of all": Case("nlc", lambda x: x[:, :, None], "nlc"),
+    "squeeze": Case("n1c", lambda x: x.squeeze(1).unsqueeze(-1), "nc"),
+    "expand": Case("n1c", lambda x: x.expand(-1, 5, -1), "nc"),
+    "expand as": Case("n1c nlc", lambda x, y: x.expand_as(y), "nc"),
+    "expand written": Case("12c", lambda x: x.expand(3, 2, -1), "c"),
+    "repeat": Case("nc2", lambda x: x.repeat(1, 3, 1), "nc2"),
+    "repeat in front": Case("nc", lambda x: x.repeat(2, 1, 1), "nc"),
+    "tile": Case("nc", lambda x: x.tile(2), "nc"),
+    "interleave": Case("nc2", lambda x: x.repeat_interleave(2, 1), "nc2"),
+    "flip": Case("nc2", lambda x: x.flip(1), "nc2"),
+    "roll": Case("nlc", lambda x: x.roll(1, 1), "nc"),
+    "permute": Case("nchw", lambda x: x.permute(0, 2, 3, 1), "nchw"),
+    "transpose": Case("nlc", lambda x: x.transpose(1, -1), "nlc"),
+    "movedim": Case("nchw", lambda x: x.movedim(1, -1), "nchw"),
+    "movedims": Case("nchw", lambda x: x.movedim((0, 3), (2, 0)), "nchw"),
+    "flatten": Case("nc34", lambda x: x.flatten(1), "nc"),
+    "heads open": Case("238", lambda x: x.view(2, 3, -1, 4).transpose(1, 2), "8"),
+    "heads written": Case("238", lambda x: x.view(2, 3, 4, 2).transpose(1, 2), ""),
+    "pixel shuffle": Case("n833", lambda x: F.pixel_shuffle(x, 2), "n8"),
+    "pixel unshuffle": Case("nc44", lambda x: F.pixel_unshuffle(x, 2), "nc"),
+    "channel shuffle": Case("n655", lambda x: F.channel_shuffle(x, 3), "n655"),
+    "shuffle by views": Case(
+        "265", lambda x: x.view(2, 3, -1, 5).transpose(1, 2).reshape(2, -1, 5), "6"
+    ),
+}
+
+
+class Call(nn.Module):
+    def __init__(self, call) -> None:
+        super().__init__()
+        self.call = call
+
+    def forward(self, *inputs: Tensor):
+        return self.call(*inputs)
+
+
+class Grouped(nn.Module):
+    """What a depthwise convolution's weight belongs to."""
+
+    groups = 0
+
+
+@pytest.mark.parametrize(("name", "seed"), [*itertools.product(CASES, range(2))])
+def test_labels_say_what_the_operator_does(name: str, seed: int):
+    case = CASES[name]
+    free = {c for c in case.shapes if c.isalpha()}
+    draw = random.Random(f"{name} {seed}")
+    sizes = dict(zip(sorted(free), draw.sample(range(2, 12), len(free)), strict=True))
+    shapes = [[sizes.get(c) or int(c) for c in one.lstrip("=")] for one in case.shapes.split()]
+    generator = torch.Generator().manual_seed(seed)
+    inputs = [torch.randn(shape, generator=generator) for shape in shapes]
+    labels, values, output = _carried(case, inputs)
+    expected = case.call(*inputs)
+    assert tuple(expected.shape) == tuple(map(len, output))
+    live: dict[int, set[str]] = {}
+    for text, value in zip(case.shapes.split(), values, strict=True):
+        for letter, own in zip(text.lstrip("="), value, strict=True):
+            for root in labels.classes(own):
+                if root >= 0:
+                    live.setdefault(int(root), set()).add(letter)
+    assert {letter for found in live.values() for letter in found} == set(case.live)
+    classes = [labels.classes(own) for own in output]
+    for root, letters in live.items():
+        own = [[labels.classes(one) == root for one in value] for value in values]
+        gone = [one == root for one in classes]
+        marked = _mask(gone)
+        if marked.any() and case.whole:
+            probed = [
+                x.masked_fill(_mask(hit), torch.nan) for x, hit in zip(inputs, own, strict=True)
+            ]
+            assert torch.equal(case.call(*probed).isnan(), marked), letters
+        zeroed = [x.masked_fill(_mask(hit), 0) for x, hit in zip(inputs, own, strict=True)]
+        smaller = [_kept(x, hit) for x, hit in zip(inputs, own, strict=True)]
+        if all(x.numel() for x in smaller):
+            torch.testing.assert_close(
+                case.call(*smaller), _kept(case.call(*zeroed), gone), msg=str(letters)
+            )
+
+
+def _carried(case: Case, inputs: list[Tensor]) -> tuple[Labels, list[Value], Value]:
+    """Walks labels through the operator's graph, all inputs free to shrink."""
+    program = torch.export.export(Call(case.call), tuple(inputs), strict=False)
+    labels, values, owners = Labels(), {}, {}
+    free: list[Value] = []
+    kinds = [one.startswith("=") for one in case.shapes.split()]
+    parameters = set()
+    for node in program.graph.nodes:
+        if node.op == "placeholder":
+            shape = node.meta["val"].shape
+            if node.name in program.graph_signature.user_inputs:
+                values[node] = tuple(labels.fresh(size) for size in shape)
+                if kinds[len(free)]:
+                    parameters.add(node)
+                owners[node] = Grouped()
+                owners[node].groups = shape[0] if len(shape) else 0
+                free.append(values[node])
+            else:
+                values[node] = tuple(labels.fixed(size, "constant") for size in shape)
+        elif node.op == "call_function":
+            at = Visit(
+                node,
+                labels=labels,
+                values=values,
+                modules=owners,
+                from_input=set(program.graph.nodes) - parameters,
+            )
+            found = rule_for(node.target)
+            assert found is not None, node.target
+            values[node] = found(at)
+    last = next(iter(program.graph.output_node().args[0]))
+    return labels, free, values[last]
+
+
+def _mask(dims: list[np.ndarray]) -> Tensor:
+    """Returns which elements stand in any of the marked slices."""
+    mask = torch.zeros([len(one) for one in dims], dtype=torch.bool)
+    for dim, one in enumerate(dims):
+        mask.index_fill_(dim, torch.from_numpy(one.nonzero()[0]), True)
+    return mask
+
+
+def _kept(x: Tensor, dims: list[np.ndarray]) -> Tensor:
+    for dim, one in enumerate(dims):
+        x = x.index_select(dim, torch.from_numpy((~one).nonzero()[0]))
+    return x
