@@ -289,6 +289,34 @@ def test_the_network_is_left_as_it_was(criterion: ChannelScore):
     assert not any(module._forward_hooks for module in model.modules())
 
 
+class Preactivated(nn.Module):
+    """The stem's output is read by a batch norm and by the sum behind it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.norm = nn.Conv2d(2, 4, 3), nn.BatchNorm2d(4)
+        self.inner, self.head = nn.Conv2d(4, 4, 1), nn.Linear(4, 3)
+
+    def forward(self, x: Tensor, gate: Tensor | None = None) -> Tensor:
+        x = self.stem(x) if gate is None else self.stem(x) * gate
+        inner = self.inner(self.norm(x).relu())
+        inner = inner if gate is None else inner * gate
+        return self.head((x + inner).relu().mean((2, 3)))
+
+
+def test_a_batch_norm_among_other_readers_does_not_hide_them():
+    torch.manual_seed(2)
+    model, data = Preactivated().eval(), batches(1)
+    slopes = []
+    for x, y in zip(*data[0], strict=True):
+        gate = torch.ones(4, 1, 1, requires_grad=True)
+        loss = functional.cross_entropy(model(x[None], gate), y[None])
+        slopes.append(torch.autograd.grad(loss, gate)[0].flatten())
+    (found,) = scores(Fisher(), subject(model, data)).values()
+    expected = torch.stack(slopes).square().mean(0) / 2
+    torch.testing.assert_close(found.float(), expected, rtol=1e-4, atol=1e-9)
+
+
 class Functional(nn.Module):
     """A convolution whose weight is no module's, and one whose module is never called."""
 

@@ -1,14 +1,15 @@
 """Watching the units of a network while it computes.
 
-A unit is watched where it is made: at the output of each layer that produces it, after the
-batch norm that reads this output directly, before the activation function. A unit whose output
-there is zero is one that was removed, whatever the batch norm would have added; and as
-a · ∂L/∂a is the same on either side of a ReLU, criteria of that product need not look behind it.
+A unit is watched where it is made: at the output of each layer that produces it, or behind the
+batch norm where that alone reads this output, and before the activation function. A unit that
+is zero behind its batch norm is one that was removed; zero before it, the shift would remain.
+As a · ∂L/∂a is the same on either side of a ReLU, criteria of that product need not look behind.
+Where a depthwise convolution follows, both layers produce the unit, and both are watched.
 """
 
 import abc
-from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeAlias, final
 
@@ -18,6 +19,8 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.overrides import TorchFunctionMode
+from torch.utils import _pytree as pytree
 
 from tersenet.core.types import Batch, Subject
 from tersenet.errors import DataError, StructureError
@@ -116,6 +119,7 @@ class Watch:
         self._outputs: dict[str, list[Tensor]] = defaultdict(list)
         # By the identity of what was passed on: (itself, so that it lives; site; call).
         self._made: dict[int, tuple[Tensor, str, int]] = {}
+        self._normed: dict[int, Tensor] = {}  # what a batch norm made of it
         self._samples = 0
         self._handles = [
             model.get_submodule(site).register_forward_hook(self._keep(site))
@@ -135,9 +139,15 @@ class Watch:
     def run(self, inputs: Tensor) -> Tensor:
         """Returns the network's output, and remembers what each site gave on the way."""
         self._outputs.clear()
-        outputs = self._model(inputs)
-        self._made.clear()
         self._samples = len(inputs)
+        with _Readers(self._made) as readers:
+            outputs = self._model(inputs)
+        for made, normed in self._normed.items():
+            _, site, call = self._made[made]
+            if readers.count[made] == 1:
+                self._outputs[site][call] = normed
+        self._made.clear()
+        self._normed.clear()
         for site in self._filters:
             if site not in self._outputs:
                 raise StructureError(
@@ -167,27 +177,18 @@ class Watch:
 
     def _keep(self, site: str) -> Hook:
         def hook(_module: nn.Module, _inputs: Any, output: Tensor) -> Tensor:
+            following = _pass_on(output)
             self._outputs[site].append(output)
-            return self._pass_on(site, len(self._outputs[site]) - 1)
+            self._made[id(following)] = (following, site, len(self._outputs[site]) - 1)
+            return following
 
         return hook
 
     def _keep_norm(self, module: nn.Module, inputs: tuple[Tensor], output: Tensor) -> Tensor:
-        known = self._made.get(id(inputs[0]))
-        if known is None:
+        if id(inputs[0]) not in self._made:
             return output
-        _, site, call = known
-        self._outputs[site][call] = output
-        return self._pass_on(site, call)
-
-    def _pass_on(self, site: str, call: int) -> Tensor:
-        """Returns a copy for what follows: in-place activations must not reach what is kept."""
-        output = self._outputs[site][call]
-        if torch.is_grad_enabled() and not output.requires_grad:
-            output.requires_grad_()  # all parameters are frozen: the units are still to be judged
-        following = output.clone()
-        self._made[id(following)] = (following, site, call)
-        return following
+        self._normed[id(inputs[0])] = output
+        return _pass_on(output)
 
     def _by_channel(self, site: str, value: Tensor) -> Tensor:
         member = self._filters[site]
@@ -202,3 +203,27 @@ class Watch:
                 "criterion on weights."
             )
         return moved.unsqueeze(2) if moved.ndim == 2 else moved  # (sample, channel, position, …)
+
+
+@final
+class _Readers(TorchFunctionMode):
+    """Counts what reads each of the tensors that were passed on, to make another of it."""
+
+    def __init__(self, made: Mapping[int, object]) -> None:
+        super().__init__()
+        self._made = made
+        self.count: Counter[int] = Counter()
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        found = func(*args, **(kwargs or {}))
+        if any(isinstance(one, Tensor) for one in pytree.tree_leaves(found)):
+            read = {id(one) for one in pytree.tree_leaves((args, kwargs))}
+            self.count.update(read & self._made.keys())
+        return found
+
+
+def _pass_on(output: Tensor) -> Tensor:
+    """Returns a copy for what follows: in-place activations must not reach what is kept."""
+    if torch.is_grad_enabled() and not output.requires_grad:
+        output.requires_grad_()  # all parameters are frozen: the units are still to be judged
+    return output.clone()
