@@ -25,7 +25,7 @@ from tersenet.models import (
     shuffle_macs,
     standard_macs,
 )
-from tersenet.models.blocks import SqueezeExcitation, rounded, scaled
+from tersenet.models.blocks import SqueezeExcitation, initialise_, rounded, scaled
 from tersenet.models.shufflenet_v2 import SplitUnit
 
 
@@ -225,3 +225,17 @@ def test_rounded_widths_are_multiples_and_lose_at_most_a_tenth(width: float, div
 
 def test_widths_as_in_the_published_networks() -> None:
     assert [scaled(one, 0.75) for one in (16, 24, 32, 64, 96, 160)] == [16, 24, 24, 48, 72, 120]
+
+
+@pytest.mark.parametrize("groups", [1, 8, 64])
+def test_gradients_start_with_the_variance_they_came_with(groups: int) -> None:
+    """He's condition: half of the units rectified, the variance of the gradient is kept."""
+    generator = torch.Generator().manual_seed(0)
+    conv = nn.Conv2d(64, 64, 3, padding=1, padding_mode="circular", groups=groups)
+    torch.manual_seed(0)
+    initialise_(conv)
+    x = torch.zeros(8, 64, 16, 16, requires_grad=True)
+    arriving = torch.randn(8, 64, 16, 16, generator=generator)
+    arriving *= torch.rand(arriving.shape, generator=generator) < 0.5
+    conv(x).backward(arriving)
+    assert x.grad.var().item() == pytest.approx(1.0, rel=0.12)

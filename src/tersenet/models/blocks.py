@@ -72,7 +72,9 @@ def initialise_(model: nn.Module) -> None:
     """
     for module in model.modules():
         if isinstance(module, nn.Conv2d):
-            nn.init.kaiming_normal_(module.weight, mode="fan_out")
+            # PyTorch's own fan ignores groups: it would start depthwise convolutions near zero.
+            fan_out = module.weight.shape[0] // module.groups * math.prod(module.kernel_size)
+            nn.init.normal_(module.weight, 0, math.sqrt(2 / fan_out))
             if module.bias is not None:
                 nn.init.zeros_(module.bias)
         elif isinstance(module, nn.Linear):
