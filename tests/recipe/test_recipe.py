@@ -65,7 +65,7 @@ def test_resolved_recipe_reads_back_the_same(tmp_path: Path) -> None:
         ("temperature: 4", "temperature: 0", 16, "must be greater than 0"),
         ("epochs: 2", "epochs: -1", 15, "distill.response.epochs is -1; it must be greater"),
         ("keep: 0.5", "keep: 1.5", 12, "prune.l1.keep is 1.5; it must be less than"),
-        ("l1:", "l9:", 12, "there is no prune method 'l9'; it knows l1."),
+        ("l1:", "l9:", 12, "there is no prune method 'l9'; it knows activation, bn-scale, "),
         ("- prune", "- prun", 11, "there is no step 'prun'; did you mean 'prune'?"),
         ("depth: 8", "dept: 8", 4, "model.resnet has no option 'dept'; did you mean 'depth'?"),
         ("option: A", "option: C", 4, "it must be 'A' or 'B'"),
