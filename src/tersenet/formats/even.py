@@ -19,12 +19,14 @@ from tersenet.formats.fast import FastMatrix, checked_values, padded_codes
 from tersenet.formats.levels import Levels, value_bits
 from tersenet.formats.packed import pack_fields, unpack_fields
 from tersenet.formats.simd import (
+    AHEAD,
     LANES,
     broadcast_word,
     dot_bytes,
     load_words,
     low_nibbles,
     no_words,
+    prefetch,
     shifted,
     store_words,
 )
@@ -174,6 +176,8 @@ def _product(words, low, middle, high, scale, offset, out):
         d, e, f = no_words(), no_words(), no_words()
         at = slab * width * 16
         for group in range(width):
+            prefetch(flat, at + AHEAD)
+            prefetch(flat, at + width * 16 + AHEAD)
             p, q = load_words(flat, at), load_words(flat, at + width * 16)
             at += 16
             r, s = low_nibbles(shifted(p, 4)), low_nibbles(shifted(q, 4))

@@ -21,12 +21,14 @@ from tersenet.formats.fast import FastMatrix, checked_values, padded, padded_cod
 from tersenet.formats.levels import Levels, value_bits
 from tersenet.formats.packed import pack_fields, unpack_fields
 from tersenet.formats.simd import (
+    AHEAD,
     LANES,
     add,
     load_floats,
     load_words,
     lookup16,
     lookup32,
+    prefetch,
     shifted,
     store_floats,
     zeros,
@@ -132,6 +134,8 @@ def _product16(words, tables, out):
     for four in range(words.shape[0]):
         a, b, c, d = zeros(), zeros(), zeros(), zeros()
         for first in range(0, 128 * words.shape[1], 128):  # 8 tables of 16 sums a word
+            for line in range(0, 64, 16):
+                prefetch(flat, at + line + AHEAD)
             p, q = load_words(flat, at), load_words(flat, at + 16)
             r, s = load_words(flat, at + 32), load_words(flat, at + 48)
             at += 64
@@ -155,6 +159,8 @@ def _product32(words, tables, out):
     for four in range(words.shape[0]):
         a, b, c, d = zeros(), zeros(), zeros(), zeros()
         for first in range(0, 192 * words.shape[1], 192):  # 6 tables of 32 sums a word
+            for line in range(0, 64, 16):
+                prefetch(flat, at + line + AHEAD)
             p, q = load_words(flat, at), load_words(flat, at + 16)
             r, s = load_words(flat, at + 32), load_words(flat, at + 48)
             at += 64

@@ -17,6 +17,7 @@ from tersenet.formats.accounting import StoredArray
 from tersenet.formats.fast import FastMatrix, checked_values, padded, padded_codes, table
 from tersenet.formats.levels import Levels, value_bits
 from tersenet.formats.simd import (
+    AHEAD,
     LANES,
     add,
     broadcast,
@@ -25,6 +26,7 @@ from tersenet.formats.simd import (
     lookup16,
     lookup32,
     multiply_add,
+    prefetch,
     shifted,
     store_floats,
     zeros,
@@ -152,6 +154,7 @@ def _product4(words, table, x, out):
     for slab in range(words.shape[0]):
         a, b, c, d = zeros(), zeros(), zeros(), zeros()
         for j in range(0, 8 * words.shape[1], 8):
+            prefetch(lines, at + AHEAD)
             w = load_words(lines, at)
             at += 16
             a = multiply_add(lookup16(entries, w), broadcast(x[j]), a)
@@ -174,6 +177,7 @@ def _product5(words, table, x, out):
     for slab in range(words.shape[0]):
         a, b, c = zeros(), zeros(), zeros()
         for j in range(0, 6 * words.shape[1], 6):
+            prefetch(lines, at + AHEAD)
             w = load_words(lines, at)
             at += 16
             a = multiply_add(lookup32(low, high, w), broadcast(x[j]), a)

@@ -23,6 +23,7 @@ from tersenet.formats.accounting import StoredArray
 from tersenet.formats.fast import FastMatrix, checked_values, padded, padded_codes, table
 from tersenet.formats.levels import Levels, value_bits
 from tersenet.formats.simd import (
+    AHEAD,
     LANES,
     add,
     load_floats,
@@ -30,6 +31,7 @@ from tersenet.formats.simd import (
     lookup32,
     lookup64,
     multiply_add,
+    prefetch,
     shifted,
     store_floats,
     zeros,
@@ -235,6 +237,8 @@ def _add_tiled32(lines, blocks, starts, order, table, x, out):
     for slab in range(len(starts) - 1):
         a, b, c, d, e, f = zeros(), zeros(), zeros(), zeros(), zeros(), zeros()
         for visit in range(starts[slab], starts[slab + 1], 2):
+            prefetch(flat, visit * 16 + AHEAD)
+            prefetch(flat, visit * 16 + AHEAD + 16)
             j = np.intp(blocks[visit]) * 32
             p, q = load_floats(x, j), load_floats(x, j + 16)
             w = load_words(flat, visit * 16)
@@ -263,6 +267,8 @@ def _add_tiled64(lines, blocks, starts, order, table, x, out):
     for slab in range(len(starts) - 1):
         a, b, c, d = zeros(), zeros(), zeros(), zeros()
         for visit in range(starts[slab], starts[slab + 1], 2):
+            prefetch(flat, visit * 16 + AHEAD)
+            prefetch(flat, visit * 16 + AHEAD + 16)
             j = np.intp(blocks[visit]) * 64
             p, q = load_floats(x, j), load_floats(x, j + 16)
             r, s = load_floats(x, j + 32), load_floats(x, j + 48)
