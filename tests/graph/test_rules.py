@@ -60,6 +60,10 @@ CASES = {
     "batch norm": Case(
         "nc55 =c =c =c =c", lambda x, m, v, w, b: F.batch_norm(x, m, v.abs(), w, b), "nc55"
     ),
+    "batch norm of the batch": Case(
+        "nc5", lambda x: F.batch_norm(x, None, None, training=True), "c"
+    ),
+    "linear of activations": Case("nc fc", F.linear, "nf"),
     "prelu": Case("nc4 =c", F.prelu, "nc4"),
     "softmax": Case("nlc", lambda x: x.softmax(1), "nc"),
     "mean": Case("nchw", lambda x: x.mean((2, 3)), "nc"),

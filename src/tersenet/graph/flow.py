@@ -65,11 +65,7 @@ class _Flow:
                     modules=modules,
                     from_input=derived,
                 )
-                found = rule_for(node.target)
-                if not node.all_input_nodes:
-                    self._values[node] = at.unknown("makes a constant in forward()")
-                else:
-                    self._values[node] = at.unknown() if found is None else found(at)
+                self._values[node] = _carried(at)
             elif node.op == "output":
                 self._output(node)
 
@@ -148,6 +144,20 @@ class _Flow:
                 for index, label in enumerate(labels.tolist()):
                     places[self._labels.root(label)].append((tensor, dim, index))
         return places
+
+
+def _carried(at: Visit) -> Any:
+    """Returns the labels of a node's output, by its operator's rule where there is one."""
+    found = rule_for(at.node.target)
+    if not at.node.all_input_nodes:
+        return at.unknown("makes a constant in forward()")
+    if found is None:
+        return at.unknown()
+    try:
+        return found(at)
+    except (IndexError, KeyError, TypeError, ValueError) as error:
+        # A form of the call that the rule was not written for: remove less, and say so.
+        return at.unknown(f"is called in a way that its rule does not know: {error!r}")
 
 
 @final

@@ -21,6 +21,8 @@ def reshape(at: Visit) -> Value | list[Value] | None:
     x = at.value("self") or at.value("input")
     if 0 in at.shape:
         return at.unknown("has an empty dimension")
+    if math.prod(map(len, x)) != math.prod(at.shape):
+        return at.unknown("reads it as another type")
     outputs: list[Array] = [at.fixed(size) for size in at.shape]
     written = _written_sizes(at)
     bound = [isinstance(size, int) and size > 1 for size in written]

@@ -53,6 +53,8 @@ def convolution(at: Visit) -> Value | list[Value] | None:
     groups = at.args.get("groups", 1)
     if len(x) != len(weight):
         return at.unknown("has no batch dimension")
+    if at.depends_on_input("weight"):
+        return at.unknown("makes its weight from the input")
     filters, reads = weight[:2]
     if groups > 1 and len(reads) == 1:
         if getattr(at.module("weight"), "groups", None) != groups:
@@ -76,6 +78,8 @@ def transposed_convolution(at: Visit) -> Value | list[Value] | None:
     x, weight, bias = at.value("input"), at.value("weight"), at.value("bias")
     if len(x) != len(weight) or at.args.get("groups", 1) > 1:
         return at.unknown("has groups or no batch dimension")
+    if at.depends_on_input("weight"):
+        return at.unknown("makes its weight from the input")
     at.tie(x[1], weight[0])
     if bias:
         at.tie(bias[0], weight[1])
@@ -92,6 +96,9 @@ def _convolved(at: Visit, x: Value, weight: Value, channels: Array) -> Value:
 def linear(at: Visit) -> Value:
     """Sums over the last dimension of the input."""
     x, weight, bias = at.value("input"), at.value("weight"), at.value("bias")
+    if at.depends_on_input("weight"):
+        for labels in (x[-1], weight[1]):
+            at.freeze(labels, "sums over it between two activations")
     at.tie(x[-1], weight[1])
     if bias:
         at.tie(bias[0], weight[0])
@@ -102,7 +109,10 @@ def linear(at: Visit) -> Value:
 def batch_norm(at: Visit) -> Value:
     """Scales each channel by itself."""
     x = at.value("input")
-    for labels in x[2:] if "instance_norm" in at.op else ():
+    positions = x[2:] if "instance_norm" in at.op else ()
+    if at.args.get("training"):  # also how weights are standardised
+        positions = (x[0], *x[2:])
+    for labels in positions:
         at.freeze(labels, "normalises over it")
     for name in ("weight", "bias", "running_mean", "running_var"):
         if at.value(name):
