@@ -11,9 +11,7 @@ dropped when the folder is opened again.
 """
 
 import contextlib
-import fcntl
 import json
-import os
 import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -22,6 +20,7 @@ from typing import Any, Final, final
 from pydantic import TypeAdapter, ValidationError
 
 from tersenet.core.files import write_json
+from tersenet.core.journal import Journal, held
 from tersenet.core.types import StepRecord
 from tersenet.errors import RunError
 from tersenet.run.record import Header, RunSummary, Verdict, step_from_json, step_to_json
@@ -41,7 +40,7 @@ class RunFolder:
     def __init__(self, path: Path, header: Header) -> None:
         self.path = path
         self.header = header
-        self._events = list(_read_journal(path / "journal.jsonl"))
+        self._journal = _journal(path)
 
     @classmethod
     @contextlib.contextmanager
@@ -63,7 +62,7 @@ class RunFolder:
             raise RunError(
                 f"cannot make the folder {path} ({error.strerror}): choose another with --out."
             ) from error
-        with _held(path):
+        with held(path):
             value = {
                 "format": _FORMAT,
                 "version": _VERSION,
@@ -81,8 +80,8 @@ class RunFolder:
             RunError: if there is no run, or another process is at it.
         """
         header = read_header(path)
-        with _held(path):
-            _mend(path / "journal.jsonl")
+        with held(path):
+            _journal(path).mend()
             for torn in path.rglob(".*.partial"):
                 torn.unlink(missing_ok=True)
             yield cls(path, header)
@@ -101,7 +100,7 @@ class RunFolder:
 
     def recall(self, index: int) -> StepRecord | None:
         """Returns a step that an earlier session finished, or None."""
-        for event in self._events:
+        for event in self._journal.events:
             if event["event"] == "step" and event["index"] == index:
                 return step_from_json(event["step"])
         return None
@@ -109,21 +108,25 @@ class RunFolder:
     def commit(self, index: int, record: StepRecord, *, wall_seconds: float) -> None:
         """Journals a finished step: from here on it is never done again."""
         value = step_to_json(record)
-        self._append({"event": "step", "index": index, "wall_seconds": wall_seconds, "step": value})
+        self._journal.append(
+            {"event": "step", "index": index, "wall_seconds": wall_seconds, "step": value}
+        )
 
     @property
     def verdict(self) -> Verdict | None:
         """The verdict, once the run has finished."""
-        return _find_verdict(self._events)
+        return _find_verdict(self._journal.events)
 
     @property
     def wall_seconds(self) -> float:
         """Spent on the finished steps, over all sessions."""
-        return sum(event["wall_seconds"] for event in self._events if event["event"] == "step")
+        return sum(
+            event["wall_seconds"] for event in self._journal.events if event["event"] == "step"
+        )
 
     def finish(self, verdict: Verdict) -> None:
         """Journals the verdict."""
-        self._append({"event": "verdict", **_VERDICT.dump_python(verdict, mode="json")})
+        self._journal.append({"event": "verdict", **_VERDICT.dump_python(verdict, mode="json")})
 
     def adopt(self, files: Mapping[str, str]) -> None:
         """Copies a step's files to the top of the folder: what the run hands back."""
@@ -141,21 +144,7 @@ class RunFolder:
 
     def summary(self) -> RunSummary:
         """Returns the run as it stands."""
-        return _summary(self.header, self._events)
-
-    def _append(self, event: Mapping[str, Any]) -> None:
-        line = json.dumps(event, allow_nan=False) + "\n"
-        try:
-            with (self.path / "journal.jsonl").open("a", encoding="utf-8") as file:
-                file.write(line)
-                file.flush()
-                os.fsync(file.fileno())
-        except OSError as error:
-            raise RunError(
-                f"cannot write {self.path / 'journal.jsonl'} ({error.strerror}): free some space "
-                f"there, then 'tersenet compress --resume {self.path}'."
-            ) from error
-        self._events.append(json.loads(line))
+        return _summary(self.header, self._journal.events)
 
 
 def read_run(path: Path) -> RunSummary:
@@ -164,7 +153,7 @@ def read_run(path: Path) -> RunSummary:
     Raises:
         RunError: if there is no run, or it is damaged.
     """
-    summary = _summary(read_header(path), list(_read_journal(path / "journal.jsonl")))
+    summary = _summary(read_header(path), _journal(path).events)
     if not summary.steps:
         raise RunError(
             f"{path} has no finished step yet: go on with 'tersenet compress --resume {path}'."
@@ -206,46 +195,10 @@ def read_header(path: Path) -> Header:
         raise RunError(f"{file} is damaged ({type(error).__name__}): start a new run.") from error
 
 
-def _read_journal(path: Path) -> Iterator[dict[str, Any]]:
-    if not path.exists():
-        return
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(keepends=True), 1):
-        if not line.endswith("\n"):
-            return  # torn by a crash: the step was not committed
-        try:
-            yield json.loads(line)
-        except ValueError as error:
-            raise RunError(
-                f"{path}:{number} is damaged: remove that line and all below."
-            ) from error
+def _journal(path: Path) -> Journal:
+    return Journal(path / "journal.jsonl", go_on=f"'tersenet compress --resume {path}'")
 
 
 def _matters(path: Path) -> bool:
     # What a run killed in its first moment leaves is nobody's.
     return path.name != ".lock" and not path.name.endswith(".partial")
-
-
-def _mend(journal: Path) -> None:
-    if journal.exists():
-        content = journal.read_bytes()
-        whole = content.rfind(b"\n") + 1
-        if whole < len(content):
-            with journal.open("r+b") as file:
-                file.truncate(whole)
-
-
-@contextlib.contextmanager
-def _held(path: Path) -> Iterator[None]:
-    # The kernel releases the lock when the process ends, however it ends.
-    try:
-        lock = (path / ".lock").open("a")
-    except OSError as error:
-        raise RunError(
-            f"cannot write in {path} ({error.strerror}): choose another folder with --out."
-        ) from error
-    with lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise RunError(f"another process is at {path}: wait for it to end.") from error
-        yield
