@@ -1,0 +1,9 @@
+"""Studies: questions that many measurements answer, with a verdict.
+
+Each study is one file with one function, `name(…, folder=, tick=)`, that returns `Findings`. It
+keeps every point in its folder as soon as it is measured, so that it goes on where it was killed.
+"""
+
+from tersenet.study.folder import StudyFolder, open_study, write_findings
+
+__all__ = ["StudyFolder", "open_study", "write_findings"]

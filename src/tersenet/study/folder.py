@@ -1,0 +1,141 @@
+"""The folder of a study.
+
+study.json          which study, with which settings     (written once)
+journal.jsonl       one line per measured point
+findings.json       the outcome, once all points are there
+NAME.csv            each of its tables
+report.html         drawn from findings.json
+"""
+
+import contextlib
+import csv
+import io
+import json
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, Final, TypeVar, final
+
+from pydantic import TypeAdapter
+
+from tersenet.core.files import write_atomically, write_json
+from tersenet.core.findings import Findings, Table
+from tersenet.core.journal import Journal, held
+from tersenet.errors import RunError
+
+__all__ = ["StudyFolder", "open_study", "read_findings", "write_findings"]
+
+_FORMAT: Final = "tersenet-study"
+_VERSION: Final = 1
+_FINDINGS: Final = TypeAdapter(Findings)
+
+T = TypeVar("T")
+
+
+@final
+class StudyFolder:
+    """An open study: points by key, each measured once."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._journal = _journal(path)
+        self._points = {event["key"]: event["value"] for event in self._journal.events}
+
+    def point(self, key: str, measure: Callable[[], T]) -> T:
+        """Returns the point kept under `key`, or measures and keeps it.
+
+        Args:
+            key: names the point within the study: '3 filter', 'stem 0.45'.
+            measure: returns JSON values: numbers, strings, lists, dicts.
+        """
+        if key not in self._points:
+            self._journal.append({"key": key, "value": measure()})
+            self._points[key] = self._journal.events[-1]["value"]
+        return self._points[key]
+
+    def __contains__(self, key: str) -> bool:
+        """Whether a point is measured already."""
+        return key in self._points
+
+
+@contextlib.contextmanager
+def open_study(path: Path, *, name: str, settings: Mapping[str, Any]) -> Iterator[StudyFolder]:
+    """Starts a study in a new or empty folder, or goes on with the same one there.
+
+    Args:
+        path: the folder.
+        name: the study's.
+        settings: all that its points depend on, as JSON values.
+
+    Raises:
+        RunError: if the folder holds something else, is at work, or cannot be written.
+    """
+    header = json.loads(
+        json.dumps({"format": _FORMAT, "version": _VERSION, "name": name, "settings": settings})
+    )
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RunError(
+            f"cannot make the folder {path} ({error.strerror}): choose another with --out."
+        ) from error
+    file = path / "study.json"
+    if not file.exists() and any(not one.name.startswith(".") for one in path.iterdir()):
+        raise RunError(f"{path} holds other files: give another folder with --out.")
+    with held(path):
+        if file.exists():
+            _check(file, header)
+        else:
+            write_json(file, header)
+        _journal(path).mend()
+        yield StudyFolder(path)
+
+
+def write_findings(path: Path, findings: Findings) -> None:
+    """Writes the outcome and its tables into the study's folder."""
+    write_json(path / "findings.json", _FINDINGS.dump_python(findings, mode="json"))
+    for table in findings.tables:
+        write_atomically(path / f"{table.name}.csv", _csv(table).encode())
+
+
+def read_findings(path: Path) -> Findings:
+    """Reads the outcome of a study.
+
+    Raises:
+        RunError: if the study has not finished, or its outcome is damaged.
+    """
+    file = path / "findings.json"
+    try:
+        return _FINDINGS.validate_json(file.read_bytes())
+    except FileNotFoundError:
+        raise RunError(f"{path} holds no finished study: run it again to go on.") from None
+    except ValueError as error:
+        raise RunError(f"{file} is damaged: run the study again in its folder.") from error
+
+
+def _check(file: Path, header: Mapping[str, Any]) -> None:
+    try:
+        found = json.loads(file.read_bytes())
+    except ValueError as error:
+        raise RunError(f"{file} is damaged: give another folder with --out.") from error
+    if found == header:
+        return
+    if found.get("name") != header["name"] or found.get("version") != header["version"]:
+        raise RunError(f"{file.parent} holds another study: give another folder with --out.")
+    theirs, ours = found["settings"], header["settings"]
+    changed = sorted(key for key in {*theirs, *ours} if theirs.get(key) != ours.get(key))
+    raise RunError(
+        f"{file.parent} holds this study with another {', '.join(changed)}: give the same again to "
+        "go on, or another folder with --out."
+    )
+
+
+def _csv(table: Table) -> str:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(table.columns)
+    writer.writerows(table.rows)
+    return text.getvalue()
+
+
+def _journal(path: Path) -> Journal:
+    return Journal(path / "journal.jsonl", go_on="run the study again in the same folder")
