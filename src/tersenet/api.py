@@ -5,7 +5,7 @@ import copy
 import json
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import torch
@@ -13,12 +13,13 @@ from pydantic import TypeAdapter, ValidationError
 from torch import nn
 
 from tersenet.core.files import load_weights, write_atomically
+from tersenet.core.findings import Findings
 from tersenet.core.types import Deployment, Outcome, Subject
 from tersenet.errors import MeasureError, RunError, TersenetError
 from tersenet.graph import Inspection, inspect
 from tersenet.measure import BenchResult, bench
 from tersenet.recipe import Recipe, read_recipe, read_training
-from tersenet.report import render
+from tersenet.report import render, render_findings
 from tersenet.run import (
     SILENT,
     History,
@@ -32,12 +33,14 @@ from tersenet.run import (
     run_steps,
     train,
 )
+from tersenet.study import write_findings
 from tersenet.train import Classification
 
 __all__ = [
     "bench_files",
     "compress",
     "compress_recipe",
+    "conduct",
     "inspect_model",
     "read_run",
     "resume",
@@ -147,6 +150,25 @@ def bench_files(
         raise MeasureError(f"{first['loc'][0]} is {first['input']!r}; {demand}.") from None
     files = {str(path): path for path in (against, model) if path is not None}
     return bench(files, deployment=deployment, iterations=iterations)
+
+
+def conduct(study: Callable[[], Findings], folder: Path) -> Findings:
+    """Runs a study that keeps its points in `folder`, and writes its findings and page there.
+
+    Raises:
+        TersenetError: as the study.
+        KeyboardInterrupt: saying that the points measured so far are kept.
+    """
+    try:
+        findings = study()
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(
+            f"interrupted: the points measured so far are kept, run it again with --out {folder} "
+            "to go on."
+        ) from None
+    write_findings(folder, findings)
+    write_atomically(folder / "report.html", render_findings(findings).encode())
+    return findings
 
 
 def free_folder(name: str, root: Path = Path("runs")) -> Path:

@@ -14,6 +14,7 @@ from typing import Final
 from cyclopts import App, CycloptsError, Parameter
 from rich.console import Console
 
+from tersenet.cli.study import study
 from tersenet.errors import RecipeError, TersenetError
 
 __all__ = ["app", "main"]
@@ -32,6 +33,8 @@ app = App(
     suppress_keyboard_interrupt=False,
     default_parameter=Parameter(negative=()),
 )
+
+app.command(study)
 
 
 @app.command

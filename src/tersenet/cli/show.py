@@ -10,6 +10,7 @@ from pydantic import TypeAdapter
 from rich.console import Console
 from rich.table import Table
 
+from tersenet.core.findings import Findings
 from tersenet.core.types import Outcome, StepRecord, Unmeasured
 from tersenet.graph import Inspection
 from tersenet.measure import BenchResult
@@ -17,6 +18,7 @@ from tersenet.run import RunSummary, Trained, step_to_json
 
 __all__ = [
     "show_bench",
+    "show_findings",
     "show_inspection",
     "show_outcome",
     "show_run",
@@ -110,6 +112,22 @@ def show_trained(trained: Trained, *, json: bool) -> None:
         soft_wrap=True,
     )
     console.print(f"weights      {trained.weights}", soft_wrap=True)
+
+
+def show_findings(findings: Findings, folder: Path, *, json: bool) -> None:
+    """Prints what a study found, and where its page lies."""
+    if json:
+        _print_json(TypeAdapter(Findings).dump_python(findings, mode="json"))
+        return
+    console = _console()
+    for verdict in findings.verdicts:
+        console.print(f"{verdict.found}: {verdict.claim}", style="bold", soft_wrap=True)
+        console.print(f"    {verdict.evidence}", soft_wrap=True)
+    for note in findings.notes:
+        console.print(note, soft_wrap=True)
+    for table in findings.tables:
+        console.print(f"{table.title:<12} {folder / table.name}.csv", soft_wrap=True)
+    console.print(f"report       {folder / 'report.html'}", soft_wrap=True)
 
 
 def show_bench(result: BenchResult, *, json: bool) -> None:

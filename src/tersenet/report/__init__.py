@@ -1,5 +1,6 @@
-"""The report of a run: one HTML file that opens offline."""
+"""Pages that open offline: the report of a run, the findings of a study."""
 
 from tersenet.report.page import render
+from tersenet.report.study import render_findings
 
-__all__ = ["render"]
+__all__ = ["render", "render_findings"]

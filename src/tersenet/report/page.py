@@ -19,34 +19,45 @@ from tersenet.report.scatter import scatter_plots
 from tersenet.report.strips import strip_panels
 from tersenet.run.record import RunSummary
 
-__all__ = ["render"]
+__all__ = ["document", "render"]
 
 
 def render(summary: RunSummary) -> str:
-    """Returns the report of a run as one HTML document.
-
-    It needs no network, and its content security policy forbids any: style and script are
-    inlined and allowed by their hashes. Everything from the run is escaped.
-    """
+    """Returns the report of a run as one HTML document."""
     chosen = -1 if summary.verdict is None else summary.verdict.step
     records = Records(summary.steps, chosen=chosen)
+    return document(
+        "page.html.j2",
+        name=summary.header.name,
+        headline=headline(summary, records),
+        cards=cards(records),
+        records=records,
+        rungs=ladder(records),
+        scatters=scatter_plots(records),
+        layers=layer_table(records),
+        strips=strip_panels(records),
+        reality=reality(records),
+        reproduction=reproduction(summary.header),
+    )
+
+
+def document(template: str, **context: Any) -> str:
+    """Returns one of our pages, filled in.
+
+    It needs no network, and its content security policy forbids any: style and script are
+    inlined and allowed by their hashes. Everything from the context is escaped.
+    """
     style, script = _asset("style.css"), _asset("script.js")
-    context: dict[str, Any] = {
-        "name": summary.header.name,
-        "policy": _policy(style, script),
-        "style": Markup(style),  # noqa: S704 - our own file, not the run's
-        "script": Markup(script),  # noqa: S704
-        "headline": headline(summary, records),
-        "cards": cards(records),
-        "records": records,
-        "rungs": ladder(records),
-        "scatters": scatter_plots(records),
-        "layers": layer_table(records),
-        "strips": strip_panels(records),
-        "reality": reality(records),
-        "reproduction": reproduction(summary.header),
-    }
-    return _environment().get_template("page.html.j2").render(context)
+    return (
+        _environment()
+        .get_template(template)
+        .render(
+            policy=_policy(style, script),
+            style=Markup(style),  # noqa: S704 - our own file, nobody's data
+            script=Markup(script),  # noqa: S704
+            **context,
+        )
+    )
 
 
 @cache

@@ -151,6 +151,19 @@
   };
   document.addEventListener("scroll", onScroll, { passive: true, capture: true });
 
+  // ---------------------------------------------------------------- series of a chart
+
+  for (const key of document.querySelectorAll("button.key")) {
+    key.addEventListener("click", () => {
+      const shown = key.getAttribute("aria-pressed") !== "true";
+      key.setAttribute("aria-pressed", String(shown));
+      const own = `.series[data-series="${key.dataset.key}"]`;
+      for (const series of key.closest(".charted").querySelectorAll(own)) {
+        series.classList.toggle("off", !shown);
+      }
+    });
+  }
+
   // ---------------------------------------------------------------- copy buttons
 
   async function copy(text) {

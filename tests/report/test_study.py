@@ -1,0 +1,98 @@
+"""The page of a study: escaped, offline, and drawn where the values are."""
+
+import math
+import re
+
+import pytest
+from test_page import HOSTILE, parsed
+
+from tersenet.core.findings import (
+    BoxChart,
+    Findings,
+    LineChart,
+    Samples,
+    Series,
+    Table,
+    Verdict,
+)
+from tersenet.report import render_findings
+
+
+def findings(*charts: LineChart | BoxChart) -> Findings:
+    return Findings(
+        name=f"study {HOSTILE}",
+        question=HOSTILE,
+        verdicts=(Verdict(claim=HOSTILE, found="holds", evidence=HOSTILE),),
+        charts=charts,
+        tables=(
+            Table(name="t", title=HOSTILE, columns=("a", HOSTILE), rows=((HOSTILE, 1.23456789),)),
+        ),
+        conditions={"device": HOSTILE},
+        notes=(HOSTILE,),
+    )
+
+
+def line(**options: bool) -> LineChart:
+    names = [f"{HOSTILE} {number}" for number in range(10)]
+    series = tuple(
+        Series(name=name, x=(1.0, 10.0, 100.0), y=(place + 1.0, place + 2.0, place + 4.0))
+        for place, name in enumerate(names)
+    )
+    return LineChart(title=HOSTILE, x_label="x", y_label="y", series=series, **options)
+
+
+def box() -> BoxChart:
+    values = (1.0, 2.0, 3.0, 4.0, 10.0)
+    return BoxChart(
+        title="boxes",
+        y_label="y",
+        boxes=(
+            Samples(name="b1", group="filter", values=values),
+            Samples(name="b1", group="layer", values=(2.0,)),
+            Samples(name="b8", group="filter", values=()),
+        ),
+    )
+
+
+def test_the_page_is_well_formed_offline_and_escaped() -> None:
+    page = render_findings(findings(line(), box()))
+    reader = parsed(page)
+    assert HOSTILE not in page
+    assert HOSTILE in reader.text
+    assert not [value for _, own in reader.tags for key, value in own.items() if key == "style"]
+    links = [own[key] for _, own in reader.tags for key in ("src", "href") if key in own]
+    assert all(link is not None and link.startswith(("#", "data:")) for link in links)
+
+
+def test_every_point_is_drawn_and_says_its_values() -> None:
+    page = render_findings(findings(line(x_log=True)))
+    marks = [own for _, own in parsed(page).tags if own.get("class") == "mark"]
+    assert len(marks) == 30
+    assert marks[5]["data-tip"].splitlines()[1:] == ["x\t100", "y\t5"]
+    places = [float(x) for x in re.findall(r'class="disc" cx="([\d.]+)"', page)]
+    assert places[1] - places[0] == pytest.approx(places[2] - places[1], abs=0.02)  # log
+
+
+def test_a_box_shows_median_quartiles_and_extremes() -> None:
+    page = render_findings(findings(box()))
+    marks = [own for _, own in parsed(page).tags if own.get("class") == "mark"]
+    assert len(marks) == 2
+    tip = marks[0]["data-tip"]
+    assert "median\t3\nquartiles\t2 to 4\nextremes\t1 to 10\nsamples\t5" in tip
+
+
+def test_values_that_cannot_be_drawn_are_left_out() -> None:
+    series = Series(name="s", x=(0.0, 1.0, 2.0), y=(1.0, math.nan, 3.0))
+    chart = LineChart(title="t", x_label="x", y_label="y", series=(series,), x_log=True)
+    reader = parsed(render_findings(findings(chart)))
+    assert len([1 for _, own in reader.tags if own.get("class") == "mark"]) == 1
+    empty = LineChart(title="t", x_label="x", y_label="y", series=())
+    assert "Nothing was measured" in parsed(render_findings(findings(empty))).text
+
+
+def test_an_interval_is_drawn_where_there_is_one() -> None:
+    series = Series(name="s", x=(1.0, 2.0), y=(1.0, 2.0), low=(0.5, 2.0), high=(1.5, 2.0))
+    chart = LineChart(title="t", x_label="x", y_label="y", series=(series,), joined=False)
+    page = render_findings(findings(chart))
+    assert page.count('class="error"') == 1
+    assert 'class="joined"' not in page
