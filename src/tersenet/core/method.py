@@ -1,43 +1,16 @@
 """What a method is: it plans, is applied to a copy, and returns what it did as data."""
 
 import abc
-import enum
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, ClassVar, Generic, Protocol, TypeVar, final, runtime_checkable
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar, Generic, Protocol, TypeVar, final, runtime_checkable
 
 from torch import Tensor, nn
 
+from tersenet.core.edit import Edit
 from tersenet.core.subject import Subject, Workbench
 
-__all__ = ["Edit", "EditKind", "Method", "Plan", "Proof", "Skip"]
-
-
-class EditKind(enum.StrEnum):
-    """What was done to a site."""
-
-    SLICE = "slice"  # indices of a dimension removed
-    SWAP = "swap"  # a module replaced by others
-    MASK = "mask"  # zeroed, still stored
-    ENCODE = "encode"  # stored in fewer bits
-    DROP = "drop"  # removed whole
-    TUNE = "tune"  # values changed, structure kept
-
-
-@final
-@dataclass(frozen=True, kw_only=True)
-class Edit:
-    """One change at one site, as data: a saved model is its edits and its tensors."""
-
-    site: str
-    """The parameter or module, by its qualified name in the network."""
-    kind: EditKind
-    before: str
-    after: str
-    real: bool = True
-    """False when only simulated: then every figure says so."""
-    data: Mapping[str, Any] = field(default_factory=dict)
-    """What replaying needs, as JSON values."""
+__all__ = ["Method", "Plan", "Proof", "Skip"]
 
 
 @final
@@ -119,3 +92,11 @@ class Method(abc.ABC, Generic[P]):
         Loading a saved model builds the original class, replays every step, then loads the
         tensors.
         """
+
+    def reference(self, subject: Subject, bench: Workbench) -> nn.Module:
+        """Returns the network that the slices of `apply` were made on, for their proof.
+
+        The subject's own, unless the method trains before it removes.
+        """
+        del bench
+        return subject.model

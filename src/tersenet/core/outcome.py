@@ -9,8 +9,9 @@ from typing import Annotated, Any, final
 from pydantic import Field
 from torch import nn
 
+from tersenet.core.edit import Edit
 from tersenet.core.figures import Cost, Layer, Score, Speedup
-from tersenet.core.method import Edit, Proof, Skip
+from tersenet.core.method import Proof, Skip
 
 __all__ = ["Bound", "Budget", "Outcome", "Status", "StepRecord"]
 

@@ -14,6 +14,7 @@ __all__ = ["FAMILIES", "method", "methods"]
 
 FAMILIES: Final = {
     "prune": "tersenet.prune",
+    "repair": "tersenet.repair",
     "distill": "tersenet.distill",
     "quantize": "tersenet.quantize",
 }

@@ -8,6 +8,7 @@ from typing import Annotated, Literal, Protocol, TypeAlias, final, runtime_check
 from pydantic import Field
 from torch import Tensor, nn
 
+from tersenet.core.edit import Edit
 from tersenet.core.figures import Score
 
 __all__ = [
@@ -84,6 +85,8 @@ class Subject:
     """The network before the first step: the teacher."""
     training: TrainingBatches | None = None
     """Batches to fine-tune on."""
+    edits: Sequence[Edit] = ()
+    """What was done to `original` so far, in order."""
     deployment: Deployment = Deployment()
 
 

@@ -4,6 +4,7 @@ A *subject* (a network with example inputs) flows through methods: each *plans*,
 to a copy and returns *edits*; after each, a *cost* and a *score* are measured.
 """
 
+from tersenet.core.edit import Edit, EditKind
 from tersenet.core.figures import (
     Cost,
     Device,
@@ -14,7 +15,7 @@ from tersenet.core.figures import (
     Speedup,
     Unmeasured,
 )
-from tersenet.core.method import Edit, EditKind, Method, Plan, Proof, Skip
+from tersenet.core.method import Method, Plan, Proof, Skip
 from tersenet.core.outcome import Bound, Budget, Outcome, Status, StepRecord
 from tersenet.core.subject import (
     Batch,

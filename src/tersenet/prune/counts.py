@@ -17,13 +17,19 @@ def layer_counts(sizes: Mapping[str, int], *, keep: float, least: int) -> dict[s
     }
 
 
-def global_counts(scores: Mapping[str, Tensor], *, keep: float, least: int) -> dict[str, int]:
+def global_counts(
+    scores: Mapping[str, Tensor], *, keep: float, least: int, comparable: bool = False
+) -> dict[str, int]:
     """Returns how many units of each group are among the best of the whole network.
 
-    Scores are compared as multiples of their group's mean, s_c / mean(s): groups of many or
-    large filters would otherwise win by their size alone. Each group keeps its best `least`.
+    Scores are compared as multiples of their group's mean, s_c / mean(s), unless `comparable`:
+    groups of many or large filters would otherwise win by their size alone. Each group keeps
+    its best `least`.
     """
-    relative = {name: one / one.mean().clamp_min(1e-30) for name, one in scores.items()}
+    relative = {
+        name: one if comparable else one / one.mean().clamp_min(1e-30)
+        for name, one in scores.items()
+    }
     certain = {name: min(least, len(one)) for name, one in relative.items()}
     wanted = int(keep * sum(map(len, relative.values())) + _ROUNDING) - sum(certain.values())
     rest = [

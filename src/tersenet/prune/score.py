@@ -30,6 +30,8 @@ class ChannelScore(Method[PrunePlan]):
 
     family: ClassVar[str] = "prune"
     plan_type: ClassVar[type] = PrunePlan
+    comparable: ClassVar[bool] = False
+    """Whether scores of different groups compare as they are, not by their group's mean."""
 
     keep: float = Field(default=0.5, gt=0, le=1)
     """Share of units to keep, of the groups considered."""
@@ -61,11 +63,7 @@ class ChannelScore(Method[PrunePlan]):
         graph = trace(subject.model, subject.example)
         groups, skips = self._considered(graph)
         scores = self.score(subject, groups)
-        sizes = {group.name: group.size for group in groups}
-        if self.scope == "layer":
-            wanted = layer_counts(sizes, keep=self.keep, least=self.least)
-        else:
-            wanted = global_counts(scores, keep=self.keep, least=self.least)
+        wanted = self._wanted(subject, groups, scores)
         liked, measured = self._liked(subject, graph, groups, bench)
         counts = fit_counts(wanted, liked)
         keep = {name: best_units(scores[name], count) for name, count in counts.items()}
@@ -73,7 +71,7 @@ class ChannelScore(Method[PrunePlan]):
         return PrunePlan(
             method=self.name,
             keep=keep,
-            sizes=sizes,
+            sizes={group.name: group.size for group in groups},
             requested=self.keep,
             params=(graph.params, params),
             macs=(sum(layer.macs for layer in graph.layers), macs),
@@ -95,6 +93,15 @@ class ChannelScore(Method[PrunePlan]):
         """Repeats the slices."""
         del example
         return replay(model, edits)
+
+    def _wanted(
+        self, subject: Subject, groups: Sequence[ChannelGroup], scores: Mapping[str, Tensor]
+    ) -> dict[str, int]:
+        """Returns how many units each group should keep, whatever the runtime likes."""
+        if self.scope == "layer":
+            sizes = {group.name: group.size for group in groups}
+            return layer_counts(sizes, keep=self.keep, least=self.least)
+        return global_counts(scores, keep=self.keep, least=self.least, comparable=self.comparable)
 
     def _considered(self, graph: Graph) -> tuple[list[ChannelGroup], list[Skip]]:
         every = [*graph.groups, *graph.frozen]

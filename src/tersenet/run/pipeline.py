@@ -55,7 +55,8 @@ def run_steps(
     for index, method in enumerate(steps, 1):
         watch.begin(index, count, f"{method.family} {method.name}")
         model, record, history = _step(index, method, subject, folder, history, watch)
-        subject = dataclasses.replace(subject, model=model)
+        done = tuple(edit for _, edits in history.steps for edit in edits)
+        subject = dataclasses.replace(subject, model=model, edits=done)
         records.append(record)
     verdict = judge(records, budget, seconds=folder.wall_seconds)
     if folder.verdict is None:
@@ -95,7 +96,7 @@ def _step(
     if method:
         plan = _planned(method, subject, bench, place)
         model, edits = method.apply(copy.deepcopy(subject.model), plan, subject, bench)
-        proofs = _proved(name, subject, model, edits)
+        proofs = _proved(name, method.reference(subject, bench), subject, model, edits)
         history = history.then(method, edits)
     seconds = time.monotonic() - started
     files = save(place, model.eval(), history, {"step": name})
@@ -136,13 +137,13 @@ def _planned(method: Method[Any], subject: Subject, bench: Workbench, place: Pat
 
 
 def _proved(
-    name: str, subject: Subject, model: nn.Module, edits: Sequence[Edit]
+    name: str, before: nn.Module, subject: Subject, model: nn.Module, edits: Sequence[Edit]
 ) -> tuple[Proof, ...]:
     slices = [edit for edit in edits if edit.kind is EditKind.SLICE]
     if not slices:
         return ()
     inputs = tuple(subject.calibration[0][:1]) if subject.calibration else subject.example
-    proof = prove(subject.model, model, slices, inputs)
+    proof = prove(before, model, slices, inputs)
     if not proof.holds:
         raise StructureError(
             f"{name} could not be proved: {proof.claim}, but the outputs differ by "

@@ -1,0 +1,1 @@
+"""Repair: winning back without labels what a removal cost."""
