@@ -12,7 +12,7 @@ from tersenet.core.types import Edit, EditKind, Proof
 from tersenet.errors import StructureError
 from tersenet.graph.trace import evaluating, tensors_of
 
-__all__ = ["prove"]
+__all__ = ["compare", "difference", "prove"]
 
 _TOLERANCE = 1e-5
 
@@ -34,30 +34,49 @@ def prove(
     Raises:
         StructureError: if an edit is no slice, or the smaller network does not run.
     """
-    masked = _masked(before, edits)
+    claim = "the smaller network equals the original with the removed units zeroed"
+    return compare(before, _masked(before, edits), after, inputs, claim=claim)
+
+
+def compare(
+    before: nn.Module,
+    reference: nn.Module,
+    after: nn.Module,
+    inputs: tuple[Tensor, ...],
+    *,
+    claim: str,
+) -> Proof:
+    """Compares a smaller network with what it should compute.
+
+    In float64 where the networks allow it; none of them is changed.
+
+    Args:
+        before: the original.
+        reference: the original with what was removed made ineffective.
+        after: the smaller network.
+        inputs: to run all three on.
+        claim: what holds if the last two agree.
+
+    Raises:
+        StructureError: if the smaller network does not run.
+    """
     try:
-        networks = [copy.deepcopy(one).double() for one in (before, masked, after)]
-        original, reference, found = (
+        networks = [copy.deepcopy(one).double() for one in (before, reference, after)]
+        original, expected, found = (
             _run(one, tuple(x.double() if x.is_floating_point() else x for x in inputs))
             for one in networks
         )
         precision = "float64"
     except (RuntimeError, ValueError, IndexError, TypeError):
         # forward() makes float32 tensors of its own, or the smaller network is at fault
-        original, reference = _run(before, inputs), _run(masked, inputs)
+        original, expected = _run(before, inputs), _run(reference, inputs)
         found, precision = _run_smaller(after, inputs), "float32"
-    effect = _difference(original, reference)
-    claim = (
-        f"the smaller network equals the original with the removed units zeroed ({precision}, "
-        f"{len(inputs[0])} samples)"
-    )
+    effect = difference(original, expected)
+    claim = f"{claim} ({precision}, {len(inputs[0])} samples)"
     if effect == 0:
         claim += "; the removed units have no effect on these inputs, so this shows nothing"
     return Proof(
-        claim=claim,
-        max_error=_difference(found, reference),
-        tolerance=_TOLERANCE,
-        effect=effect,
+        claim=claim, max_error=difference(found, expected), tolerance=_TOLERANCE, effect=effect
     )
 
 
@@ -98,7 +117,7 @@ def _run(model: nn.Module, inputs: tuple[Tensor, ...]) -> list[Tensor]:
     return [one for one in pytree.tree_leaves(outputs) if isinstance(one, Tensor)]
 
 
-def _difference(found: Sequence[Tensor], reference: Sequence[Tensor]) -> float:
+def difference(found: Sequence[Tensor], reference: Sequence[Tensor]) -> float:
     """Returns the largest difference relative to the largest reference; inf if shapes differ."""
     if [one.shape for one in found] != [one.shape for one in reference]:
         return float("inf")
