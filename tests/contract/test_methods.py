@@ -19,7 +19,21 @@ from tersenet.core.types import EditKind, Method, Subject, Workbench
 from tersenet.distill import Response
 from tersenet.graph import macs, parameters, prove
 from tersenet.models import resnet
-from tersenet.prune import FPGM, L1, L2, OBD, Activation, BNScale, Fisher, HRank, Random, Taylor
+from tersenet.prune import (
+    FPGM,
+    L1,
+    L2,
+    OBD,
+    PCA,
+    Activation,
+    BNScale,
+    Fisher,
+    HRank,
+    LassoSelection,
+    Random,
+    Taylor,
+    ThiNet,
+)
 from tersenet.quantize import Static
 from tersenet.run import History, load, save
 
@@ -37,6 +51,9 @@ TABLE: Mapping[str, Method[Any]] = {
     "prune activation": Activation(multiple_of=None),
     "prune hrank": HRank(multiple_of=None),
     "prune fpgm": FPGM(multiple_of=None),
+    "prune pca": PCA(variance=0.7, multiple_of=None),
+    "prune thinet": ThiNet(multiple_of=None),
+    "prune lasso": LassoSelection(multiple_of=None),
     "prune random": Random(seed=1, multiple_of=None),
     "distill response": Response(epochs=1, learning_rate=0.01),
     "quantize static": Static(reduce_range=False),

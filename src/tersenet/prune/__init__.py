@@ -7,35 +7,45 @@ from tersenet.prune.fpgm import FPGM
 from tersenet.prune.hrank import HRank
 from tersenet.prune.l1 import L1
 from tersenet.prune.l2 import L2
+from tersenet.prune.lasso import LassoSelection, lasso_channels
+from tersenet.prune.magnitude import Magnitude
 from tersenet.prune.maps import average_zeros, feature_map_norm, mean_rank, principal_width
 from tersenet.prune.obd import OBD
+from tersenet.prune.pca import PCA
 from tersenet.prune.plan import PrunePlan
 from tersenet.prune.random import Random
 from tersenet.prune.score import ChannelScore
 from tersenet.prune.second_order import damage, second_order_change, surgeon
 from tersenet.prune.staircase import Staircase, staircases
 from tersenet.prune.taylor import Taylor
+from tersenet.prune.thinet import ThiNet, thinet
 
 __all__ = [
     "FPGM",
     "L1",
     "L2",
     "OBD",
+    "PCA",
     "Activation",
     "BNScale",
     "ChannelScore",
     "Fisher",
     "HRank",
+    "LassoSelection",
+    "Magnitude",
     "PrunePlan",
     "Random",
     "Staircase",
     "Taylor",
+    "ThiNet",
     "average_zeros",
     "damage",
     "feature_map_norm",
+    "lasso_channels",
     "mean_rank",
     "principal_width",
     "second_order_change",
     "staircases",
     "surgeon",
+    "thinet",
 ]

@@ -12,7 +12,13 @@ from torch import Tensor
 
 from tersenet.errors import DataError
 
-__all__ = ["average_zeros", "feature_map_norm", "mean_rank", "principal_width"]
+__all__ = [
+    "average_zeros",
+    "components_holding",
+    "feature_map_norm",
+    "mean_rank",
+    "principal_width",
+]
 
 
 def feature_map_norm(maps: Float[Tensor, "_ channel *_"]) -> Float[Tensor, " channel"]:
@@ -59,6 +65,11 @@ def principal_width(activations: Float[Tensor, "_ _"], *, variance: float = 0.99
         )
     x = activations.detach().double()
     energy = torch.linalg.svdvals(x - x.mean(0)).square()  # descending
+    return components_holding(variance, energy)
+
+
+def components_holding(variance: float, energy: Float[Tensor, " component"]) -> int:
+    """Returns how many components, largest first, hold that share of the sum of `energy`."""
     held = energy.cumsum(0) / energy.sum().clamp_min(torch.finfo(torch.float64).tiny)
     rounding = len(energy) * torch.finfo(torch.float64).eps
     return min(int((held < variance - rounding).sum()) + 1, len(energy))
