@@ -89,7 +89,7 @@ class Fisher(ObservedScore):
         if self.at_a_time is None:
             return super().plan(subject, bench)
         graph = trace(subject.model, subject.example)
-        groups, skips = self._considered(graph)
+        groups, skips = self.considered(graph)
         keep = greedy(
             self.score,
             subject,

@@ -61,10 +61,10 @@ class ChannelScore(Method[PrunePlan]):
             MeasureError: if the runtime to ask for liked counts cannot be used.
         """
         graph = trace(subject.model, subject.example)
-        groups, skips = self._considered(graph)
+        groups, skips = self.considered(graph)
         scores = self.score(subject, groups)
         wanted = self._wanted(subject, groups, scores)
-        liked, measured = self._liked(subject, graph, groups, bench)
+        liked, measured = self.liked(subject, graph, groups, bench)
         counts = fit_counts(wanted, liked)
         keep = {name: best_units(scores[name], count) for name, count in counts.items()}
         params, macs = graph.costs(keep)
@@ -103,7 +103,12 @@ class ChannelScore(Method[PrunePlan]):
             return layer_counts(sizes, keep=self.keep, least=self.least)
         return global_counts(scores, keep=self.keep, least=self.least, comparable=self.comparable)
 
-    def _considered(self, graph: Graph) -> tuple[list[ChannelGroup], list[Skip]]:
+    def considered(self, graph: Graph) -> tuple[list[ChannelGroup], list[Skip]]:
+        """Returns the groups that units may go from, and why not from the others.
+
+        Raises:
+            StructureError: if a glob matches nothing.
+        """
         every = [*graph.groups, *graph.frozen]
         for option in ("only", "skip"):
             for glob in getattr(self, option):
@@ -132,7 +137,7 @@ class ChannelScore(Method[PrunePlan]):
             return "no convolution or linear layer produces it"
         return "has a single unit" if group.size == 1 else None
 
-    def _liked(
+    def liked(
         self,
         subject: Subject,
         graph: Graph,
