@@ -135,7 +135,7 @@ class Response(Method[ResponsePlan]):
         options = TrainingOptions(
             epochs=self.epochs, learning_rate=self.learning_rate, weight_decay=self.weight_decay
         )
-        fit(model, subject.training, objective, options, bench=bench)
+        fit(model, subject.training, objective, options, edits=subject.edits, bench=bench)
         tuned = Edit(site="*", kind=EditKind.TUNE, before="as it was", after=plan.summary)
         return model, [tuned]
 

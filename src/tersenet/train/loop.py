@@ -7,7 +7,7 @@ of the step, so a killed run continues bit for bit.
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import final
@@ -16,8 +16,9 @@ import torch
 from torch import Tensor, nn
 
 from tersenet.core.files import load_tensors, save_tensors
-from tersenet.core.types import TrainingBatches, Workbench
+from tersenet.core.types import Edit, TrainingBatches, Workbench
 from tersenet.errors import MeasureError, RunError
+from tersenet.train.masks import Masks
 
 __all__ = ["Objective", "TrainingOptions", "fit"]
 
@@ -54,18 +55,20 @@ def fit(
     objective: Objective,
     options: TrainingOptions,
     *,
+    edits: Sequence[Edit] = (),
     bench: Workbench | None = None,
     after_epoch: EpochHook | None = None,
 ) -> nn.Module:
     """Trains `model` in place and returns it, in eval mode.
 
-    With a folder in `bench`, continues from the checkpoint there if one is found.
+    What `edits` masked stays zero: give the subject's. With a folder in `bench`, continues from
+    the checkpoint there if one is found.
 
     Raises:
         MeasureError: if the loss is not finite.
         RunError: if the checkpoint there is of another training.
     """
-    bench = bench or Workbench()
+    bench, masks = bench or Workbench(), Masks.of(model, edits)
     steps = max(1, round(options.epochs * batches.steps_per_epoch))
     decayed = [p for p in model.parameters() if p.ndim > 1]
     plain = [p for p in model.parameters() if p.ndim <= 1]
@@ -92,6 +95,7 @@ def fit(
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         optimizer.step()
+        masks.hold_(model)
         losses += loss.detach()
         done = step + 1
         bench.tick(f"loss {loss.item():.3f}", done, steps)
