@@ -17,6 +17,7 @@ __all__ = [
     "Loss",
     "Predict",
     "Quality",
+    "Removal",
     "Subject",
     "TrainingBatches",
     "Workbench",
@@ -71,6 +72,18 @@ class Deployment:
 
 @final
 @dataclass(frozen=True, kw_only=True, eq=False)
+class Removal:
+    """What the last pruning step took away: what repairs make up for."""
+
+    before: Callable[[], nn.Module]
+    """Returns the network that it was taken from, not to be changed."""
+    edits: Sequence[Edit]
+    repaired: tuple[str, ...] = ()
+    """The repairs made since, by name."""
+
+
+@final
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Subject:
     """What a method receives. Never mutated."""
 
@@ -85,8 +98,8 @@ class Subject:
     """The network before the first step: the teacher."""
     training: TrainingBatches | None = None
     """Batches to fine-tune on."""
-    edits: Sequence[Edit] = ()
-    """What was done to `original` so far, in order."""
+    removal: Removal | None = None
+    """What was last removed; None where nothing was, or the network was trained since."""
     deployment: Deployment = Deployment()
 
 

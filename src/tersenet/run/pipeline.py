@@ -19,12 +19,14 @@ from tersenet.core.types import (
     Outcome,
     Plan,
     Proof,
+    Removal,
     StepRecord,
     Subject,
     Workbench,
 )
 from tersenet.errors import StructureError
 from tersenet.graph import prove
+from tersenet.repair import flush_denormals_
 from tersenet.run.folder import RunFolder
 from tersenet.run.measurement import measure
 from tersenet.run.saved import History, load, save
@@ -55,8 +57,8 @@ def run_steps(
     for index, method in enumerate(steps, 1):
         watch.begin(index, count, f"{method.family} {method.name}")
         model, record, history = _step(index, method, subject, folder, history, watch)
-        done = tuple(edit for _, edits in history.steps for edit in edits)
-        subject = dataclasses.replace(subject, model=model, edits=done)
+        removal = _removal(method, subject, history, folder.step(index, record.name))
+        subject = dataclasses.replace(subject, model=model, removal=removal)
         records.append(record)
     verdict = judge(records, budget, seconds=folder.wall_seconds)
     if folder.verdict is None:
@@ -92,12 +94,13 @@ def _step(
         return load(place, model=copy.deepcopy(subject.original)), record, history
     started = time.monotonic()
     bench = Workbench(folder=place, tick=watch.tick)
-    model, edits, plan, proofs = subject.model, (), None, ()
+    model, edits, plan, proofs, flushed = subject.model, (), None, (), 0
     if method:
         plan = _planned(method, subject, bench, place)
         model, edits = method.apply(copy.deepcopy(subject.model), plan, subject, bench)
         proofs = _proved(name, method.reference(subject, bench), subject, model, edits)
         history = history.then(method, edits)
+        flushed = flush_denormals_(model)
     seconds = time.monotonic() - started
     files = save(place, model.eval(), history, {"step": name})
     record = measure(
@@ -116,12 +119,27 @@ def _step(
             "proofs": proofs,
             "simulated": not all(edit.real for _, past in history.steps for edit in past),
             "seconds": seconds,
+            "notes": (f"{flushed:,} weights below 1e-30 set to zero",) if flushed else (),
         },
     )
     folder.commit(index, record, wall_seconds=time.monotonic() - started)
     (place / "checkpoint.safetensors").unlink(missing_ok=True)
     watch.finish(record, recalled=False)
     return model, record, history
+
+
+def _removal(
+    method: Method[Any], subject: Subject, history: History, place: Path
+) -> Removal | None:
+    """Returns what repairs after this step have to make up for."""
+    if method.family == "repair" and subject.removal is not None:
+        done = (*subject.removal.repaired, method.name)
+        return dataclasses.replace(subject.removal, repaired=done)
+    edits = history.steps[-1][1]
+    if method.family != "prune" or (edits and edits[-1].kind is EditKind.TUNE):
+        return None  # what was trained since made up for it already
+    was, bench = dataclasses.replace(subject, removal=None), Workbench(folder=place)
+    return Removal(before=lambda: method.reference(was, bench), edits=edits)
 
 
 def _planned(method: Method[Any], subject: Subject, bench: Workbench, place: Path) -> Plan:
