@@ -34,7 +34,7 @@ def nearest(weights: ArrayLike, step: float) -> NDArray[np.int32]:
         ValueError: The step is not positive, or a weight is not finite or needs a level
             beyond 32 bits.
     """
-    scaled = _scaled(np.asarray(weights), step)
+    scaled = check_step(np.asarray(weights), step)
     return np.copysign(np.floor(np.abs(scaled) + 0.5), scaled).astype(np.int32)
 
 
@@ -80,7 +80,7 @@ def rd_levels(
         ValueError: As `nearest`; or `fisher` has another shape, or is negative.
     """
     weights = np.asarray(weights)
-    _scaled(weights, step)
+    check_step(weights, step)
     flat = np.ascontiguousarray(weights, dtype=np.float32).reshape(-1)
     importance = np.zeros(0, np.float32)
     mean = 1.0
@@ -111,10 +111,11 @@ def rd_levels(
     return levels.reshape(weights.shape)
 
 
-def _scaled(weights: NDArray[np.generic], step: float) -> NDArray[np.float64]:
+def check_step(weights: NDArray[np.generic], step: float) -> NDArray[np.float64]:
+    """The weights in units of the step. Raises as `nearest`."""
     if not (step > 0 and np.isfinite(step)):
         raise ValueError(f"The step must be positive, not {step}.")
-    scaled = weights.astype(np.float64) / step
+    scaled = np.asarray(weights.astype(np.float64) / step, np.float64)
     largest = float(np.abs(scaled).max()) if scaled.size else 0.0
     if not largest <= LARGEST:
         raise ValueError(

@@ -81,7 +81,8 @@ def tabulate(models, unary, weight, flags, sizes):
 
 @no_type_check
 @helper
-def _size_cost(sizes, sign, magnitude, unary):
+def size_cost(sizes, sign, magnitude, unary):
+    """Bits of a magnitude above zero, once its presence and sign are known."""
     if magnitude < TABLE:
         return sizes[np.uint32(sign), np.uint32(magnitude)]
     rest = magnitude - unary
@@ -93,7 +94,7 @@ def _size_cost(sizes, sign, magnitude, unary):
 
 @no_type_check
 @helper
-def _learn(level, significant, neighbour, unary, models, symbols):
+def learn(level, significant, neighbour, unary, models, symbols):
     """Adapts the contexts to one coded level; returns the class of neighbour it makes."""
     if level == 0:
         adapt(significant, 0, models)
@@ -126,12 +127,12 @@ def rd_uniform(weights, scale, importance, weight, unary, models, levels):
         nearest = np.int64(x + 0.5)
         for level in range(max(nearest - 1, 1), nearest + 1):
             cost = f * (x - level) ** 2 + flags[neighbour, 1 + sign]
-            cost += _size_cost(sizes, sign, level, unary)
+            cost += size_cost(sizes, sign, level, unary)
             if cost < least:
                 best, least = level, cost
         best = -best if sign else best
         levels[i] = best
-        neighbour = _learn(best, neighbour, neighbour, unary, models, symbols)
+        neighbour = learn(best, neighbour, neighbour, unary, models, symbols)
 
 
 @no_type_check
@@ -150,7 +151,7 @@ def _step(x, f, costs, classes, new_costs, new_classes, choices, flags, sizes, u
     for q in range(first, first + 4):
         coded = (q + 1) >> 1
         slot = np.uint32(2 * (q & 1) + (coded & 1))
-        reach[slot] = f * (size - q) ** 2 + _size_cost(sizes, sign, coded, unary)
+        reach[slot] = f * (size - q) ** 2 + size_cost(sizes, sign, coded, unary)
     nothing = f * size * size
     for state in range(STATES):
         new_costs[state] = np.inf
@@ -241,7 +242,7 @@ def rd_dependent(weights, scale, importance, weight, unary, models, levels, star
                 level = np.int64(levels[i])
                 coded = (level + (odd if level > 0 else -odd)) >> 1 if level else level
                 significant = np.uint32(3 * state + neighbour)
-                neighbour = _learn(coded, significant, neighbour, unary, models, symbols)
+                neighbour = learn(coded, significant, neighbour, unary, models, symbols)
                 state = np.int64(TRELLIS[np.uint32(state), np.uint32(coded & 1)])
     last = np.int64(np.argmin(costs))
     _trace(weights, scale, 0, count, last, choices, levels)
