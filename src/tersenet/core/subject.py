@@ -98,6 +98,8 @@ class Subject:
     """The network before the first step: the teacher."""
     training: TrainingBatches | None = None
     """Batches to fine-tune on."""
+    edits: Sequence[Edit] = ()
+    """What was done to `original` so far, in order: which weights are masked, for instance."""
     removal: Removal | None = None
     """What was last removed; None where nothing was, or the network was trained since."""
     deployment: Deployment = Deployment()
