@@ -33,7 +33,7 @@ from tersenet.run.saved import History, load, save
 from tersenet.run.verdict import judge
 from tersenet.run.watch import SILENT, Watch
 
-__all__ = ["run_steps"]
+__all__ = ["run_steps", "step_names"]
 
 
 def run_steps(
@@ -54,11 +54,12 @@ def run_steps(
     watch.begin(0, count, "original")
     model, record, history = _step(0, None, subject, folder, history, watch)
     subject, records = dataclasses.replace(subject, model=model, original=model), [record]
-    for index, method in enumerate(steps, 1):
-        watch.begin(index, count, f"{method.family} {method.name}")
-        model, record, history = _step(index, method, subject, folder, history, watch)
+    for index, (name, method) in enumerate(zip(step_names(steps), steps, strict=True), 1):
+        watch.begin(index, count, name)
+        model, record, history = _step(index, method, subject, folder, history, watch, name)
         removal = _removal(method, subject, history, folder.step(index, record.name))
-        subject = dataclasses.replace(subject, model=model, removal=removal)
+        done = tuple(edit for _, edits in history.steps for edit in edits)
+        subject = dataclasses.replace(subject, model=model, edits=done, removal=removal)
         records.append(record)
     verdict = judge(records, budget, seconds=folder.wall_seconds)
     if folder.verdict is None:
@@ -75,6 +76,15 @@ def run_steps(
     )
 
 
+def step_names(steps: Sequence[Method[Any]]) -> list[str]:
+    """Returns what each step is called; those that stand more than once are numbered."""
+    plain = [f"{method.family} {method.name}" for method in steps]
+    return [
+        name if plain.count(name) == 1 else f"{name} {plain[: index + 1].count(name)}"
+        for index, name in enumerate(plain)
+    ]
+
+
 def _step(
     index: int,
     method: Method[Any] | None,
@@ -82,9 +92,9 @@ def _step(
     folder: RunFolder,
     history: History,
     watch: Watch,
+    name: str = "original",
 ) -> tuple[nn.Module, StepRecord, History]:
     """Returns the network after one step, its record, and the history so far."""
-    name = f"{method.family} {method.name}" if method else "original"
     place = folder.step(index, name)
     record = folder.recall(index)
     if record is not None:
