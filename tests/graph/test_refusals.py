@@ -49,11 +49,10 @@ def backwards(x: Tensor) -> Tensor:
         (lambda x: x.sort(1).values, "aten.sort"),
         (lambda x: x.cumsum(1), "aten.cumsum.default"),
         (lambda x: torch.einsum("ncij->ncji", x).contiguous(), "aten.einsum.default"),
-        (lambda x: x + torch.zeros(2, 8, 1, 1)[:1], "aten.zeros.default"),
+        (lambda x: x + torch.arange(8).view(1, 8, 1, 1), "aten.arange.default"),
         (lambda x: x.softmax(1), "aten.softmax.int"),
-        (lambda x: x * x.mean(1, keepdim=True), "aten.mean.dim"),
-        (lambda x: torch.cat([x[:, 4:], x[:, :4]], 1), "aten.slice.Tensor"),
-        (lambda x: x.view(-1, 2, 4, 6, 6).flatten(1, 2), "aten.view.default"),
+        (lambda x: x * x.sum(1, keepdim=True), "aten.sum.dim_IntList"),
+        (lambda x: torch.cat([x[:, 1::2], x[:, ::2]], 1), "aten.slice.Tensor"),
     ],
 )
 def test_an_operator_without_a_rule_keeps_what_it_touches(between, operator: str):
@@ -137,6 +136,7 @@ def test_tracing_leaves_the_network_as_it_was():
 def _remove_half(model: nn.Module, graph: Graph) -> None:
     smaller = copy.deepcopy(model)
     keep = {group.name: range(0, group.size, 2) for group in graph.groups}
-    proof = prove(model, smaller, remove(smaller, graph, keep), (IMAGE,))
+    smaller, edits = remove(smaller, graph, keep)
+    proof = prove(model, smaller, edits, (IMAGE,))
     assert proof.holds
     assert proof.effect > 1e-3

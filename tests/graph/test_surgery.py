@@ -192,7 +192,7 @@ def test_smaller_equals_masked_in_float32(case):
     _, model, graph = case
     keep = {group.name: range(1, group.size, 2) for group in graph.groups}
     smaller = copy.deepcopy(model)
-    edits = remove(smaller, graph, keep)
+    smaller, edits = remove(smaller, graph, keep)
     masked = copy.deepcopy(model).eval()
     tensors = {**dict(masked.named_parameters()), **dict(masked.named_buffers())}
     for edit in edits:  # by indexing, where prove fills
@@ -217,7 +217,7 @@ def test_costs_are_foretold(case):
     _, model, graph = case
     keep = {group.name: range(0, group.size, 3) for group in graph.groups}
     smaller = copy.deepcopy(model)
-    remove(smaller, graph, keep)
+    smaller, _ = remove(smaller, graph, keep)
     assert graph.costs(keep) == (parameters(smaller)[0], macs(smaller, (IMAGE,)))
 
 
@@ -234,7 +234,7 @@ def test_attributes_follow_and_edits_replay(case):
     name, model, graph = case
     keep = {group.name: range(group.size // 2) for group in graph.groups}
     smaller = copy.deepcopy(model)
-    edits = remove(smaller, graph, keep)
+    smaller, edits = remove(smaller, graph, keep)
     again = replay(copy.deepcopy(CASES[name]), edits)
     again.load_state_dict(smaller.state_dict())
     assert torch.equal(again.eval()(IMAGE), smaller.eval()(IMAGE))
@@ -250,7 +250,7 @@ def test_attributes_follow_and_edits_replay(case):
 
 def test_shapes_are_told():
     model = resnet(depth=8)
-    edits = remove(model, trace(model, (IMAGE,)), {"stage1.0.conv1": range(8)})
+    _, edits = remove(model, trace(model, (IMAGE,)), {"stage1.0.conv1": range(8)})
     found = {edit.site: (edit.before, edit.after, dict(edit.data)) for edit in edits}
     kept = {"dim": 1, "keep": list(range(8))}
     assert found["stage1.0.conv2.weight"] == ("16×16×3×3", "16×8×3×3", kept)
@@ -264,7 +264,7 @@ def test_zeroed_activations_agree():
     graph = trace(model, (IMAGE,))
     keep = {"stage2.0.conv2 + 1 more": range(20), "stage3.0.conv1": range(10, 64)}
     smaller = copy.deepcopy(model)
-    remove(smaller, graph, keep)
+    smaller, _ = remove(smaller, graph, keep)
 
     def zero(indices):
         def hook(_module, _inputs, output):
@@ -294,7 +294,7 @@ def test_tied_weights_stay_tied():
     smaller = copy.deepcopy(model)
     graph = trace(model, (IMAGE,))
     assert len(graph.groups) == 2
-    edits = remove(smaller, graph, {group.name: [0, 3, 4] for group in graph.groups})
+    smaller, edits = remove(smaller, graph, {group.name: [0, 3, 4] for group in graph.groups})
     assert smaller.c.weight is smaller.b.weight
     assert smaller.c.out_channels == smaller.b.in_channels == 3
     assert prove(model, smaller, edits, (IMAGE,)).holds
@@ -303,7 +303,7 @@ def test_tied_weights_stay_tied():
 def test_a_wrong_removal_fails_the_proof():
     model = CASES["flattened"]
     smaller = copy.deepcopy(model)
-    edits = remove(smaller, trace(model, (IMAGE,)), {"a": range(4)})
+    smaller, edits = remove(smaller, trace(model, (IMAGE,)), {"a": range(4)})
     # what a wrong coupling does: the reader loses other features than the filter's own
     wrong = copy.deepcopy(model)
     shifted = [
@@ -329,7 +329,8 @@ def test_a_proof_that_could_not_fail_says_so():
     model = copy.deepcopy(CASES["flattened"])
     model.head.weight.data.zero_()
     smaller = copy.deepcopy(model)
-    proof = prove(model, smaller, remove(smaller, trace(model, (IMAGE,)), {"a": [0]}), (IMAGE,))
+    smaller, edits = remove(smaller, trace(model, (IMAGE,)), {"a": [0]})
+    proof = prove(model, smaller, edits, (IMAGE,))
     assert proof.effect == 0
     assert "shows nothing" in proof.claim
 
@@ -337,14 +338,14 @@ def test_a_proof_that_could_not_fail_says_so():
 def test_nan_proves_nothing():
     model = copy.deepcopy(CASES["flattened"])
     smaller = copy.deepcopy(model)
-    edits = remove(smaller, trace(model, (IMAGE,)), {"a": [0]})
+    smaller, edits = remove(smaller, trace(model, (IMAGE,)), {"a": [0]})
     smaller.head.bias.data[0] = float("nan")
     assert not prove(model, smaller, edits, (IMAGE,)).holds
 
 
 def test_edits_of_another_network_are_refused():
     model = resnet(depth=8)
-    edits = remove(copy.deepcopy(model), trace(model, (IMAGE,)), {"stage1.0.conv1": range(8)})
+    _, edits = remove(copy.deepcopy(model), trace(model, (IMAGE,)), {"stage1.0.conv1": range(8)})
     narrow = resnet(depth=8, width=8)
     before = copy.deepcopy(narrow.state_dict())
     with pytest.raises(StructureError, match="16×16×3×3"):

@@ -80,7 +80,7 @@ def test_resnet56_of_li_et_al(variant: str, resnet56: tuple[nn.Module, Graph]):
         counts = layer_counts(chosen, keep=share, least=1)
         keep |= {name: best_units(scores[name], count) for name, count in counts.items()}
     smaller = copy.deepcopy(model)
-    edits = remove(smaller, graph, keep)
+    smaller, edits = remove(smaller, graph, keep)
     assert graph.costs(keep)[0] == expected
     assert parameters(smaller)[0] == expected
     assert smaller.conv1.out_channels == smaller.stage1[0].conv2.out_channels == 16

@@ -131,7 +131,7 @@ def test_a_filter_mask_removed_is_the_removal_of_filters() -> None:
     whole = Subject(model=smaller.eval(), example=subject.example)
     by_norm = L1(keep=0.5, scope="layer", multiple_of=None).plan(whole, Workbench())
     assert {name: list(kept) for name, kept in by_norm.keep.items()} == keep
-    slices = remove(smaller, trace(smaller, whole.example), keep)
+    smaller, slices = remove(smaller, trace(smaller, whole.example), keep)
     assert torch.allclose(smaller(*whole.example), masked(*whole.example), atol=1e-6)
     assert prove(masked, smaller, slices, whole.example).effect == 0  # nothing else went
 

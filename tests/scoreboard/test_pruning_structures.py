@@ -91,7 +91,7 @@ def test_row_12_l1_filters() -> None:
         }
         assert keep == smallest_filters_removed(model, names, kept)
         smaller = copy.deepcopy(model)
-        edits = graph.remove(smaller, traced, keep)
+        smaller, edits = graph.remove(smaller, traced, keep)
         assert parameters(smaller) == params
         proof = graph.prove(model, smaller, edits, example)
         assert proof.holds
@@ -149,7 +149,7 @@ def test_row_13_coupled_removal() -> None:
     }
     for keep in [{name: units} for name, units in halves.items()] + [halves]:
         smaller = copy.deepcopy(model)
-        edits = graph.remove(smaller, traced, keep)
+        smaller, edits = graph.remove(smaller, traced, keep)
         assert parameters(smaller) < parameters(model)
         proof = graph.prove(model, smaller, edits, example)
         assert proof.holds

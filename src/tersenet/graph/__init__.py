@@ -6,7 +6,7 @@ from tersenet.graph.groups import ChannelGroup, Graph, Member, Site
 from tersenet.graph.inspection import Inspection, inspect
 from tersenet.graph.labels import Labels, Value
 from tersenet.graph.proof import prove
-from tersenet.graph.surgery import remove, replay
+from tersenet.graph.surgery import provable, remove, replay
 from tersenet.graph.visit import Visit, rule
 
 __all__ = [
@@ -22,6 +22,7 @@ __all__ = [
     "layers",
     "macs",
     "parameters",
+    "provable",
     "prove",
     "remove",
     "replay",

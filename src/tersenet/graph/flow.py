@@ -9,155 +9,86 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence, Set
 from typing import Any, final
 
-import torch
-from torch import Tensor, fx, nn
+from torch import Tensor, nn
 
-from tersenet.graph import indexing, mixing, reshapes, rules  # noqa: F401  (registers rules)
 from tersenet.graph.costs import layer
 from tersenet.graph.groups import ChannelGroup, Graph, Member, Site, remaining
-from tersenet.graph.labels import Labels, Value
-from tersenet.graph.products import from_inputs, named_tensors, products, sample_count
-from tersenet.graph.trace import export, tensors_of
-from tersenet.graph.visit import Visit, rule_for, shape_of
+from tersenet.graph.products import products, sample_count
+from tersenet.graph.walk import Walk
 
 __all__ = ["trace"]
 
 
-def trace(model: nn.Module, example: tuple[Tensor, ...]) -> Graph:
+def trace(
+    model: nn.Module, example: tuple[Tensor, ...], *, outputs: Sequence[str] | None = None
+) -> Graph:
     """Reads a network's structure; the model is left as it was.
 
+    Args:
+        model: the network.
+        example: its inputs, the first dimension of each the sample. Removal is proved on them.
+        outputs: globs of the outputs that matter, such as 'logits' or '0'; the others may
+            shrink or change. None keeps all.
+
     Raises:
-        StructureError: if the network cannot be exported.
+        StructureError: if the network cannot be exported, or has no such output.
     """
-    program = export(model, example)
-    flow = _Flow(model, program)
-    flow.run()
-    return flow.graph()
+    walk = Walk(model, example, outputs=outputs)
+    batch, tensors = sample_count(walk.program), walk.tensors
+    layers, sites = [], []
+    for product in products(walk.program):
+        tensor = product.tensor and walk.first_name(product.tensor)
+        layers.append(layer(product, tensors, batch))
+        if tensor is not None and product.weight is not None:
+            filters = walk.values[product.weight][product.filter_dim]
+            own = [id(labels) for labels in walk.owned[tensor]]
+            dim = own.index(id(filters)) if id(filters) in own else None
+            kernel = layers[-1].weight[2:] if "conv" in product.kind else ()
+            sites.append(Site(layers[-1], tensor, dim, kernel))
+    shapes = {name: tuple(len(one) for one in value) for name, value in walk.owned.items()}
+    parameters = {id(one) for one in model.parameters()}
+    buffers = {name for name in shapes if id(tensors[name]) not in parameters}
+    removable, frozen = _groups(walk, _Builder(sites, shapes, buffers))
+    return Graph(
+        groups=removable,
+        frozen=frozen,
+        layers=tuple(layers),
+        sites=tuple(sites),
+        shapes=shapes,
+        params=sum(one.numel() for one in model.parameters()),
+        buffers=frozenset(buffers),
+        walk=walk,
+    )
 
 
-@final
-class _Flow:
-    """One walk of labels through a program."""
-
-    def __init__(self, model: nn.Module, program: torch.export.ExportedProgram) -> None:
-        self._model, self._program = model, program
-        self._labels = Labels()
-        self._values: dict[fx.Node, Any] = {}
-        self._names = named_tensors(program)
-        self._tensors = tensors_of(model)
-        self._owned: dict[str, Value] = {}  # by the first name of a shared tensor
-
-    def run(self) -> None:
-        """Carries labels from the parameters and inputs to the outputs."""
-        modules = {
-            node: self._model.get_submodule(name.rpartition(".")[0])
-            for node, name in self._names.items()
-        }
-        derived = from_inputs(self._program)
-        for node in self._program.graph.nodes:
-            if node.op == "placeholder":
-                self._values[node] = self._placeholder(node)
-            elif node.op == "call_function":
-                at = Visit(
-                    node,
-                    labels=self._labels,
-                    values=self._values,
-                    modules=modules,
-                    from_input=derived,
-                )
-                self._values[node] = _carried(at)
-            elif node.op == "output":
-                self._output(node)
-
-    def _placeholder(self, node: fx.Node) -> Value | None:
-        if not isinstance(node.meta.get("val"), torch.Tensor):
-            return None
-        shape = shape_of(node)
-        if node not in self._names:
-            kind = "input" if node.name in self._program.graph_signature.user_inputs else "constant"
-            reason = f"it meets the network's {kind} '{node.name}'"
-            return tuple(self._labels.fixed(size, reason) for size in shape)
-        name = self._first_name(self._names[node])
-        if name not in self._owned:
-            self._owned[name] = tuple(self._labels.fresh(size) for size in shape)
-        return self._owned[name]
-
-    def _output(self, node: fx.Node) -> None:
-        for one in node.all_input_nodes:
-            found = self._values.get(one) or ()
-            for value in found if isinstance(found, list) else [found]:
-                for labels in value:
-                    self._labels.freeze(labels, f"it is the network's output '{one.name}'")
-
-    def _first_name(self, name: str) -> str:
-        """Returns the name under which a tensor stands first: tied weights are one tensor."""
-        tensor = self._tensors[name]
-        return next(other for other, one in self._tensors.items() if one is tensor)
-
-    def graph(self) -> Graph:
-        """Gathers the classes of labels into groups."""
-        batch = sample_count(self._program)
-        layers, sites = [], []
-        for product in products(self._program):
-            tensor = product.tensor and self._first_name(product.tensor)
-            layers.append(layer(product, self._tensors, batch))
-            if tensor is not None and product.weight is not None:
-                filters = self._values[product.weight][product.filter_dim]
-                own = [id(labels) for labels in self._owned[tensor]]
-                dim = own.index(id(filters)) if id(filters) in own else None
-                kernel = layers[-1].weight[2:] if "conv" in product.kind else ()
-                sites.append(Site(layers[-1], tensor, dim, kernel))
-        shapes = {name: tuple(len(one) for one in value) for name, value in self._owned.items()}
-        parameters = {id(one) for one in self._model.parameters()}
-        buffers = {name for name in shapes if id(self._tensors[name]) not in parameters}
-        removable, frozen = self._groups(_Builder(sites, shapes, buffers))
-        return Graph(
-            groups=removable,
-            frozen=frozen,
-            layers=tuple(layers),
-            sites=tuple(sites),
-            shapes=shapes,
-            params=sum(one.numel() for one in self._model.parameters()),
-            buffers=frozenset(buffers),
-        )
-
-    def _groups(
-        self, build: "_Builder"
-    ) -> tuple[tuple[ChannelGroup, ...], tuple[ChannelGroup, ...]]:
-        places = self._places()
-        by_signature: dict[Any, list[list[tuple[str, int, int]]]] = defaultdict(list)
-        for root, found in places.items():
-            signature = frozenset((tensor, dim) for tensor, dim, _ in found)
-            by_signature[signature, self._labels.reason(root)].append(found)
-        groups = [build.group(units, reason) for (_, reason), units in by_signature.items()]
-        groups = [group for group in groups if group is not None]
-        return (
-            tuple(group for group in groups if group.reason is None),
-            tuple(group for group in groups if group.reason is not None),
-        )
-
-    def _places(self) -> dict[int, list[tuple[str, int, int]]]:
-        """Returns for each class, in the order of the tensors, its (tensor, dim, index)."""
-        places: dict[int, list[tuple[str, int, int]]] = defaultdict(list)
-        for tensor, value in self._owned.items():
-            for dim, labels in enumerate(value):
-                for index, label in enumerate(labels.tolist()):
-                    places[self._labels.root(label)].append((tensor, dim, index))
-        return places
+def _groups(
+    walk: Walk, build: "_Builder"
+) -> tuple[tuple[ChannelGroup, ...], tuple[ChannelGroup, ...]]:
+    changes = walk.labels.changes()
+    by_signature: dict[Any, list[list[tuple[str, int, int]]]] = defaultdict(list)
+    declared: dict[Any, set[str | None]] = {}
+    for root, found in _places(walk).items():
+        signature = frozenset((tensor, dim) for tensor, dim, _ in found)
+        key = (signature, walk.labels.reason(root))
+        by_signature[key].append(found)
+        declared.setdefault(key, set()).update(changes.get(root, ()))
+    groups = [build.group(units, key[1], declared[key]) for key, units in by_signature.items()]
+    groups = [group for group in groups if group is not None]
+    return (
+        tuple(group for group in groups if group.reason is None),
+        tuple(group for group in groups if group.reason is not None),
+    )
 
 
-def _carried(at: Visit) -> Any:
-    """Returns the labels of a node's output, by its operator's rule where there is one."""
-    found = rule_for(at.node.target)
-    if not at.node.all_input_nodes:
-        return at.unknown("makes a constant in forward()")
-    if found is None:
-        return at.unknown()
-    try:
-        return found(at)
-    except (IndexError, KeyError, TypeError, ValueError) as error:
-        # A form of the call that the rule was not written for: remove less, and say so.
-        return at.unknown(f"is called in a way that its rule does not know: {error!r}")
+def _places(walk: Walk) -> dict[int, list[tuple[str, int, int]]]:
+    """Returns for each class, in the order of the tensors, its (tensor, dim, index)."""
+    roots = walk.labels.roots()
+    places: dict[int, list[tuple[str, int, int]]] = defaultdict(list)
+    for tensor, value in walk.owned.items():
+        for dim, labels in enumerate(value):
+            for index, root in enumerate(roots[labels].tolist()):
+                places[root].append((tensor, dim, index))
+    return places
 
 
 @final
@@ -178,7 +109,10 @@ class _Builder:
         self._used: dict[str, int] = defaultdict(int)
 
     def group(
-        self, units: list[list[tuple[str, int, int]]], reason: str | None
+        self,
+        units: list[list[tuple[str, int, int]]],
+        reason: str | None,
+        declared: Set[str | None],
     ) -> ChannelGroup | None:
         """Returns the group of these units, or None where fixed indices are no filters."""
         keys = sorted(
@@ -203,6 +137,8 @@ class _Builder:
             macs_per_channel=macs,
             params_per_channel=params,
             reason=reason,
+            over_kept=bool(declared) and reason is None,
+            changes=tuple(sorted(one for one in declared if one)) if reason is None else (),
         )
 
     def _first_unit(self, members: Iterable[Member]) -> tuple[int, int]:

@@ -7,12 +7,13 @@ Structural Pruning", 2023, arXiv:2301.12900.
 import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import final
 
 from tersenet.core.types import Layer
 from tersenet.errors import StructureError
+from tersenet.graph.walk import Walk
 
 __all__ = ["ChannelGroup", "Graph", "Member", "Site", "remaining"]
 
@@ -58,6 +59,10 @@ class ChannelGroup:
     params_per_channel: int
     reason: str | None = None
     """Why nothing may be removed; None where units may."""
+    over_kept: bool = False
+    """Whether the proof takes statistics over the kept units alone."""
+    changes: tuple[str, ...] = ()
+    """What the network means otherwise with fewer units, such as a layer norm."""
 
     @property
     def filters(self) -> tuple[Member, ...]:
@@ -86,6 +91,8 @@ class Graph:
     """Which of `shapes` are no parameters."""
     params: int
     """Of the whole network."""
+    walk: Walk = field(repr=False)
+    """The program that was read, with the labels of its values."""
 
     @cached_property
     def by_name(self) -> Mapping[str, ChannelGroup]:

@@ -1,7 +1,7 @@
 """How taking apart, putting together and moving indices carries labels.
 
-What the code writes down as a number (a split size, a bound) would be wrong for fewer units, so
-there the dimension stays; what follows from the size itself (a chunk, a shuffle) does not bind.
+What the code writes down as a number (a split size, a bound) does not bind: `constants.py`
+derives it anew where units go.
 """
 
 import numpy as np
@@ -15,19 +15,16 @@ def chunk(at: Visit) -> list[Value]:
     """Cuts into equal parts: the same position goes from every part."""
     x = at.value("self")
     dim, parts = at.args.get("dim", 0) % len(x), len(at.node.meta["val"])
-    if len(x[dim]) % parts or parts != at.args["chunks"]:
-        at.freeze(x[dim], "cuts it into unequal parts")
-        return at.parts(x, dim)
-    return [_with(x, dim, labels) for labels in _tied(at, x[dim].reshape(parts, -1))]
+    if len(x[dim]) % parts == 0 and parts == at.args["chunks"]:
+        _tied(at, x[dim].reshape(parts, -1))
+    return at.parts(x, dim)
 
 
 @rule("aten.split", "aten.split_with_sizes", "aten.tensor_split")
 def split(at: Visit) -> list[Value]:
     """Cuts at sizes written in the code."""
     x = at.value("self")
-    dim = at.args.get("dim", 0) % len(x)
-    at.freeze(x[dim], "cuts it at sizes written in the code")
-    return at.parts(x, dim)
+    return at.parts(x, at.args.get("dim", 0) % len(x))
 
 
 @rule("aten.glu")
@@ -40,10 +37,11 @@ def gated(at: Visit) -> Value:
 
 @rule("aten.unbind", "aten.select")
 def pick(at: Visit) -> Value | list[Value]:
-    """Takes single indices of a dimension, by numbers written in the code."""
+    """Takes single indices of a dimension: those stay, as nothing would be left of them."""
     x = at.value("self")
-    dim = at.args.get("dim", 0) % len(x)
-    at.freeze(x[dim], "takes single indices of it")
+    dim, index = at.args.get("dim", 0) % len(x), at.args.get("index")
+    taken = x[dim][index : index + 1 or None] if isinstance(index, int) else x[dim]
+    at.freeze(taken, "takes single indices of it")
     rest = x[:dim] + x[dim + 1 :]
     several = at.node.meta["val"]
     return [rest] * len(several) if isinstance(several, (list, tuple)) else rest
@@ -62,26 +60,19 @@ def stack(at: Visit) -> Value:
 
 @rule("aten.expand", "aten.expand_as", "aten.broadcast_to")
 def expand(at: Visit) -> Value:
-    """Spreads single indices; the others pass unless the call writes their size."""
+    """Spreads single indices; the others pass."""
     x, other = at.value("self"), at.value("other")
-    written = list(at.args.get("size") or [None] * len(at.shape))
     outputs = [at.fixed(size) for size in at.shape]
     for back in range(-len(x), 0):
-        if other and len(other[back]) == len(x[back]):
-            at.tie(x[back], other[back])
-        if len(x[back]) != at.shape[back]:
+        if len(x[back]) == at.shape[back]:
+            outputs[back] = x[back]
+        else:
             at.freeze(x[back], "broadcasts it")
-            continue
-        size = written[back]
-        if isinstance(size, int) and size != -1:
-            at.freeze(x[back], f"has the size {size} written into the call")
-        outputs[back] = x[back]
-    if other:
-        for labels in other[: len(other) - len(x)]:
-            at.freeze(labels, "broadcasts it")
-        for own, labels in zip(x, other[len(other) - len(x) :], strict=True):
-            if len(own) != len(labels):
-                at.freeze(labels, "broadcasts it")
+    for back in range(-len(other), 0):
+        if -back <= len(x) and len(other[back]) == len(x[back]):
+            at.tie(x[back], other[back])
+        else:
+            at.freeze(other[back], "broadcasts it")
     return tuple(outputs)
 
 

@@ -1,13 +1,19 @@
 """How operators that mix along a dimension carry labels: norms, attention, lookups, products.
 
-What is mixed stays. A mean or a softmax over fewer channels would be another function than the
-original with those channels zeroed, so that nothing could be proved of it.
+A norm or a mean over fewer channels is another function than the original with those channels
+zeroed: it may shrink, but says what it then means. What a softmax or a product of activations
+mixes stays.
 """
+
+from collections.abc import Set
+from typing import Final
+
+import numpy as np
 
 from tersenet.graph.labels import Array, Value
 from tersenet.graph.visit import Visit, rule
 
-_NORMALISES = "normalises over it, which would mean something else over fewer of them"
+_FEWER: Final = "normalises over the channels that are left"
 
 
 @rule("aten.layer_norm", "aten.rms_norm")
@@ -17,21 +23,69 @@ def layer_norm(at: Visit) -> Value:
     for name in ("weight", "bias"):
         for own, other in zip(x[-rank:], at.value(name), strict=False):
             at.tie(own, other)
-    for labels in x[-rank:]:
-        at.freeze(labels, _NORMALISES)
+    at.over_kept(x[-rank:], _FEWER)
     return x
 
 
 @rule("aten.group_norm")
-def group_norm(at: Visit) -> Value:
+def group_norm(at: Visit) -> Value | list[Value] | None:
     """Statistics over a number of channels and all positions."""
-    x = at.value("input")
+    x, groups = at.value("input"), at.args["num_groups"]
     for name in ("weight", "bias"):
         if at.value(name):
             at.tie(x[1], at.value(name)[0])
-    for labels in x[1:]:
-        at.freeze(labels, _NORMALISES)
+    of_groups = x[1].reshape(groups, -1)
+    for other in of_groups[1:]:  # groups stay of equal size
+        at.tie(of_groups[0], other)
+    if of_groups.shape[1] > 1:
+        at.over_kept(x[1:2], _FEWER)
+    for labels in x[2:] if of_groups.shape[1] > 1 else x[1:]:
+        at.freeze(labels, "normalises over it")
     return x
+
+
+@rule("aten._weight_norm")
+def weight_norm(at: Visit) -> Value:
+    """Scales each filter of v to the length g; a removed input adds nothing to a length."""
+    v, g, dim = at.value("v"), at.value("g"), at.args.get("dim", 0)
+    for own, length in zip(v, g, strict=True):
+        if len(own) == len(length):
+            at.tie(own, length)
+    at.over_kept([v[dim]])  # a filter of zeros has no direction
+    return v
+
+
+_STATISTICS = "mean std var std_mean var_mean linalg_vector_norm norm"
+
+
+@rule(*(f"aten.{name}" for name in _STATISTICS.split()))
+def statistic(at: Visit) -> Value | list[Value] | None:
+    """Folds positions; over channels it means something else when some are gone."""
+    x = at.value("self")
+    dims = at.args.get("dim")
+    folded = {d % len(x) for d in ([dims] if isinstance(dims, int) else dims or range(len(x)))}
+    at.over_kept((x[dim] for dim in folded), "is taken over the channels that are left")
+    output = fold(at, x, folded)
+    several = at.node.meta["val"]
+    return [output] * len(several) if isinstance(several, (list, tuple)) else output
+
+
+@rule("aten.sum", "aten.amax", "aten.amin", "aten.any", "aten.all", "aten.logsumexp")
+def reduction(at: Visit) -> Value:
+    """Folds positions; a folded channel would change the result, so it stays."""
+    x = at.value("self")
+    dims = at.args.get("dim")
+    folded = {d % len(x) for d in ([dims] if isinstance(dims, int) else dims or range(len(x)))}
+    for dim in folded:
+        at.freeze(x[dim], "folds it")
+    return fold(at, x, folded)
+
+
+def fold(at: Visit, x: Value, folded: Set[int]) -> Value:
+    """Returns what is left of a value whose dimensions `folded` became one index or none."""
+    keep = at.args.get("keepdim", False)
+    outputs = ((at.fixed(1) if dim in folded else x[dim]) for dim in range(len(x)))
+    return tuple(one for dim, one in enumerate(outputs) if keep or dim not in folded)
 
 
 @rule("aten.embedding")
@@ -51,7 +105,9 @@ def attention(at: Visit) -> Value | list[Value] | None:
     heads = query[:-2]
     for other in (key, value):
         for own, labels in zip(heads, other[:-2], strict=True):
-            at.tie(own, labels)
+            # grouped queries: a head of keys goes with all the heads that ask it
+            grouped = at.args.get("enable_gqa") and len(own) % len(labels) == 0
+            at.tie(own, np.repeat(labels, len(own) // len(labels)) if grouped else labels)
     at.freeze(query[-1], "sums over it and scales by its size")
     at.freeze(key[-1], "sums over it and scales by its size")
     for labels in (query[-2], key[-2], value[-2]):

@@ -6,7 +6,7 @@ written in.
 
 import itertools
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Set
 from dataclasses import dataclass
 from typing import Any, Final, final
 
@@ -89,10 +89,12 @@ def named_tensors(program: torch.export.ExportedProgram) -> dict[fx.Node, str]:
     return {node: known[node.name] for node in nodes if node.name in known}
 
 
-def from_inputs(program: torch.export.ExportedProgram) -> set[fx.Node]:
-    """Returns the nodes that are computed from the network's inputs."""
+def from_inputs(
+    program: torch.export.ExportedProgram, *, also: Set[fx.Node] = frozenset()
+) -> set[fx.Node]:
+    """Returns the nodes that are computed from the network's inputs, or from those in `also`."""
     user = set(program.graph_signature.user_inputs)
-    derived: set[fx.Node] = set()
+    derived: set[fx.Node] = set(also)
     for node in program.graph.nodes:
         if node.name in user or not derived.isdisjoint(node.all_input_nodes):
             derived.add(node)

@@ -3,29 +3,45 @@
 import copy
 import math
 from collections.abc import Sequence
+from typing import Final, final
 
 import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from tersenet.core.types import Edit, EditKind, Proof
+from tersenet.core.types import Edit, Proof
 from tersenet.errors import StructureError
-from tersenet.graph.trace import evaluating, tensors_of
+from tersenet.graph.reference import masked, over_kept
+from tersenet.graph.trace import at_least_two, evaluating, user_line
+from tersenet.graph.walk import Walk, wanted_leaves
 
-__all__ = ["compare", "difference", "prove"]
+__all__ = ["Reference", "compare", "difference", "masked_reference", "prove"]
 
-_TOLERANCE = 1e-5
+_TOLERANCE: Final = 1e-5
 
 
 def prove(
-    before: nn.Module, after: nn.Module, edits: Sequence[Edit], inputs: tuple[Tensor, ...]
+    before: nn.Module,
+    after: nn.Module,
+    edits: Sequence[Edit],
+    inputs: tuple[Tensor, ...],
+    *,
+    outputs: Sequence[str] | None = None,
 ) -> Proof:
     """Compares the smaller network with the original whose removed entries are zero.
 
     Works from the edits alone, not from the structure they were derived from. A removed
-    channel's batch norm has zero scale, shift and statistics, so it yields zero. Computed in
-    float64 where the network allows it, so that rounding does not blur the comparison; neither
-    network is changed.
+    channel's batch norm has zero scale, shift and statistics, so it yields zero. Norms and
+    means that the edits declare to run over the kept channels do so in the original too.
+    Computed in float64 where the network allows it, so that rounding does not blur the
+    comparison; neither network is changed.
+
+    Args:
+        before: the original.
+        after: the smaller network.
+        edits: what was done.
+        inputs: what to compare on.
+        outputs: globs of the outputs to compare, as for `trace`; None compares all.
 
     Returns:
         The proof. An effect of zero means the removed units did not matter on these inputs, so
@@ -34,8 +50,7 @@ def prove(
     Raises:
         StructureError: if an edit is no slice, or the smaller network does not run.
     """
-    claim = "the smaller network equals the original with the removed units zeroed"
-    return compare(before, _masked(before, edits), after, inputs, claim=claim)
+    return masked_reference(before, edits, inputs, outputs=outputs).against(after)
 
 
 def compare(
@@ -60,61 +75,102 @@ def compare(
     Raises:
         StructureError: if the smaller network does not run.
     """
-    try:
-        networks = [copy.deepcopy(one).double() for one in (before, reference, after)]
-        original, expected, found = (
-            _run(one, tuple(x.double() if x.is_floating_point() else x for x in inputs))
-            for one in networks
-        )
-        precision = "float64"
-    except (RuntimeError, ValueError, IndexError, TypeError):
-        # forward() makes float32 tensors of its own, or the smaller network is at fault
-        original, expected = _run(before, inputs), _run(reference, inputs)
-        found, precision = _run_smaller(after, inputs), "float32"
-    effect = difference(original, expected)
-    claim = f"{claim} ({precision}, {len(inputs[0])} samples)"
-    if effect == 0:
-        claim += "; the removed units have no effect on these inputs, so this shows nothing"
-    return Proof(
-        claim=claim, max_error=difference(found, expected), tolerance=_TOLERANCE, effect=effect
-    )
+    return Reference(before, reference, inputs, claim=claim).against(after)
 
 
-def _masked(before: nn.Module, edits: Sequence[Edit]) -> nn.Module:
-    masked = copy.deepcopy(before)
-    tensors = tensors_of(masked)
-    kept: dict[tuple[str, int], Tensor] = {}
-    for edit in edits:
-        if edit.kind != EditKind.SLICE or edit.site not in tensors:
-            raise StructureError(f"'{edit.kind} {edit.site}' cannot be proved: it is no slice.")
-        key = (edit.site, edit.data["dim"])
-        size = tensors[edit.site].shape[edit.data["dim"]]
-        # A second slice of a dimension counts from what the first one kept.
-        kept[key] = kept.get(key, torch.arange(size))[torch.tensor(edit.data["keep"])]
-    with torch.no_grad():
-        for (name, dim), indices in kept.items():
-            tensor = tensors[name]
-            gone = torch.ones(tensor.shape[dim], dtype=torch.bool)
-            gone[indices] = False
-            tensor.index_fill_(dim, gone.nonzero().flatten().to(tensor.device), 0)
-    return masked
+def masked_reference(
+    before: nn.Module,
+    edits: Sequence[Edit],
+    inputs: tuple[Tensor, ...],
+    *,
+    outputs: Sequence[str] | None = None,
+    walk: Walk | None = None,
+) -> "Reference":
+    """Returns what `prove` compares with; `walk` is the original's structure where at hand."""
+    slices = [edit for edit in edits if "swap" not in edit.data]
+    zeroed = masked(before, slices)
+    claim = "the smaller network equals the original with the removed units zeroed"
+    changes = sorted({one for edit in slices for one in edit.data.get("over_kept", ())})
+    if changes:
+        claim += f", where its meaning changes: {'; '.join(changes)}"
+    if any("over_kept" in edit.data for edit in slices):
+        inputs = at_least_two(inputs)
+        zeroed = over_kept(zeroed, walk or Walk(before, inputs, outputs=outputs), slices)
+    return Reference(before, zeroed, inputs, claim=claim, outputs=outputs)
 
 
-def _run_smaller(model: nn.Module, inputs: tuple[Tensor, ...]) -> list[Tensor]:
-    try:
-        return _run(model, inputs)
-    except (RuntimeError, ValueError, IndexError, TypeError) as error:
-        reason = str(error).strip().splitlines()[0].rstrip(".")
-        raise StructureError(
-            f"the smaller network does not run ({reason}): its forward() holds a size that no "
-            "longer fits; add the sites that it concerns to skip."
-        ) from error
+@final
+class Reference:
+    """What the original gives, and what it should give once smaller."""
 
+    def __init__(
+        self,
+        before: nn.Module,
+        reference: nn.Module,
+        inputs: tuple[Tensor, ...],
+        *,
+        claim: str,
+        outputs: Sequence[str] | None = None,
+    ) -> None:
+        """Runs both; neither is changed."""
+        self._networks = (before, reference)
+        self._inputs, self._claim, self._outputs = inputs, claim, outputs
+        self._double: tuple[list[Tensor], list[Tensor]] | None = None
+        self._single: tuple[list[Tensor], list[Tensor]] | None = None
+        try:
+            self._double = self._both(torch.float64)
+        except Exception:  # noqa: BLE001 (whatever a forward() raises)
+            # It makes float32 tensors of its own.
+            self._single = self._both(torch.float32)
 
-def _run(model: nn.Module, inputs: tuple[Tensor, ...]) -> list[Tensor]:
-    with evaluating(model), torch.no_grad():
-        outputs = model(*inputs)
-    return [one for one in pytree.tree_leaves(outputs) if isinstance(one, Tensor)]
+    def against(self, after: nn.Module) -> Proof:
+        """Returns the proof of a smaller network. Raises StructureError if it does not run."""
+        found, precision = None, "float32"
+        if self._double is not None:
+            try:
+                found = self._run(copy.deepcopy(after).double(), torch.float64)
+                original, reference, precision = *self._double, "float64"
+            except Exception:  # noqa: BLE001, S110 (whatever a forward() raises; run once more below)
+                pass
+        if found is None:
+            found = self._run_smaller(after)
+            self._single = self._single or self._both(torch.float32)
+            original, reference = self._single
+        effect = difference(original, reference)
+        claim = f"{self._claim} ({precision}, {len(self._inputs[0])} samples)"
+        if effect == 0:
+            claim += "; the removed units have no effect on these inputs, so this shows nothing"
+        error = difference(found, reference)
+        return Proof(claim=claim, max_error=error, tolerance=_TOLERANCE, effect=effect)
+
+    def _both(self, dtype: torch.dtype) -> tuple[list[Tensor], list[Tensor]]:
+        before, reference = self._networks
+        if dtype == torch.float64:
+            before, reference = copy.deepcopy(before).double(), copy.deepcopy(reference).double()
+        return self._run(before, dtype), self._run(reference, dtype)
+
+    def _run(self, model: nn.Module, dtype: torch.dtype) -> list[Tensor]:
+        inputs = self._inputs
+        if dtype == torch.float64:
+            inputs = tuple(x.double() if x.is_floating_point() else x for x in inputs)
+        with evaluating(model), torch.no_grad():
+            outputs = model(*(x.clone() for x in inputs))
+        leaves, spec = pytree.tree_flatten(outputs)
+        wanted = wanted_leaves(spec, self._outputs)
+        return [
+            one for i, one in enumerate(leaves) if isinstance(one, Tensor) and i in wanted
+        ]
+
+    def _run_smaller(self, model: nn.Module) -> list[Tensor]:
+        try:
+            return self._run(model, torch.float32)
+        except Exception as error:
+            lines = str(error).strip().splitlines() or [type(error).__name__]
+            raise StructureError(
+                f"the smaller network does not run ({lines[0].rstrip('.')}{user_line(error)}): its "
+                "forward() holds a size that no longer fits; add the sites that it concerns to "
+                "skip."
+            ) from error
 
 
 def difference(found: Sequence[Tensor], reference: Sequence[Tensor]) -> float:
@@ -122,10 +178,11 @@ def difference(found: Sequence[Tensor], reference: Sequence[Tensor]) -> float:
     if [one.shape for one in found] != [one.shape for one in reference]:
         return float("inf")
     worst = 0.0
-    for own, other in zip(found, reference, strict=True):
-        if other.numel():
-            error = (own.double() - other.double()).abs().max()
-            scale = other.double().abs().max()
+    for mine, theirs in zip(found, reference, strict=True):
+        if theirs.numel():
+            own, other = mine.double(), theirs.double()
+            error = (own - other).abs().masked_fill(own == other, 0).max()  # equal infinities too
+            scale = other.abs().masked_fill(other.isinf(), 0).max()
             ratio = float(error / scale) if scale > 0 else float("inf" if error > 0 else 0)
             worst = max(worst, float("inf") if math.isnan(ratio) else ratio)  # NaN proves nothing
     return worst

@@ -1,7 +1,7 @@
 """How reshapes carry labels: flatten, view, unflatten, squeeze.
 
-Both shapes are cut into blocks of equal product. Within a block, dimensions are merged (one of
-them carries the labels, each repeated for the indices of the others) and split again.
+Both shapes are cut into blocks of equal product. Within a block, dimensions are merged and
+split again; of several that were or become one, a single one can shrink.
 """
 
 import math
@@ -24,16 +24,10 @@ def reshape(at: Visit) -> Value | list[Value] | None:
     if math.prod(map(len, x)) != math.prod(at.shape):
         return at.unknown("reads it as another type")
     outputs: list[Array] = [at.fixed(size) for size in at.shape]
-    written = _written_sizes(at)
-    bound = [isinstance(size, int) and size > 1 for size in written]
     for old, new in _blocks(tuple(len(labels) for labels in x), at.shape):
         merged = _merge(at, [x[dim] for dim in old])
-        parts = _split(at, merged, [at.shape[d] for d in new], [bound[d] for d in new])
-        for dim, labels in zip(new, parts, strict=True):
+        for dim, labels in zip(new, _split(at, merged, [at.shape[d] for d in new]), strict=True):
             outputs[dim] = labels
-    for labels, size, stays in zip(outputs, written, bound, strict=True):
-        if stays:
-            at.freeze(labels, f"has the size {size} written into the call")
     return tuple(outputs)
 
 
@@ -59,57 +53,39 @@ def _product(shape: tuple[int, ...], dims: list[int]) -> int:
 
 def _merge(at: Visit, dims: list[Array]) -> Array:
     """Returns the labels of several dimensions read as one."""
-    if any(len(labels) > 1 for labels in dims):  # single indices vanish in the wider ones
-        for labels in dims:
-            if len(labels) == 1:
-                at.freeze(labels, "drops it")
-    merged = dims[0] if dims else at.fixed(1)
-    for labels in dims[1:]:
-        if at.labels.live(merged) and at.labels.live(labels):
-            at.freeze(labels, "mixes it with another prunable dimension")
-        if at.labels.live(labels):
-            merged = np.tile(labels, len(merged))
-        else:
-            merged = np.repeat(merged, len(labels))
-    return merged
+    wide = [labels for labels in dims if len(labels) > 1]
+    if not wide:
+        return dims[0] if dims else at.fixed(1)
+    for labels in dims:
+        if len(labels) == 1:  # single indices vanish in the wider ones
+            at.freeze(labels, "drops it")
+    live = [i for i, labels in enumerate(wide) if at.labels.live(labels)]
+    sizes = [len(labels) for labels in wide]
+    if len(live) > 1:
+        merged = at.labels.fresh(math.prod(sizes))
+        at.labels.join(merged.reshape(sizes), wide, f"{at.op} mixes it with others ({at.where})")
+        return merged
+    carrier = live[0] if live else 0
+    ones = [-1 if i == carrier else 1 for i in range(len(wide))]
+    return np.broadcast_to(wide[carrier].reshape(ones), sizes).ravel()
 
 
-def _split(at: Visit, merged: Array, sizes: list[int], bound: list[bool]) -> list[Array]:
-    """Returns labels for each of `sizes`: one dimension carries, the others are fixed.
-
-    Best one whose size the code leaves open: `view(n, 2, -1)` shrinks in the last dimension,
-    with the same position in both groups; `view(n, t, -1, 64)` by whole heads.
-    """
-    outputs = [at.fixed(size, f"reads it as several dimensions ({at.where})") for size in sizes]
-    if not sizes or not at.labels.live(merged):
-        if not sizes:
-            at.freeze(merged, "drops it")
+def _split(at: Visit, merged: Array, sizes: list[int]) -> list[Array]:
+    """Returns labels for each of `sizes`: one dimension carries, the others are fixed."""
+    reason = f"{at.op} reads it as several dimensions ({at.where})"
+    outputs = [at.labels.fixed(size, reason) for size in sizes]
+    if not sizes:
+        at.freeze(merged, "drops it")
         return outputs
-    grid = merged.reshape(sizes)
-    classes = at.labels.classes(grid)
     wide = [axis for axis, size in enumerate(sizes) if size > 1] or [0]
-    for axis in wide:
-        rows = np.moveaxis(classes, axis, 0).reshape(sizes[axis], -1)
-        if (rows == rows[:, :1]).all():
-            break
+    if len(wide) == 1:
+        outputs[wide[0]] = merged
+    elif at.labels.live(merged):
+        for axis in wide:
+            outputs[axis] = at.labels.fresh(sizes[axis])
+        grid = merged.reshape([sizes[axis] for axis in wide])
+        at.labels.join(grid, [outputs[axis] for axis in wide], reason)
     else:
-        # the outer dimension goes as a whole: heads, groups
-        axis = next((one for one in wide if not bound[one]), wide[0])
-    rows = np.moveaxis(grid, axis, 0).reshape(sizes[axis], -1)
-    for row in rows:
-        at.labels.tie(np.full(len(row), row[0]), row)
-    outputs[axis] = rows[:, 0].copy()
+        label = merged[0]  # for its reason
+        outputs = [np.full(size, label) for size in sizes]
     return outputs
-
-
-def _written_sizes(at: Visit) -> list[object]:
-    """Returns the output sizes that the code fixes: an int each, else None."""
-    free: list[object] = [None] * len(at.shape)
-    if at.op.startswith(("aten.view.", "aten.reshape.", "aten._unsafe_view.")):
-        return list(at.args.get("size") or at.args.get("shape") or free)
-    if at.op.startswith("aten.unflatten"):
-        dim, sizes = at.args["dim"] % len(at.value("self")), list(at.args["sizes"])
-        free[dim : dim + len(sizes)] = sizes
-    elif at.op.endswith("_as.default"):
-        return list(at.shape[:1]) and [None, *at.shape[1:]]
-    return free

@@ -57,8 +57,6 @@ def convolution(at: Visit) -> Value | list[Value] | None:
         return at.unknown("makes its weight from the input")
     filters, reads = weight[:2]
     if groups > 1 and len(reads) == 1:
-        if getattr(at.module("weight"), "groups", None) != groups:
-            return at.unknown("has its number of groups written into the call")
         at.tie(np.repeat(x[1], len(filters) // groups), filters)  # a group goes as a whole
         at.freeze(reads, "reads one channel with each filter")
     else:
@@ -76,14 +74,23 @@ def convolution(at: Visit) -> Value | list[Value] | None:
 def transposed_convolution(at: Visit) -> Value | list[Value] | None:
     """As a convolution whose weight is (in, out, kernel)."""
     x, weight, bias = at.value("input"), at.value("weight"), at.value("bias")
-    if len(x) != len(weight) or at.args.get("groups", 1) > 1:
-        return at.unknown("has groups or no batch dimension")
+    groups = at.args.get("groups", 1)
+    if len(x) != len(weight):
+        return at.unknown("has no batch dimension")
     if at.depends_on_input("weight"):
         return at.unknown("makes its weight from the input")
-    at.tie(x[1], weight[0])
+    reads, filters = weight[:2]
+    at.tie(x[1], reads)
+    if groups > 1 and len(reads) == groups:
+        at.freeze(filters, "makes several channels of each")
+        channels = np.repeat(reads, len(filters))  # a group goes as a whole
+    else:
+        for own in reads.reshape(groups, -1)[1:]:  # groups stay of equal size
+            at.tie(reads[: len(own)], own)
+        channels = np.tile(filters, groups)
     if bias:
-        at.tie(bias[0], weight[1])
-    return _convolved(at, x, weight, weight[1])
+        at.tie(bias[0], channels)
+    return _convolved(at, x, weight, channels)
 
 
 def _convolved(at: Visit, x: Value, weight: Value, channels: Array) -> Value:
@@ -112,8 +119,8 @@ def batch_norm(at: Visit) -> Value:
     positions = x[2:] if "instance_norm" in at.op else ()
     if at.args.get("training"):  # also how weights are standardised
         positions = (x[0], *x[2:])
-    for labels in positions:
-        at.freeze(labels, "normalises over it")
+    if positions:
+        at.over_kept(positions, "normalises over what is left of them")
     for name in ("weight", "bias", "running_mean", "running_var"):
         if at.value(name):
             at.tie(x[1], at.value(name)[0])
@@ -157,19 +164,6 @@ def pooling(at: Visit) -> Value | list[Value]:
     return [value] * len(output) if several else value
 
 
-@rule("aten.mean", "aten.sum", "aten.amax", "aten.amin")
-def reduction(at: Visit) -> Value:
-    """Folds positions; a folded channel would change the result, so it stays."""
-    x = at.value("self")
-    dims = at.args.get("dim")
-    folded = {d % len(x) for d in ([dims] if isinstance(dims, int) else dims or range(len(x)))}
-    for dim in folded:
-        at.freeze(x[dim], "folds it")
-    keep = at.args.get("keepdim", False)
-    outputs = ((at.fixed(1) if dim in folded else x[dim]) for dim in range(len(x)))
-    return tuple(one for dim, one in enumerate(outputs) if keep or dim not in folded)
-
-
 @rule("aten.softmax", "aten.log_softmax", "aten._softmax", "aten._log_softmax")
 def softmax(at: Visit) -> Value:
     """Couples all values along one dimension."""
@@ -209,16 +203,27 @@ def pad(at: Visit) -> Value:
     return tuple(x)
 
 
-@rule("aten.slice.Tensor")
+@rule("aten.slice.Tensor", "aten.narrow")
 def narrow(at: Visit) -> Value:
-    """Picks positions; bounds written in the code would be wrong for fewer channels."""
+    """Picks a run of positions."""
     x, dim = list(at.value("self")), at.args.get("dim", 0)
     labels, start, end = x[dim], at.args.get("start"), at.args.get("end")
-    whole = start in (None, 0) and (end is None or (isinstance(end, int) and end >= len(labels)))
-    if not whole or at.args.get("step", 1) != 1:
-        at.freeze(labels, "takes a part of it with bounds written in the code")
+    if "length" in at.args:
+        end = _ended(start, at.args["length"])
+    numbers = all(one is None or isinstance(one, int) for one in (start, end))
+    run = labels[start:end] if numbers else labels
+    if at.args.get("step", 1) != 1 or len(run) != at.shape[dim]:
+        at.freeze(labels, "takes a part of it by computed bounds or in steps")
         x[dim] = at.fixed(at.shape[dim])
+    else:
+        x[dim] = run
     return tuple(x)
+
+
+def _ended(start: object, length: object) -> int | None:
+    if not isinstance(start, int) or not isinstance(length, int):
+        return None
+    return start + length if start + length != 0 else None
 
 
 @rule("aten.permute")
@@ -241,6 +246,12 @@ def transpose(at: Visit) -> Value:
 def reverse(at: Visit) -> Value:
     """Reverses the dimensions."""
     return at.value("self")[::-1]
+
+
+@rule("aten.zeros", "aten.ones", "aten.full", "aten.new_zeros", "aten.new_ones", "aten.new_full")
+def uniform(at: Visit) -> Value:
+    """Makes a constant of one value: as long as what it meets."""
+    return tuple(at.labels.fresh(size) for size in at.shape)
 
 
 @rule("aten.sym_size", "aten.sym_numel", "aten._assert_tensor_metadata")

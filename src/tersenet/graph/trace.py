@@ -19,7 +19,7 @@ from torch import Tensor, fx, nn
 
 from tersenet.errors import StructureError
 
-__all__ = ["evaluating", "export", "quiet", "source_line", "tensors_of"]
+__all__ = ["at_least_two", "evaluating", "export", "quiet", "source_line", "tensors_of", "user_line"]
 
 _CHATTY: Final = ("torch", "torch.onnx", "torch.export", "torch._dynamo", "onnxscript", "onnx_ir")
 _TORCH: Final = str(Path(torch.__file__).parent)
@@ -38,7 +38,11 @@ def evaluating(model: nn.Module) -> Iterator[nn.Module]:
 
 
 def export(
-    model: nn.Module, example: tuple[Tensor, ...], *, any_batch: bool = False
+    model: nn.Module,
+    example: tuple[Tensor, ...],
+    *,
+    any_batch: bool = False,
+    any_size: bool = False,
 ) -> torch.export.ExportedProgram:
     """Returns the network's graph for any batch size where the network allows that.
 
@@ -48,6 +52,7 @@ def export(
         model: the network.
         example: its inputs, the first dimension of each the sample.
         any_batch: refuse a network that takes one batch size alone.
+        any_size: leave the other dimensions of the inputs open too, where the network does.
 
     Raises:
         StructureError: if the network does not run on the example, or its control flow
@@ -56,9 +61,11 @@ def export(
     if not example:
         raise StructureError("the network has no example inputs to be read with: give one.")
     # A batch of one would be taken for a constant, one tensor given twice for one input.
-    inputs = tuple(_at_least_two(one).clone() for one in example)
+    inputs = tuple(one.clone() for one in at_least_two(example))
     batch = torch.export.Dim.DYNAMIC if any_batch else torch.export.Dim.AUTO
-    dynamic = _by_name(model, tuple({0: batch} if one.ndim else None for one in inputs))
+    further = torch.export.Dim.AUTO
+    dims = (dict.fromkeys(range(one.ndim if any_size else min(one.ndim, 1)), further) for one in inputs)
+    dynamic = _by_name(model, tuple(own | {0: batch} if own else None for own in dims))
     with evaluating(model), torch.no_grad(), quiet():
         try:
             return torch.export.export(model, inputs, dynamic_shapes=dynamic, strict=False)
@@ -69,10 +76,10 @@ def export(
         except Exception as error:
             raise StructureError(
                 f"the network does not run on its example inputs ({_first_line(error)}"
-                f"{_place(error)}): give inputs of the shape it was trained on."
+                f"{user_line(error)}): give inputs of the shape it was trained on."
             ) from error
     raise StructureError(
-        f"the network cannot be read as a graph ({_first_line(failure)}{_place(failure)}): "
+        f"the network cannot be read as a graph ({_first_line(failure)}{user_line(failure)}): "
         "take decisions that depend on the data out of forward()."
     ) from failure
 
@@ -124,8 +131,12 @@ def _by_name(model: nn.Module, shapes: tuple[Any, ...]) -> tuple[Any, ...]:
     return (shapes,) if starred and len(kinds) <= 2 else shapes
 
 
-def _at_least_two(example: Tensor) -> Tensor:
-    return torch.cat([example, example]) if example.ndim and len(example) == 1 else example
+def at_least_two(example: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    """Returns inputs of one sample twice over, others as they are."""
+    single = [one.ndim > 0 and len(one) == 1 for one in example]
+    return tuple(
+        torch.cat([one, one]) if alone else one for one, alone in zip(example, single, strict=True)
+    )
 
 
 def _first_line(error: BaseException) -> str:
@@ -133,7 +144,7 @@ def _first_line(error: BaseException) -> str:
     return lines[0].rstrip(".:") if lines else type(error).__name__
 
 
-def _place(error: BaseException) -> str:
+def user_line(error: BaseException) -> str:
     """Returns ', at FILE:LINE: code' of the user's innermost frame, or ''."""
     cause: BaseException | None = error
     while cause is not None:

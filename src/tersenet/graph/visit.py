@@ -2,7 +2,7 @@
 
 import itertools
 import operator
-from collections.abc import Callable, Mapping, Sequence, Set
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from typing import Any, Final, TypeAlias, final
 
 import torch
@@ -12,7 +12,7 @@ from torch._ops import OpOverload
 from tersenet.graph.labels import Array, Labels, Value
 from tersenet.graph.trace import source_line
 
-__all__ = ["Rule", "Visit", "operator_name", "rule", "rule_for", "shape_of"]
+__all__ = ["Rule", "Visit", "bound_arguments", "operator_name", "rule", "rule_for", "shape_of"]
 
 
 @final
@@ -27,13 +27,15 @@ class Visit:
         values: Mapping[fx.Node, Any],
         modules: Mapping[fx.Node, nn.Module],
         from_input: Set[fx.Node],
+        kept_only: dict[fx.Node, list[Array]] | None = None,
     ) -> None:
         self.node = node
         self.labels = labels
         self._values = values
         self._modules = modules
         self._from_input = from_input
-        self.args: dict[str, Any] = _bound(node)
+        self.kept_only = {} if kept_only is None else kept_only
+        self.args: dict[str, Any] = bound_arguments(node)
 
     @property
     def op(self) -> str:
@@ -96,12 +98,24 @@ class Visit:
         """Returns labels for an output dimension that cannot shrink."""
         return self.labels.fixed(size, f"{self.op} {what}")
 
+    def over_kept(self, dims: Iterable[Array], change: str | None = None) -> None:
+        """Lets dimensions shrink that this operator computes over.
+
+        The proof then computes it over the kept indices alone. Where a mean or a norm means
+        something else over fewer of them, `change` says so and the report repeats it.
+        """
+        for labels in dims:
+            self.labels.declare(labels, change and f"{self.op} {change}")
+            self.kept_only.setdefault(self.node, []).append(labels)
+
     def parts(self, value: Value, dim: int) -> list[Value]:
-        """Returns the outputs of an operator that cuts a dimension that must stay."""
-        return [
-            (*value[:dim], self.fixed(shape[dim]), *value[dim + 1 :])
-            for shape in _shapes(self.node)
-        ]
+        """Returns the outputs of an operator that cuts a dimension into runs."""
+        outputs, start = [], 0
+        for shape in _shapes(self.node):
+            run = value[dim][start : start + shape[dim]]
+            outputs.append((*value[:dim], run, *value[dim + 1 :]))
+            start += shape[dim]
+        return outputs
 
     def unknown(self, what: str = "has no rule") -> Value | list[Value] | None:
         """Fixes all inputs and outputs: removes less, never wrongly."""
@@ -166,8 +180,8 @@ def _size(size: int | torch.SymInt) -> int:
     return size if isinstance(size, int) else int(size.node.hint)
 
 
-def _bound(node: fx.Node) -> dict[str, Any]:
-    """Names positional arguments and fills defaults by the operator's schema."""
+def bound_arguments(node: fx.Node) -> dict[str, Any]:
+    """Returns a call's arguments by name, with the defaults of the operator's schema."""
     if not isinstance(node.target, OpOverload):
         return dict(node.kwargs)
     schema = node.target._schema.arguments  # noqa: SLF001 (there is no public one)

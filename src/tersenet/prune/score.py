@@ -85,7 +85,7 @@ class ChannelScore(Method[PrunePlan]):
         """Removes all other units, in place."""
         del bench
         smaller = {name: kept for name, kept in plan.keep.items() if len(kept) < plan.sizes[name]}
-        return model, remove(model, trace(model, subject.example), smaller)
+        return remove(model, trace(model, subject.example), smaller)
 
     def replay(
         self, model: nn.Module, edits: Sequence[Edit], example: tuple[Tensor, ...]

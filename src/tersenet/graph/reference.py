@@ -1,0 +1,122 @@
+"""The original with removed units zeroed: what a smaller network must equal.
+
+Where a norm or a mean runs over the units, zeros would count in its statistics. Those operators
+alone are computed on the kept indices, as the smaller network declares; all else is the original.
+"""
+
+import copy
+from collections.abc import Sequence
+from typing import Any, final
+
+import torch
+from torch import Tensor, fx, nn
+
+from tersenet.core.types import Edit, EditKind
+from tersenet.errors import StructureError
+from tersenet.graph.constants import fit
+from tersenet.graph.labels import Value
+from tersenet.graph.program import labels_in, module_of
+from tersenet.graph.trace import tensors_of
+from tersenet.graph.walk import Cut, Walk
+
+__all__ = ["masked", "over_kept"]
+
+
+def masked(before: nn.Module, edits: Sequence[Edit]) -> nn.Module:
+    """Returns a copy of a network with the entries zeroed that slices remove.
+
+    Raises:
+        StructureError: if an edit is no slice of the network.
+    """
+    own = copy.deepcopy(before)
+    tensors = tensors_of(own)
+    kept: dict[tuple[str, int], Tensor] = {}
+    for edit in edits:
+        if edit.kind != EditKind.SLICE or edit.site not in tensors:
+            raise StructureError(f"'{edit.kind} {edit.site}' cannot be proved: it is no slice.")
+        key = (edit.site, edit.data["dim"])
+        size = tensors[edit.site].shape[edit.data["dim"]]
+        # A second slice of a dimension counts from what the first one kept.
+        kept[key] = kept.get(key, torch.arange(size))[torch.tensor(edit.data["keep"])]
+    with torch.no_grad():
+        for (name, dim), indices in kept.items():
+            tensor = tensors[name]
+            gone = torch.ones(tensor.shape[dim], dtype=torch.bool)
+            gone[indices] = False
+            tensor.index_fill_(dim, gone.nonzero().flatten().to(tensor.device), 0)
+    return own
+
+
+def over_kept(zeroed: nn.Module, walk: Walk, edits: Sequence[Edit]) -> nn.Module:
+    """Returns a masked network whose statistics are taken over the kept indices.
+
+    Args:
+        zeroed: the original with the removed entries zeroed.
+        walk: the original's program, on inputs of the size to come.
+        edits: the slices.
+    """
+    return _OverKept(zeroed, walk, Cut(walk, edits)).eval()
+
+
+@final
+class _OverKept(nn.Module):
+    """Runs a program node by node."""
+
+    def __init__(self, zeroed: nn.Module, walk: Walk, cut: Cut) -> None:
+        super().__init__()
+        self.module = module_of(walk, zeroed)
+        self._walk, self._cut = walk, cut
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "_OverKept":
+        return _OverKept(copy.deepcopy(self.module, memo), self._walk, self._cut)
+
+    def forward(self, *inputs: Tensor) -> Any:
+        return _Interpreter(self.module, self._walk, self._cut).run(*inputs)
+
+
+@final
+class _Interpreter(fx.Interpreter):
+    def __init__(self, module: fx.GraphModule, walk: Walk, cut: Cut) -> None:
+        super().__init__(module)
+        self._cut, self._labels = cut, labels_in(module, walk)
+        shrinking = {
+            node.name
+            for node, dims in walk.kept_only.items()
+            if any(cut.size(labels) != len(labels) for labels in dims)
+        }
+        fitted = copy.deepcopy(module.graph)
+        self._fitted: dict[str, fx.Node] = {}
+        own = {node.name: node for node in module.graph.nodes}
+        for node in fitted.nodes:
+            if node.name in shrinking:
+                self._fitted[node.name] = node
+                fit(node, cut, lambda one: self._labels(own.get(getattr(one, "name", ""))))
+        self._own = own
+
+    def run_node(self, n: fx.Node) -> Any:
+        node = self._fitted.get(n.name)
+        if node is None:
+            return super().run_node(n)
+        call: Any = node.target
+        args, kwargs = (fx.node.map_arg(one, self._kept) for one in (node.args, node.kwargs))
+        found, labels = call(*args, **kwargs), self._labels(n)
+        if isinstance(labels, list):
+            return tuple(self._spread(x, one) for x, one in zip(found, labels, strict=True))
+        return self._spread(found, labels)
+
+    def _kept(self, node: fx.Node) -> Any:
+        own = self._own[node.name]
+        x, value = self.env[own], self._labels(own)
+        if isinstance(x, Tensor) and isinstance(value, tuple):
+            for dim, labels in enumerate(value):
+                if self._cut.size(labels) != len(labels):
+                    x = x.index_select(dim, torch.from_numpy(self._cut.kept(labels)))
+        return x
+
+    def _spread(self, x: Tensor, value: Value) -> Tensor:
+        for dim, labels in enumerate(value):
+            if self._cut.size(labels) != len(labels):
+                shape = [*x.shape[:dim], len(labels), *x.shape[dim + 1 :]]
+                kept = torch.from_numpy(self._cut.kept(labels))
+                x = x.new_zeros(shape).index_copy(dim, kept, x)
+        return x

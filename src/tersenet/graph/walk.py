@@ -1,0 +1,192 @@
+"""One walk of labels through an exported program, from parameters and inputs to outputs."""
+
+from collections.abc import Sequence, Set
+from fnmatch import fnmatchcase
+from typing import Any, final
+
+import numpy as np
+import torch
+from torch import Tensor, fx, nn
+from torch.export import ExportedProgram
+from torch.utils import _pytree as pytree
+
+from tersenet.core.types import Edit
+from tersenet.errors import StructureError
+from tersenet.graph import indexing, mixing, reshapes, rules  # noqa: F401  (registers rules)
+from tersenet.graph.labels import Array, Labels, Value
+from tersenet.graph.products import from_inputs, named_tensors
+from tersenet.graph.trace import export, tensors_of
+from tersenet.graph.visit import Visit, rule_for, shape_of
+
+__all__ = ["Cut", "Walk", "wanted_leaves"]
+
+
+@final
+class Walk:
+    """A network's program, with the labels of all its values."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        example: tuple[Tensor, ...],
+        *,
+        outputs: Sequence[str] | None = None,
+        any_size: bool = False,
+    ) -> None:
+        self.model, self.example, self.outputs = model, example, outputs
+        self.program: ExportedProgram = export(model, example, any_size=any_size)
+        self.labels = Labels()
+        self.values: dict[fx.Node, Any] = {}
+        self.kept_only: dict[fx.Node, list[Array]] = {}
+        """Nodes that the proof computes over kept indices, with the dimensions concerned."""
+        self.owned: dict[str, Value] = {}
+        """The labels of parameters and buffers, by the first name of a shared tensor."""
+        self.tensors = tensors_of(model)
+        self._first: dict[int, str] = {}
+        for name, tensor in self.tensors.items():
+            self._first.setdefault(id(tensor), name)
+        self._names = named_tensors(self.program)
+        self._run(_wanted(self.program, outputs))
+        self.labels.settle()
+
+    def first_name(self, name: str) -> str:
+        """Returns the name under which a tensor stands first: tied weights are one tensor."""
+        return self._first[id(self.tensors[name])]
+
+    def _run(self, wanted: Set[int]) -> None:
+        nodes = self.program.graph.nodes
+        modules = {
+            node: self.model.get_submodule(name.rpartition(".")[0])
+            for node, name in self._names.items()
+        }
+        made = {one for one in nodes if one.op == "call_function" and not one.all_input_nodes}
+        derived = from_inputs(self.program, also=made)  # zeroing parameters leaves these as is
+        for node in nodes:
+            if node.op == "placeholder":
+                self.values[node] = self._placeholder(node)
+            elif node.op == "call_function":
+                at = Visit(
+                    node,
+                    labels=self.labels,
+                    values=self.values,
+                    modules=modules,
+                    from_input=derived,
+                    kept_only=self.kept_only,
+                )
+                self.values[node] = _carried(at)
+            elif node.op == "output":
+                self._output(node, wanted)
+
+    def _placeholder(self, node: fx.Node) -> Value | None:
+        if not isinstance(node.meta.get("val"), torch.Tensor):
+            return None
+        shape = shape_of(node)
+        if node not in self._names:
+            kind = "input" if node.name in self.program.graph_signature.user_inputs else "constant"
+            reason = f"it meets the network's {kind} '{node.name}'"
+            return tuple(self.labels.fixed(size, reason) for size in shape)
+        name = self.first_name(self._names[node])
+        if name not in self.owned:
+            self.owned[name] = tuple(self.labels.fresh(size, held=True) for size in shape)
+        return self.owned[name]
+
+    def _output(self, node: fx.Node, wanted: Set[int]) -> None:
+        results: Any = node.args[0]
+        for place, one in enumerate(results):
+            found = self.values.get(one) if isinstance(one, fx.Node) and place in wanted else None
+            for value in found if isinstance(found, list) else [found or ()]:
+                for labels in value:
+                    self.labels.freeze(labels, f"it is the network's output '{one.name}'")
+
+
+@final
+class Cut:
+    """Which labels are left once slices are made."""
+
+    def __init__(self, walk: Walk, edits: Sequence[Edit]) -> None:
+        """Takes the slices that a set of edits makes, one for each dimension of a tensor.
+
+        Raises:
+            StructureError: if other parts of the network would have to go along.
+        """
+        roots = walk.labels.roots()
+        gone = np.zeros(len(roots), dtype=bool)
+        sliced = {(walk.first_name(one.site), one.data["dim"]): one.data["keep"] for one in edits}
+        for (name, dim), keep in sliced.items():
+            if name in walk.owned:
+                gone[roots[np.delete(walk.owned[name][dim], keep)]] = True
+        for root in gone.nonzero()[0].tolist():
+            if (reason := walk.labels.reason(root)) is not None:
+                raise StructureError(f"a unit that must stay would go: {reason}.")
+        self._stays = ~gone[roots]
+        for name, value in walk.owned.items():
+            for dim, labels in enumerate(value):
+                kept = sliced.get((name, dim), range(len(labels)))
+                if self.kept(labels).tolist() != list(kept):
+                    raise StructureError(
+                        f"'{name}' loses other indices than what it is tied to: keep the units "
+                        "of a group together."
+                    )
+
+    def kept(self, labels: Array) -> Array:
+        """Returns the positions of a dimension that are left."""
+        return self._stays[labels].nonzero()[0]
+
+    def size(self, labels: Array) -> int:
+        """Returns how many indices of a dimension are left."""
+        return int(self._stays[labels].sum())
+
+
+def _carried(at: Visit) -> Any:
+    """Returns the labels of a node's output, by its operator's rule where there is one."""
+    found = rule_for(at.node.target)
+    if found is None:
+        made = not at.node.all_input_nodes
+        return at.unknown("makes a constant in forward()" if made else "has no rule")
+    try:
+        return found(at)
+    except (IndexError, KeyError, TypeError, ValueError) as error:
+        # A form of the call that the rule was not written for: remove less, and say so.
+        return at.unknown(f"is called in a way that its rule does not know: {error!r}")
+
+
+def wanted_leaves(spec: pytree.TreeSpec, outputs: Sequence[str] | None) -> set[int]:
+    """Returns which of a network's outputs, counted flat, are those that matter.
+
+    Raises:
+        StructureError: if a glob matches none.
+    """
+    leaves = pytree.tree_unflatten(list(range(spec.num_leaves)), spec)
+    paths, _ = pytree.tree_flatten_with_path(leaves)
+    names = {int(place): _name(path) for path, place in paths}
+    if outputs is None:
+        return set(names)
+    for glob in outputs:
+        if not any(_matches(name, glob) for name in names.values()):
+            raise StructureError(
+                f"the network has no output '{glob}': it returns "
+                f"{', '.join(repr(name) for name in names.values())}."
+            )
+    return {
+        place for place, name in names.items() if any(_matches(name, glob) for glob in outputs)
+    }
+
+
+def _wanted(program: ExportedProgram, outputs: Sequence[str] | None) -> set[int]:
+    """Returns the places of the results that must stay as they are: buffers come first."""
+    spec = program.call_spec.out_spec
+    results = len(program.graph.output_node().args[0])  # type: ignore[arg-type]
+    if spec is None or outputs is None:
+        return set(range(results))
+    mutated = results - spec.num_leaves
+    wanted = {mutated + place for place in wanted_leaves(spec, outputs)}
+    return wanted | set(range(mutated))
+
+
+def _name(path: Sequence[Any]) -> str:
+    parts = (getattr(key, "key", getattr(key, "idx", getattr(key, "name", key))) for key in path)
+    return ".".join(str(part) for part in parts)
+
+
+def _matches(name: str, glob: str) -> bool:
+    return fnmatchcase(name, glob) or fnmatchcase(name, f"{glob}.*")
