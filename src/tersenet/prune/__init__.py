@@ -1,13 +1,17 @@
 """Pruning: removing what matters least, physically."""
 
 from tersenet.prune.activation import Activation
+from tersenet.prune.blocks import Block, Blocks, find_blocks
 from tersenet.prune.bn_scale import BNScale
+from tersenet.prune.drop_proof import prove_drops
 from tersenet.prune.fisher import Fisher
 from tersenet.prune.fpgm import FPGM
 from tersenet.prune.hrank import HRank
+from tersenet.prune.imprinting import Imprint, imprint
 from tersenet.prune.l1 import L1
 from tersenet.prune.l2 import L2
 from tersenet.prune.lasso import LassoSelection, lasso_channels
+from tersenet.prune.layer_prune import LayerPlan, LayerPrune, layer_criteria
 from tersenet.prune.magnitude import Magnitude
 from tersenet.prune.maps import average_zeros, feature_map_norm, mean_rank, principal_width
 from tersenet.prune.obd import OBD
@@ -21,6 +25,15 @@ from tersenet.prune.taylor import Taylor
 from tersenet.prune.thinet import ThiNet, thinet
 
 __all__ = [
+    "Block",
+    "Blocks",
+    "Imprint",
+    "LayerPlan",
+    "LayerPrune",
+    "find_blocks",
+    "imprint",
+    "layer_criteria",
+    "prove_drops",
     "FPGM",
     "L1",
     "L2",

@@ -10,19 +10,16 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import Literal, TypeAlias, final
 
-import torch
 from torch import Tensor, fx, nn
-from torch.utils import _pytree as pytree
 
 from tersenet.core.types import Skip
 from tersenet.errors import StructureError
 from tersenet.graph import ChannelGroup, Graph, Member, trace
 from tersenet.graph.products import Product, named_tensors, sample_count
-from tersenet.graph.proof import difference
-from tersenet.graph.trace import evaluating, tensors_of
+from tersenet.graph.trace import tensors_of
 from tersenet.graph.visit import shape_of
 from tersenet.prune.dropping import StandIn, swap_
-from tersenet.prune.program import Program
+from tersenet.prune.program import Program, difference, outputs_of
 from tersenet.prune.regions import Flow, Residual
 from tersenet.prune.widths import Width, equal_widths
 
@@ -72,12 +69,17 @@ class Blocks:
     """Blocks and layers that stay, and why."""
 
 
-def find_blocks(model: nn.Module, example: tuple[Tensor, ...]) -> Blocks:
+def find_blocks(model: nn.Module, example: tuple[Tensor, ...], *, tried: bool = True) -> Blocks:
     """Returns what can be dropped; the network is left as it was.
 
-    Each block was tried: without it, a copy of the network runs on the example and computes what
-    the graph with that branch at zero, or that output replaced by the input, computes. Blocks
-    whose channels have yet to be made equal are tried once they are.
+    Each block is tried: without it, a copy of the network runs on the example and computes what
+    the graph with that branch at zero, or that output replaced by the input, computes. Not those
+    whose channels have yet to be made equal; for them the surplus must be removable.
+
+    Args:
+        model: the network.
+        example: its inputs, the first dimension of each the sample.
+        tried: without, blocks are only read from the graph: for those known to work.
 
     Raises:
         StructureError: if the network cannot be exported.
@@ -87,6 +89,8 @@ def find_blocks(model: nn.Module, example: tuple[Tensor, ...]) -> Blocks:
     found = [*finder.residual(), *finder.layers()]
     order = {node.name: place for place, node in enumerate(finder.flow.nodes)}
     found.sort(key=lambda one: order[one.exit])
+    if not tried:
+        return Blocks(blocks=tuple(found), skips=tuple(finder.skips))
     unequal = any(block.width for block in found)
     graph = trace(own, example) if unequal else None
     kept = []
@@ -106,19 +110,18 @@ def _why_not(
     own: nn.Module, program: Program, block: Block, example: tuple[Tensor, ...]
 ) -> str | None:
     program.instead = block.instead
-    expected = [one for one in program(*example) if isinstance(one, Tensor)]
+    expected = outputs_of(program, example)
     away = {name: own.get_submodule(name) for name in block.swaps}
     try:
         swap_(own, block.swaps)
-        with evaluating(own), torch.no_grad():
-            found = pytree.tree_leaves(own(*example))
+        found = outputs_of(own, example)
     except Exception as error:  # noqa: BLE001 (forward() is the user's: it may raise anything)
         line = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
         return f"forward() does not run without it: {line}"
     finally:
         for name, module in away.items():
             own.set_submodule(name, module)
-    if difference([one for one in found if isinstance(one, Tensor)], expected) > _AGREE:
+    if difference(found, expected) > _AGREE:
         return "forward() computes something else without it than the graph says it should"
     return None
 

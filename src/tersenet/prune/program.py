@@ -1,15 +1,39 @@
 """A network run value by value, so that values can be read, and replaced by others."""
 
-from collections.abc import Iterator, Mapping, Set
+import copy
+import math
+from collections.abc import Iterator, Mapping, Sequence, Set
 from typing import Any, final
 
 import torch
 from torch import Tensor, fx, nn
+from torch.utils import _pytree as pytree
 
 from tersenet.graph.products import named_tensors
-from tersenet.graph.trace import export, tensors_of
+from tersenet.graph.trace import evaluating, export, tensors_of
 
-__all__ = ["Program"]
+__all__ = ["Program", "difference", "outputs_of"]
+
+
+def outputs_of(model: nn.Module, inputs: tuple[Tensor, ...]) -> list[Tensor]:
+    """Returns the tensors a network gives in eval mode, without gradients."""
+    with evaluating(model), torch.no_grad():
+        outputs = model(*inputs)
+    return [one for one in pytree.tree_leaves(outputs) if isinstance(one, Tensor)]
+
+
+def difference(found: Sequence[Tensor], reference: Sequence[Tensor]) -> float:
+    """Returns the largest difference relative to the largest reference; inf if shapes differ."""
+    if [one.shape for one in found] != [one.shape for one in reference]:
+        return math.inf
+    worst = 0.0
+    for own, other in zip(found, reference, strict=True):
+        if other.numel():
+            error = float((own.double() - other.double()).abs().max())
+            scale = float(other.double().abs().max())
+            ratio = error / scale if scale else math.inf * error if error else 0.0
+            worst = max(worst, math.inf if math.isnan(ratio) else ratio)
+    return worst
 
 
 @final
@@ -30,6 +54,12 @@ class Program(nn.Module):
         self.exported = export(model, example)
         self.instead: Mapping[str, str | None] = {}
         """By value, the earlier value that takes its place; None for zeros."""
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "Program":
+        """Copies the tensors; the graph is only read."""
+        twin = copy.copy(self)
+        twin.__dict__["_modules"] = {"model": copy.deepcopy(self.model, memo)}
+        return twin
 
     def forward(self, *inputs: Tensor) -> tuple[Any, ...]:
         """Returns the network's outputs, with values replaced as `instead` says."""

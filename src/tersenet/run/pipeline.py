@@ -26,6 +26,7 @@ from tersenet.core.types import (
 )
 from tersenet.errors import StructureError
 from tersenet.graph import prove
+from tersenet.prune import prove_drops
 from tersenet.repair import flush_denormals_
 from tersenet.run.folder import RunFolder
 from tersenet.run.measurement import measure
@@ -168,17 +169,22 @@ def _proved(
     name: str, before: nn.Module, subject: Subject, model: nn.Module, edits: Sequence[Edit]
 ) -> tuple[Proof, ...]:
     slices = [edit for edit in edits if edit.kind is EditKind.SLICE]
-    if not slices:
+    dropped = any(edit.kind is EditKind.DROP for edit in edits)
+    if not slices and not dropped:
         return ()
     inputs = tuple(subject.calibration[0][:1]) if subject.calibration else subject.example
-    proof = prove(before, model, slices, inputs)
-    if not proof.holds:
-        raise StructureError(
-            f"{name} could not be proved: {proof.claim}, but the outputs differ by "
-            f"{proof.max_error:.2g} where {proof.tolerance:.0e} is allowed; nothing was changed, "
-            "report the network's architecture."
-        )
-    return (proof,)
+    if dropped:
+        proofs = prove_drops(before, model, edits, inputs)
+    else:
+        proofs = (prove(before, model, slices, inputs),)
+    for proof in proofs:
+        if not proof.holds:
+            raise StructureError(
+                f"{name} could not be proved: {proof.claim}, but the outputs differ by "
+                f"{proof.max_error:.2g} where {proof.tolerance:.0e} is allowed; nothing was "
+                "changed, report the network's architecture."
+            )
+    return proofs
 
 
 def _settings(method: Method[Any]) -> Mapping[str, Any]:
