@@ -11,7 +11,7 @@ from tersenet.core.types import Subject, Workbench
 from tersenet.graph import ChannelGroup
 from tersenet.graph.trace import tensors_of
 
-__all__ = ["greedy"]
+__all__ = ["greedy", "zero_unit_"]
 
 Scores = Callable[[Subject, Sequence[ChannelGroup]], Mapping[str, Tensor]]
 
@@ -58,7 +58,7 @@ def greedy(
                 break
             if len(left[name]) > least:
                 left[name].remove(unit)
-                _zero(masked.model, by_name[name], unit)
+                zero_unit_(masked.model, by_name[name], unit)
                 done += 1
         if done == before:
             break  # every group is down to its least
@@ -66,7 +66,8 @@ def greedy(
     return {name: tuple(sorted(units)) for name, units in left.items()}
 
 
-def _zero(model: nn.Module, group: ChannelGroup, unit: int) -> None:
+def zero_unit_(model: nn.Module, group: ChannelGroup, unit: int) -> None:
+    """Sets to zero all that belongs to a unit, in place: the network computes as if without it."""
     tensors = tensors_of(model)
     with torch.no_grad():
         for member in group.members:

@@ -1,0 +1,147 @@
+"""The time of a whole pruned file, and the budget corrected until a file keeps to it."""
+
+import copy
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Final, final
+
+from torch import nn
+
+from tersenet.core.files import write_json
+from tersenet.core.types import Edit, Subject, Workbench
+from tersenet.export import to_onnx
+from tersenet.graph import Graph, remove
+from tersenet.measure import compare
+
+__all__ = ["Counts", "FileTimer", "Trial", "fit_to_time", "smaller_network"]
+
+Counts = Mapping[str, int]
+"""How many units each group keeps."""
+
+_FILE: Final = "file_times.json"
+_ITERATIONS: Final = 100
+_SECONDS: Final = 0.5
+_CLOSE: Final = 0.97  # of the time asked: near enough not to try further
+_SAME: Final = 1e-3  # budgets so close are one
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Trial:
+    """One choice of counts that was timed."""
+
+    counts: Counts
+    estimate: float
+    """Share of the original's time, by the sum of the layers."""
+    share: float
+    """Share of the original's time, as timed."""
+
+
+@final
+@dataclass(frozen=True, kw_only=True, eq=False)
+class FileTimer:
+    """Times pruned files against the original, each choice once."""
+
+    subject: Subject
+    graph: Graph
+    batch: int
+    folder: Path
+    """For the files, which are not kept."""
+    bench: Workbench
+    """Where the times are kept, so that a resumed run decides alike."""
+
+    def share(self, keep: Mapping[str, Sequence[int]]) -> float:
+        """Returns the time of the network with these units, as a share of the original's.
+
+        The original is the network before the first step, where the subject has one.
+
+        Raises:
+            ExportError: if the network cannot be written for the runtime.
+            MeasureError: if the files cannot be timed.
+        """
+        path = None if self.bench.folder is None else self.bench.folder / _FILE
+        known = _read(path)
+        deployment = replace(self.subject.deployment, batches=(self.batch,))
+        where = f"{deployment.runtime}, {deployment.threads} threads, batch {self.batch}"
+        key = f"{where}: " + ", ".join(f"{name} {len(units)}" for name, units in keep.items())
+        if key not in known:
+            baseline = self.folder / "original.onnx"
+            if not baseline.exists():
+                original = self.subject.original or self.subject.model
+                to_onnx(original, self.subject.example, baseline)
+            whole = copy.deepcopy(self.subject.model)
+            model, _ = smaller_network(whole, self.graph, keep)
+            to_onnx(model, self.subject.example, self.folder / "pruned.onnx")
+            (found,) = compare(
+                self.folder / "pruned.onnx",
+                baseline,
+                deployment=deployment,
+                iterations=_ITERATIONS,
+                seconds=_SECONDS,
+            )
+            known[key] = round(1 / found.ratio, 5)
+            if path is not None:
+                write_json(path, known)
+        return known[key]
+
+
+def fit_to_time(
+    choose: Callable[[float], Counts],
+    estimate: Callable[[Counts], float],
+    share: Callable[[Counts], float],
+    *,
+    asked: float,
+    attempts: int,
+) -> list[Trial]:
+    """Corrects the budget of an estimate until what is chosen takes the time asked.
+
+    Args:
+        choose: the best counts within a budget, a share by estimate; the cheapest where none fit.
+        estimate: the share of the original's time that counts are estimated to take.
+        share: the same, as timed.
+        asked: the share that may be used.
+        attempts: choices to time at most.
+
+    Returns:
+        What was timed, the choice to take last: of those that keep to what was asked the one
+        that uses most of it, else the fastest.
+    """
+    trials: list[Trial] = []
+    budget, low, high = asked, 0.0, float("inf")  # budgets that keep to it, and that do not
+    for _ in range(4 * attempts):  # budgets may differ and the choice not
+        counts = choose(budget)
+        trial = next((one for one in trials if one.counts == counts), None)
+        if trial is None and len(trials) < attempts:
+            trial = Trial(counts=counts, estimate=estimate(counts), share=share(counts))
+            trials.append(trial)
+        if trial is None or _CLOSE * asked <= trial.share <= asked or high - low < _SAME:
+            break
+        if trial.share <= asked:
+            low = budget
+        else:
+            high = budget
+        inside = low > 0 and high < float("inf")
+        budget = (low + high) / 2 if inside else budget * asked / trial.share
+    met = [one for one in trials if one.share <= asked]
+    best = max(met, key=lambda one: one.share) if met else min(trials, key=lambda one: one.share)
+    return [one for one in trials if one is not best] + [best]
+
+
+def smaller_network(
+    model: nn.Module, graph: Graph, keep: Mapping[str, Sequence[int]]
+) -> tuple[nn.Module, Sequence[Edit]]:
+    """Returns `model`, or what takes its place, with these units alone, and the edits."""
+    less = {name: units for name, units in keep.items() if len(units) < graph.by_name[name].size}
+    found: Any = remove(model, graph, less)
+    return found if isinstance(found, tuple) else (model, found)
+
+
+def _read(path: Path | None) -> dict[str, float]:
+    if path is None or not path.is_file():
+        return {}
+    try:
+        return json.loads(path.read_bytes())
+    except ValueError:  # a foreign file: measure again
+        return {}

@@ -1,0 +1,183 @@
+"""What a layer costs as a function of both its widths, measured on the runtime that will ship.
+
+A table of latencies instead of counts of operations: Yang et al., "NetAdapt", 2018,
+arXiv:1804.03230; over pairs of (in, out) widths: Sun et al., "MDP", 2025, arXiv:2504.02168.
+"""
+
+import functools
+import itertools
+import json
+import tempfile
+from bisect import bisect_left
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, final
+
+from tersenet.core.files import write_json
+from tersenet.core.types import Deployment, Workbench
+from tersenet.graph import Site
+from tersenet.measure.rounds import interleave
+from tersenet.measure.runtimes import open_session
+from tersenet.prune.probe import write_layers
+
+__all__ = ["LatencyTable", "LayerKind", "kind_of", "measure_table"]
+
+_FILE: Final = "latency_table.json"
+_SAMPLES: Final = 24
+_SECONDS: Final = 0.02  # for each pair of widths to go on for, beyond that number
+
+
+@final
+@dataclass(frozen=True)
+class LayerKind:
+    """What layers have in common whose time depends on their widths alone."""
+
+    kernel: tuple[int, ...]
+    """() of a linear layer."""
+    positions: tuple[int, ...]
+    """Of the output: height and width, or tokens."""
+    depthwise: bool = False
+    """Whether each output reads one input: then both widths are one."""
+
+    def __str__(self) -> str:
+        kernel, positions = ("×".join(map(str, one)) for one in (self.kernel, self.positions))
+        name = f"{'depthwise ' if self.depthwise else ''}conv {kernel}" if kernel else "linear"
+        return f"{name} at {positions}" if positions else name
+
+
+Widths = tuple[int, int]
+"""Channels read, channels made."""
+
+
+def kind_of(site: Site) -> LayerKind | None:
+    """Returns what a site's time depends on besides its widths; None of kinds without a table."""
+    name, output = site.layer.kind, site.layer.output
+    if site.filter_dim is None:
+        return None
+    if name == "linear":
+        return LayerKind((), output[:-1])
+    if name in ("conv1d", "conv2d", "conv3d"):
+        return LayerKind(site.kernel, output[1:])
+    if name in ("depthwise conv1d", "depthwise conv2d", "depthwise conv3d"):
+        return LayerKind(site.kernel, output[1:], depthwise=True)
+    return None
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class LatencyTable:
+    """Milliseconds of one layer of each kind, by the widths measured."""
+
+    times: Mapping[LayerKind, Mapping[Widths, float]]
+
+    def ms(self, kind: LayerKind, reads: float, makes: float) -> float:
+        """Returns the time of a layer, interpolated between the widths measured.
+
+        Never falls as a width rises: what was measured to take longer than something wider
+        counts as that, since it could be filled up with zeros; mostly such a reading is noise.
+
+        Raises:
+            KeyError: if the kind was not measured.
+        """
+        grid = self._grids[kind]
+        sides = [sorted({pair[side] for pair in grid}) for side in (0, 1)]
+        if kind.depthwise:
+            return sum(share * grid[one, one] for one, share in _between(sides[0], reads))
+        return sum(
+            first * second * grid[low, high]
+            for (low, first), (high, second) in itertools.product(
+                _between(sides[0], reads), _between(sides[1], makes)
+            )
+        )
+
+    @functools.cached_property
+    def _grids(self) -> dict[LayerKind, dict[Widths, float]]:
+        return {
+            kind: {
+                (reads, makes): min(
+                    ms for (more, most), ms in times.items() if more >= reads and most >= makes
+                )
+                for reads, makes in times
+            }
+            for kind, times in self.times.items()
+        }
+
+
+def _between(known: list[int], width: float) -> list[tuple[int, float]]:
+    """Returns the neighbours of a width among the known ones, and the share of each."""
+    at = bisect_left(known, width)
+    if at == len(known):
+        return [(known[-1], width / known[-1])]  # wider than any: in proportion
+    if known[at] == width or at == 0:
+        return [(known[at], 1.0)]
+    low, high = known[at - 1], known[at]
+    share = (width - low) / (high - low)
+    return [(low, 1 - share), (high, share)]
+
+
+def measure_table(
+    wanted: Mapping[LayerKind, Iterable[Widths]],
+    deployment: Deployment,
+    *,
+    batch: int,
+    bench: Workbench,
+) -> LatencyTable:
+    """Times each kind of layer at all its widths, in turns.
+
+    What was measured is kept in the workbench's folder, kind by kind, so that a killed run goes
+    on where it was and a resumed one decides alike.
+
+    Raises:
+        MeasureError: if the runtime is not installed or does not take the layers.
+    """
+    path = None if bench.folder is None else bench.folder / _FILE
+    known = _read(path)
+    times: dict[LayerKind, dict[Widths, float]] = {}
+    for done, (kind, widths) in enumerate(wanted.items()):
+        bench.tick("timing layers", done, len(wanted))
+        pairs = sorted(set(widths))
+        where = f"{deployment.runtime}, {deployment.threads} threads, {deployment.precision}"
+        key = f"{where}, batch {batch}: {kind} by {_listed(pairs)}"
+        if key not in known:
+            known[key] = _measure(kind, pairs, deployment, batch)
+            if path is not None:
+                write_json(path, known)
+        times[kind] = dict(zip(pairs, known[key], strict=True))
+    return LatencyTable(times=times)
+
+
+def _measure(
+    kind: LayerKind, pairs: Sequence[Widths], deployment: Deployment, batch: int
+) -> list[float]:
+    """Returns milliseconds: the least of interleaved rounds, since other work only adds time."""
+    with tempfile.TemporaryDirectory() as folder:
+        runs, copies = {}, 1
+        for reads, makes in pairs:
+            path = Path(folder) / f"{reads}_{makes}.onnx"
+            copies = write_layers(
+                path,
+                (makes, 1 if kind.depthwise else reads, *kind.kernel),
+                kind.positions,
+                groups=reads if kind.depthwise else 1,
+                int8=deployment.precision == "int8",
+            )
+            session = open_session(path, runtime=deployment.runtime, threads=deployment.threads)
+            feeds = session.random_feeds(batch=batch)
+            runs[f"{reads}, {makes}"] = functools.partial(session.run, feeds)
+        rounds = interleave(runs, iterations=_SAMPLES, seconds=_SECONDS, warmup=3)
+    return [round(min(rounds.samples_ms(name)) / copies, 7) for name in runs]
+
+
+def _listed(pairs: Sequence[Widths]) -> str:
+    sides = ("/".join(map(str, sorted({pair[side] for pair in pairs}))) for side in (0, 1))
+    return "×".join(sides)
+
+
+def _read(path: Path | None) -> dict[str, list[float]]:
+    if path is None or not path.is_file():
+        return {}
+    try:
+        return json.loads(path.read_bytes())
+    except ValueError:  # a foreign file: measure again
+        return {}

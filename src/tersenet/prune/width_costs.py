@@ -1,0 +1,190 @@
+"""The cost of a network as a function of how many units its groups keep."""
+
+import itertools
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final, Protocol, final, runtime_checkable
+
+import numpy as np
+
+from tersenet.core.types import Deployment, Workbench
+from tersenet.graph import ChannelGroup, Graph, Site
+from tersenet.prune.knapsack import Factor
+from tersenet.prune.latency_table import LatencyTable, LayerKind, Widths, kind_of, measure_table
+from tersenet.prune.staircase import candidates
+
+__all__ = ["Costs", "SiteWidths", "TableCosts", "as_factors", "measure_costs", "widths_of"]
+
+_JOINT: Final = 2
+"""Groups that one layer's cost may depend on jointly; more are taken apart (`as_factors`)."""
+
+
+@runtime_checkable
+class Costs(Protocol):
+    """The time of a network as a function of the units that its groups keep."""
+
+    def ms(self, counts: Mapping[str, int]) -> float:
+        """Returns the time when groups keep `counts` units."""
+        ...
+
+    def factors(
+        self, options: Mapping[str, Sequence[int]], present: Mapping[str, int], *, joint: bool
+    ) -> list[Factor]:
+        """Returns the time as costs of a knapsack, right at `present`."""
+        ...
+
+
+@final
+@dataclass(frozen=True)
+class SiteWidths:
+    """How a layer's widths follow from the units that groups keep."""
+
+    site: Site
+    shape: Widths
+    """Channels read and made, before anything is removed."""
+    per_unit: tuple[Mapping[str, float], Mapping[str, float]]
+    """Channels read, and made, that go with one unit of each group."""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The groups that the widths depend on."""
+        return tuple(dict.fromkeys(itertools.chain(*self.per_unit)))
+
+    def at(self, counts: Mapping[str, int], sizes: Mapping[str, int]) -> tuple[float, float]:
+        """Returns the widths when groups keep `counts` of `sizes` units."""
+        reads, makes = (
+            whole - sum(each * (sizes[name] - counts[name]) for name, each in parts.items())
+            for whole, parts in zip(self.shape, self.per_unit, strict=True)
+        )
+        return reads, makes
+
+
+def widths_of(graph: Graph, groups: Iterable[ChannelGroup]) -> list[SiteWidths]:
+    """Returns how each layer's widths follow from what these groups keep."""
+    parts: dict[tuple[str, int], dict[str, float]] = {}
+    for group in groups:
+        for member in group.members:
+            each = sum(map(len, member.indices)) / group.size
+            parts.setdefault((member.tensor, member.dim), {})[group.name] = each
+    found = []
+    for site in graph.sites:
+        shape = graph.shapes[site.tensor]
+        makes = site.filter_dim or 0
+        reads = 1 - makes
+        depthwise = site.layer.kind.startswith("depthwise")
+        key = (site.tensor, makes if depthwise else reads)
+        found.append(
+            SiteWidths(
+                site,
+                (shape[makes if depthwise else reads], shape[makes]),
+                (parts.get(key, {}), parts.get((site.tensor, makes), {})),
+            )
+        )
+    return found
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class TableCosts:
+    """Milliseconds of the layers of a network, by the units that its groups keep."""
+
+    table: LatencyTable
+    layers: Sequence[SiteWidths]
+    sizes: Mapping[str, int]
+
+    def ms(self, counts: Mapping[str, int]) -> float:
+        """Returns the time of all layers when groups keep `counts` units."""
+        return sum(self._layer(one, counts) for one in self.layers)
+
+    def factors(
+        self, options: Mapping[str, Sequence[int]], present: Mapping[str, int], *, joint: bool
+    ) -> list[Factor]:
+        """Returns the time as costs of a knapsack."""
+        return as_factors(self.layers, self._layer, options, present, joint=joint)
+
+    def _layer(self, layer: SiteWidths, counts: Mapping[str, int]) -> float:
+        kind, (reads, makes) = kind_of(layer.site), layer.at(counts, self.sizes)
+        if kind is not None:
+            return self.table.ms(kind, reads, makes)
+        share = reads * makes / (layer.shape[0] * layer.shape[1])
+        return self._rate * layer.site.layer.macs * share
+
+    @property
+    def _rate(self) -> float:
+        """Milliseconds for each multiply-accumulate of the layers that the table knows."""
+        known = [(one.site.layer.macs, kind_of(one.site), one.shape) for one in self.layers]
+        timed = [(macs, self.table.ms(kind, *shape)) for macs, kind, shape in known if kind]
+        return sum(ms for _, ms in timed) / max(1, sum(macs for macs, _ in timed))
+
+
+def as_factors(
+    layers: Iterable[SiteWidths],
+    cost: Callable[[SiteWidths, Mapping[str, int]], float],
+    options: Mapping[str, Sequence[int]],
+    present: Mapping[str, int],
+    *,
+    joint: bool,
+) -> list[Factor]:
+    """Returns the costs of layers as those of a knapsack.
+
+    A layer between two groups is charged for both counts together. Where more groups meet in a
+    layer, or where not `joint`, each group is charged what it alone would change from the present
+    counts: right near these, so the caller repeats at what was found.
+    """
+    found = []
+    for layer in layers:
+        if len(layer.names) <= _JOINT and joint:
+            table = np.zeros([len(options[name]) for name in layer.names])
+            for at in np.ndindex(table.shape):
+                chosen = {name: options[name][i] for name, i in zip(layer.names, at, strict=True)}
+                table[at] = cost(layer, {**present, **chosen})
+            found.append(Factor(layer.names, table))
+        else:
+            here = cost(layer, present)
+            found.append(Factor((), np.array(here)))
+            for name in layer.names:
+                changes = [cost(layer, {**present, name: n}) - here for n in options[name]]
+                found.append(Factor((name,), np.array(changes)))
+    return found
+
+
+def measure_costs(
+    graph: Graph,
+    options: Mapping[str, Sequence[int]],
+    deployment: Deployment,
+    *,
+    batch: int,
+    bench: Workbench,
+) -> TableCosts:
+    """Measures the table that the groups in `options` need, at the counts they may keep.
+
+    Raises:
+        MeasureError: if the runtime is not installed or does not take the layers.
+    """
+    sizes = {name: graph.by_name[name].size for name in options}
+    layers = widths_of(graph, [graph.by_name[name] for name in options])
+    wanted: dict[LayerKind, tuple[set[int], set[int]]] = {}
+    for layer in layers:
+        kind = kind_of(layer.site)
+        if kind is not None:
+            sides = [_side(layer, side, options, sizes) for side in (0, 1)]
+            reads, makes = wanted.setdefault(kind, (set(), set()))
+            reads.update(sides[0])
+            makes.update(sides[1])
+    # A table is a grid: layers of one kind may ask for different widths.
+    grids = {
+        kind: [(n, n) for n in makes] if kind.depthwise else list(itertools.product(reads, makes))
+        for kind, (reads, makes) in wanted.items()
+    }
+    return TableCosts(measure_table(grids, deployment, batch=batch, bench=bench), layers, sizes)
+
+
+def _side(
+    layer: SiteWidths, side: int, options: Mapping[str, Sequence[int]], sizes: Mapping[str, int]
+) -> list[int]:
+    whole, parts = layer.shape[side], layer.per_unit[side]
+    if len(parts) != 1:
+        return list(candidates(whole)) if parts else [whole]
+    ((name, each),) = parts.items()
+    few = options[name] if len(options[name]) <= 8 else candidates(sizes[name])
+    return [max(1, round(whole - each * (sizes[name] - count))) for count in (*few, sizes[name])]

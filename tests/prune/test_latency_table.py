@@ -1,0 +1,113 @@
+"""Tables of latencies: what is in them, what lies between, and what widths a layer has."""
+
+import copy
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from onnx import numpy_helper
+from torch import nn
+
+from tersenet.core.types import Deployment, Workbench
+from tersenet.graph import layers, trace
+from tersenet.measure import open_session
+from tersenet.models import resnet
+from tersenet.prune import latency_table
+from tersenet.prune.file_time import smaller_network
+from tersenet.prune.latency_table import LatencyTable, LayerKind, kind_of, measure_table
+from tersenet.prune.probe import write_layers
+from tersenet.prune.width_costs import measure_costs, widths_of
+
+CONV = LayerKind((3, 3), (8, 8))
+
+
+def test_between_the_widths_measured_it_interpolates() -> None:
+    times = {(reads, makes): 1 + 0.5 * reads * makes for reads in (4, 8) for makes in (2, 6)}
+    table = LatencyTable(times={CONV: times})
+    assert table.ms(CONV, 8, 6) == times[8, 6]
+    # a bilinear function is its own bilinear interpolation
+    assert table.ms(CONV, 5, 3) == pytest.approx(1 + 0.5 * 5 * 3)
+    assert table.ms(CONV, 8, 12) == pytest.approx(2 * times[8, 6])
+
+
+def test_time_never_falls_as_a_width_rises() -> None:
+    generator = np.random.default_rng(0)
+    times = {
+        (reads, makes): reads * makes * generator.uniform(0.5, 2)
+        for reads in range(1, 6)
+        for makes in range(1, 6)
+    }
+    table = LatencyTable(times={CONV: times})
+    for reads in np.linspace(1, 5, 17):
+        for makes in np.linspace(1, 5, 17):
+            here = table.ms(CONV, reads, makes)
+            assert here <= table.ms(CONV, reads + 0.25, makes) + 1e-12
+            assert here <= table.ms(CONV, reads, makes + 0.25) + 1e-12
+    assert all(table.ms(CONV, *pair) <= ms for pair, ms in times.items())
+
+
+@pytest.mark.parametrize(
+    ("weight", "positions", "groups"),
+    [((5, 3, 3, 3), (4, 6), 1), ((4, 1, 3, 3), (5, 5), 4), ((7, 2), (), 1), ((7, 2), (3,), 1)],
+)
+def test_a_timed_file_holds_equal_layers_on_one_input(
+    weight: tuple[int, ...], positions: tuple[int, ...], groups: int, tmp_path: Path
+) -> None:
+    path = tmp_path / "layers.onnx"
+    copies = write_layers(path, weight, positions, groups=groups)
+    session = open_session(path)
+    (x,) = session.random_feeds(batch=2).values()
+    stored = [numpy_helper.to_array(one) for one in onnx.load(str(path)).graph.initializer]
+    assert [one.shape for one in stored] == [weight] * copies
+    inputs, total = torch.from_numpy(x), 0
+    for one in map(torch.tensor, stored):
+        if len(weight) == 4:
+            total = total + nn.functional.conv2d(inputs, one, padding=1, groups=groups)
+        else:
+            total = total + inputs @ one.T
+    np.testing.assert_allclose(session(x)[0], total.numpy(), rtol=1e-4, atol=1e-5)
+
+
+def test_quantised_layers_run_in_integers(tmp_path: Path) -> None:
+    from tersenet.export import kernels
+
+    write_layers(tmp_path / "layers.onnx", (16, 16, 3, 3), (6, 6), int8=True)
+    assert kernels(tmp_path / "layers.onnx").int8_share == 1
+
+
+def test_widths_are_those_of_the_smaller_network() -> None:
+    model, example = resnet(depth=8, in_channels=1, width=4), (torch.randn(2, 1, 8, 8),)
+    graph = trace(model, example)
+    generator = np.random.default_rng(1)
+    counts = {group.name: int(generator.integers(1, group.size)) for group in graph.groups}
+    smaller, _ = smaller_network(
+        copy.deepcopy(model), graph, {name: range(n) for name, n in counts.items()}
+    )
+    sizes = {group.name: group.size for group in graph.groups}
+    found = {one.site.layer.site: one.at(counts, sizes) for one in widths_of(graph, graph.groups)}
+    assert found == {one.site: one.weight[1::-1] for one in layers(smaller, example)}
+
+
+def test_what_was_timed_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    wanted = {CONV: [(2, 2), (2, 4)], LayerKind((), ()): [(3, 2)]}
+    bench = Workbench(folder=tmp_path)
+    first = measure_table(wanted, Deployment(), batch=1, bench=bench)
+    assert all(ms > 0 for times in first.times.values() for ms in times.values())
+    monkeypatch.setattr(latency_table, "interleave", None)  # nothing is timed again
+    assert measure_table(wanted, Deployment(), batch=1, bench=bench) == first
+    with pytest.raises(TypeError):
+        measure_table(wanted, Deployment(), batch=2, bench=bench)
+
+
+def test_layers_without_a_table_cost_what_their_operations_do() -> None:
+    net = nn.Sequential(
+        nn.Conv2d(1, 4, 3, padding=1), nn.ConvTranspose2d(4, 4, 2), nn.Conv2d(4, 2, 1)
+    )
+    graph = trace(net.eval(), (torch.randn(2, 1, 6, 6),))
+    assert [kind_of(site) is None for site in graph.sites] == [False, True, False]
+    (options,) = [{group.name: (2, 4) for group in graph.groups if group.size == 4}]
+    costs = measure_costs(graph, options, Deployment(), batch=1, bench=Workbench())
+    whole = dict.fromkeys(options, 4)
+    assert costs.ms(dict.fromkeys(options, 2)) < costs.ms(whole)
