@@ -30,9 +30,11 @@ from tersenet.prune import (
     Fisher,
     HRank,
     LassoSelection,
+    LayerPrune,
     Random,
     Taylor,
     ThiNet,
+    prove_drops,
 )
 from tersenet.quantize import Static
 from tersenet.run import History, load, save
@@ -55,6 +57,8 @@ TABLE: Mapping[str, Method[Any]] = {
     "prune thinet": ThiNet(multiple_of=None),
     "prune lasso": LassoSelection(multiple_of=None),
     "prune random": Random(seed=1, multiple_of=None),
+    "prune layers": LayerPrune(criterion="l1", remove=1),
+    "prune layers, imprint": LayerPrune(criterion="imprint", remove=1),
     "distill response": Response(epochs=1, learning_rate=0.01),
     "quantize static": Static(reduce_range=False),
     "quantize static, mse": Static(range="mse", per_channel=False, reduce_range=True),
@@ -160,8 +164,12 @@ def test_removal_equals_masking(method: Method[Any]) -> None:
     whole = subject()
     model, edits = applied(method, whole, method.plan(whole, Workbench()))
     slices = [edit for edit in edits if edit.kind is EditKind.SLICE]
-    if slices:
-        proof = prove(whole.model, model, slices, whole.example)
+    dropped = any(edit.kind is EditKind.DROP for edit in edits)
+    if slices or dropped:
+        if dropped:
+            proof = prove_drops(whole.model, model, edits, whole.example)[-1]
+        else:
+            proof = prove(whole.model, model, slices, whole.example)
         assert proof.holds
         assert proof.max_error <= 1e-5
         assert proof.effect is not None
