@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from tersenet.core.registry import FAMILIES, methods
 from tersenet.core.types import EditKind, Method, Subject, Workbench
 from tersenet.distill import Response
+from tersenet.encode import Feedback, RateDistortion
 from tersenet.graph import macs, parameters, prove
 from tersenet.models import resnet
 from tersenet.prune import (
@@ -30,7 +31,9 @@ from tersenet.prune import (
     Fisher,
     HRank,
     LassoSelection,
+    LatencyAware,
     LayerPrune,
+    Magnitude,
     Random,
     Taylor,
     ThiNet,
@@ -56,12 +59,20 @@ TABLE: Mapping[str, Method[Any]] = {
     "prune pca": PCA(variance=0.7, multiple_of=None),
     "prune thinet": ThiNet(multiple_of=None),
     "prune lasso": LassoSelection(multiple_of=None),
+    "prune magnitude, single weights": Magnitude(sparsity=0.8),
+    "prune magnitude, kernels": Magnitude(sparsity=0.5, pattern="kernel", scope="erk"),
+    "prune magnitude, 2:4": Magnitude(pattern="2:4"),
+    "prune latency-aware": LatencyAware(
+        latency=0.7, criterion=L1(multiple_of=3), worth="score", attempts=1
+    ),
     "prune random": Random(seed=1, multiple_of=None),
     "prune layers": LayerPrune(criterion="l1", remove=1),
     "prune layers, imprint": LayerPrune(criterion="imprint", remove=1),
     "distill response": Response(epochs=1, learning_rate=0.01),
     "quantize static": Static(reduce_range=False),
     "quantize static, mse": Static(range="mse", per_channel=False, reduce_range=True),
+    "encode rd": RateDistortion(lam=1e-4, samples=8),
+    "encode feedback": Feedback(lam=1e-4, samples=16, dependent=False),
 }
 
 
@@ -125,10 +136,11 @@ def test_the_table_is_complete() -> None:
     assert registered == {type(method) for method in TABLE.values()}
 
 
-def test_planning_changes_nothing_and_repeats(method: Method[Any]) -> None:
+def test_planning_changes_nothing_and_repeats(method: Method[Any], tmp_path: Path) -> None:
     whole = subject()
     before = state(whole.model)
-    first, second = method.plan(whole, Workbench()), method.plan(whole, Workbench())
+    bench = Workbench(folder=tmp_path)  # keeps what was measured
+    first, second = method.plan(whole, bench), method.plan(whole, bench)
     adapter = TypeAdapter(method.plan_type)
     assert adapter.dump_json(first) == adapter.dump_json(second)
     assert not whole.model.training
@@ -176,6 +188,18 @@ def test_removal_equals_masking(method: Method[Any]) -> None:
         assert proof.effect > 1e-3  # it could have failed
     else:
         assert macs(model, whole.example) == macs(whole.model, whole.example)
+
+
+def test_masks_of_earlier_steps_hold(method: Method[Any]) -> None:
+    whole = subject()
+    mask = Magnitude(sparsity=0.6, scope="layer")
+    model, edits = applied(mask, whole, mask.plan(whole, Workbench()))
+    zero = {edit.site: model.get_parameter(edit.site) == 0 for edit in edits}
+    whole = dataclasses.replace(whole, model=model, edits=edits)
+    after, _ = applied(method, whole, method.plan(whole, Workbench()))
+    for name, value in after.named_parameters():
+        if name in zero and value.shape == zero[name].shape:
+            assert not value[zero[name]].any(), name
 
 
 def test_saved_and_loaded_it_is_the_same(method: Method[Any], tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from tersenet.prune.activation import Activation
 from tersenet.prune.blocks import Block, Blocks, find_blocks
 from tersenet.prune.bn_scale import BNScale
 from tersenet.prune.drop_proof import prove_drops
+from tersenet.prune.ecc import BilinearLatency, latency_model
 from tersenet.prune.fisher import Fisher
 from tersenet.prune.fpgm import FPGM
 from tersenet.prune.hrank import HRank
@@ -11,6 +12,7 @@ from tersenet.prune.imprinting import Imprint, imprint
 from tersenet.prune.l1 import L1
 from tersenet.prune.l2 import L2
 from tersenet.prune.lasso import LassoSelection, lasso_channels
+from tersenet.prune.latency_aware import LatencyAware, LatencyPlan
 from tersenet.prune.layer_prune import LayerPlan, LayerPrune, layer_criteria
 from tersenet.prune.magnitude import Magnitude
 from tersenet.prune.maps import average_zeros, feature_map_norm, mean_rank, principal_width
@@ -41,10 +43,13 @@ __all__ = [
     "PCA",
     "Activation",
     "BNScale",
+    "BilinearLatency",
     "ChannelScore",
     "Fisher",
     "HRank",
     "LassoSelection",
+    "LatencyAware",
+    "LatencyPlan",
     "Magnitude",
     "PrunePlan",
     "Random",
@@ -55,6 +60,7 @@ __all__ = [
     "damage",
     "feature_map_norm",
     "lasso_channels",
+    "latency_model",
     "mean_rank",
     "principal_width",
     "second_order_change",
