@@ -21,6 +21,9 @@ from tersenet.train import TASKS, Classification, TrainingOptions
 
 __all__ = ["Entry", "Recipe", "TrainingRecipe", "read_recipe", "read_training"]
 
+_REPEAT: Final = "repeat"
+"""The step that stands for others, several times over: `repeat: {times: 3, steps: […]}`."""
+
 BUILDERS: Final[dict[str, Callable[..., Any]]] = {**MODELS, **TASKS}
 
 
@@ -132,6 +135,12 @@ class _Head:
     threads: Annotated[int, Field(ge=1, le=1024)] = 1
 
 
+@final
+@dataclass(frozen=True, kw_only=True)
+class _Repeat:
+    times: Annotated[int, Field(ge=1, le=100)]
+
+
 def read_recipe(path: Path, *, own_network: bool = False) -> Recipe:
     """Reads a compression recipe; with `own_network`, one without model, weights and data.
 
@@ -214,18 +223,29 @@ def _path(root: Located, key: str, recipe: Path) -> Path:
     return (recipe.parent / value).resolve()
 
 
-def _steps(place: Located) -> tuple[Method[Any], ...]:
+def _steps(place: Located, scope: str = "steps") -> tuple[Method[Any], ...]:
     if not isinstance(place.value, list):
-        raise place.error("steps must be a list, each item 'family: {method: {options}}'.")
-    return tuple(_step(place.child(index, named=False)) for index in range(len(place.value)))
+        raise place.error(f"{scope} must be a list, each item 'family: {{method: {{options}}}}'.")
+    items = (place.child(index, named=False) for index in range(len(place.value)))
+    return tuple(step for item in items for step in _step(item))
 
 
-def _step(place: Located) -> Method[Any]:
+def _step(place: Located) -> tuple[Method[Any], ...]:
     place = replace(place, scope=())  # complaints name prune.l1, not steps.prune.l1
-    family = place.only_entry("step", FAMILIES)
+    family = place.only_entry("step", [*FAMILIES, _REPEAT])
+    if family.at[-1] == _REPEAT:
+        return _repeated(family)
     known = methods(str(family.scope[-1]))
     chosen = family.only_entry(f"{family.scope[-1]} method", known)
-    return chosen.build(known[chosen.scope[-1]])
+    return (chosen.build(known[chosen.scope[-1]]),)
+
+
+def _repeated(place: Located) -> tuple[Method[Any], ...]:
+    place.check_keys(("times", "steps"), required=("times", "steps"))
+    if not place.value["steps"]:
+        raise place.error("repeat.steps is empty: list the steps to repeat.", "steps")
+    times = replace(place, value={"times": place.value["times"]}).build(_Repeat).times
+    return _steps(place.child("steps"), "repeat.steps") * times
 
 
 def _plain(value: Any) -> dict[str, Any]:
