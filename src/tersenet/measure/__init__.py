@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from tersenet.measure.device import describe_device
     from tersenet.measure.energy import energy_per_inference
     from tersenet.measure.latency import compare, compare_callables, compare_many, time_callable
-    from tersenet.measure.memory import idle_memory, peak_memory
+    from tersenet.measure.memory import idle_memory, network_memory, peak_memory
     from tersenet.measure.predictors import predictor
     from tersenet.measure.rounds import Rounds, interleave
     from tersenet.measure.runtimes import RUNTIMES, Runtime, installed, open_session
@@ -34,6 +34,7 @@ __all__ = [
     "idle_memory",
     "installed",
     "interleave",
+    "network_memory",
     "open_session",
     "peak_memory",
     "predictor",
@@ -56,6 +57,7 @@ _HOMES: Final = {
     "idle_memory": "memory",
     "installed": "runtimes",
     "interleave": "rounds",
+    "network_memory": "memory",
     "open_session": "runtimes",
     "peak_memory": "memory",
     "predictor": "predictors",

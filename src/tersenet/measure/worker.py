@@ -17,7 +17,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from tersenet.errors import MeasureError
+import numpy as np
+
+from tersenet.errors import FormatError, MeasureError
 from tersenet.measure.rapl import counters, joules
 from tersenet.measure.rounds import interleave
 from tersenet.measure.runtimes import RUNTIMES, open_session
@@ -60,6 +62,18 @@ def memory(request: Mapping[str, Any]) -> dict[str, Any]:
     return {"peak_bytes": _peak_bytes()}
 
 
+def network(request: Mapping[str, Any]) -> dict[str, Any]:
+    """The same for a network's file of `tersenet.formats`, which needs no other runtime."""
+    formats = importlib.import_module("tersenet.formats")
+    # Kernels need Numba's compiler, whatever the network: it counts as the runtime's own.
+    _ = formats.Packed.encode(np.eye(2)) @ np.ones(2)
+    if request["files"]:
+        found = formats.load_network(next(iter(request["files"].values())))
+        shape = (request["batch"], *found.input_shape)
+        found(np.random.default_rng(request["seed"]).standard_normal(shape, np.float32))
+    return {"peak_bytes": _peak_bytes(), "torch": "torch" in sys.modules}
+
+
 def energy(request: Mapping[str, Any]) -> dict[str, Any]:
     """Runs one file at batch 1 for a while between two readings of the energy counters."""
     session = _open(request, next(iter(request["files"].values())))
@@ -80,6 +94,7 @@ def energy(request: Mapping[str, Any]) -> dict[str, Any]:
 TASKS: Final[dict[str, Callable[[Mapping[str, Any]], dict[str, Any]]]] = {
     "latency": latency,
     "memory": memory,
+    "network": network,
     "energy": energy,
 }
 
@@ -94,7 +109,7 @@ def main() -> int:
     try:
         answer = {"load_average": os.getloadavg()[0], "pinned": _pin(request["threads"])}
         answer |= TASKS[request["task"]](request)
-    except MeasureError as error:
+    except (MeasureError, FormatError) as error:
         answer = {"error": str(error)}
     with answer_to:
         json.dump(answer, answer_to)
