@@ -110,6 +110,24 @@ def test_the_bits_it_counts_are_the_coder_s():
         assert found.bits == pytest.approx(coded, rel=0.05)
 
 
+@pytest.mark.parametrize("dependent", [False, True])
+def test_what_was_pruned_stays_zero(dependent):
+    inputs, gradients = moments(8, 20)
+    weights = np.random.default_rng(4).laplace(0, 1, (8, 20))
+    weights[np.random.default_rng(5).random(weights.shape) < 0.5] = 0
+    found = rd_feedback(
+        weights,
+        0.2,
+        lam=0.0,
+        columns=inverse_factor(inputs),
+        rows=inverse_factor(gradients),
+        dependent=dependent,
+    )
+    assert not found.levels[weights == 0].any()
+    assert found.levels[weights != 0].any()
+    encode_levels(found.levels, dependent=dependent)  # a path through the trellis
+
+
 def test_what_is_no_matrix_or_moment_is_refused():
     with pytest.raises(ValueError, match="rows of a matrix"):
         rd_feedback(np.zeros(3), 1.0, lam=0.0, columns=np.eye(3))

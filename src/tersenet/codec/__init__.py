@@ -14,7 +14,9 @@ from tersenet.codec.container import (
     encode,
     inspect,
     stream,
+    with_manifest,
 )
+from tersenet.codec.feedback import FedBack, inverse_factor, rd_feedback
 from tersenet.codec.heads import Entry
 from tersenet.codec.steps import dequantise, nearest, rd_levels, slope
 from tersenet.codec.tensors import Coder, Effort, Quantised
@@ -24,6 +26,7 @@ __all__ = [
     "Coder",
     "Effort",
     "Entry",
+    "FedBack",
     "Listing",
     "Payload",
     "Quantised",
@@ -35,8 +38,11 @@ __all__ = [
     "encode",
     "encode_levels",
     "inspect",
+    "inverse_factor",
     "nearest",
+    "rd_feedback",
     "rd_levels",
     "slope",
     "stream",
+    "with_manifest",
 ]

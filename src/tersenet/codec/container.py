@@ -94,6 +94,22 @@ def encode(
     return file.getvalue()
 
 
+def with_manifest(data: bytes | memoryview, manifest: Mapping[str, Any]) -> bytes:
+    """The same container with this manifest instead of its own; no tensor is coded again.
+
+    Raises:
+        FormatError: As `decode`.
+    """
+    out = io.BytesIO()
+    writer = Writer(out)
+    writer.write_manifest(manifest)
+    for record, payload in records.read_records(Buffer(data)):
+        if record.kind == b"T":
+            writer.copy(record, payload)
+    writer.close()
+    return out.getvalue()
+
+
 @final
 class Writer:
     """Writes a container from front to back; memory holds one tensor at a time.
@@ -148,6 +164,11 @@ class Writer:
         self._record(b"T", write_head(entry, after=self._last), payload)
         self._names[name] = index
         self._last = name
+
+    def copy(self, record: Record, payload: bytes | memoryview) -> None:
+        """Writes a record of another container as it is; all before it must be there, too."""
+        self._names[f"{len(self._names)}"] = len(self._names)
+        self._record(record.kind, record.head, bytes(payload))
 
     def close(self) -> None:
         """Writes the last record; the file itself stays open."""

@@ -68,9 +68,10 @@ def rd_feedback(
     columns: NDArray[np.float64],
     rows: NDArray[np.float64] | None = None,
     dependent: bool = False,
-    unary: int = bins.UNARY,
 ) -> FedBack:
     """Levels of a matrix whose errors make up for each other.
+
+    Weights of exactly zero stay zero: they were pruned.
 
     Args:
         weights: (row, column): one row per output; a convolution's kernels flattened.
@@ -79,7 +80,6 @@ def rd_feedback(
         columns: `inverse_factor` of the inputs' second moment.
         rows: `inverse_factor` of the output gradients'; None treats rows alike and apart.
         dependent: Uses the trellis: encode with `encode_levels(..., dependent=True)`.
-        unary: As given to the coder.
 
     Raises:
         ValueError: As `nearest`; or a factor has another size than the matrix.
@@ -95,12 +95,14 @@ def rd_feedback(
             f"Factors of {columns.shape} and {rows.shape} for a {matrix.shape} matrix."
         )
     scaled = np.ascontiguousarray(check_step(matrix, step))
-    contexts = bins.GREATER + 2 * unary + bins.PREFIXES
+    contexts = bins.GREATER + 2 * bins.UNARY + bins.PREFIXES
     models = np.empty((contexts, 4), np.int32)
     engine.start_contexts(np.zeros(contexts, np.uint8), models)
     levels = np.empty(matrix.shape, np.int32)
     quantise = feedback_kernels.feedback_uniform
     if dependent:
         quantise = feedback_kernels.feedback_dependent
-    distortion, bits = quantise(scaled, columns, rows, float(lam / step**2), unary, models, levels)
+    distortion, bits = quantise(
+        scaled, columns, rows, float(lam / step**2), models, levels, matrix == 0
+    )
     return FedBack(levels=levels, distortion=float(distortion * step**2), bits=float(bits))

@@ -5,7 +5,7 @@ from typing import no_type_check
 import numpy as np
 
 from tersenet.codec.jit import helper, kernel
-from tersenet.codec.levels import PREFIXES, SIGN
+from tersenet.codec.levels import PREFIXES, SIGN, UNARY
 from tersenet.codec.tables import TRELLIS
 from tersenet.codec.trellis import BLOCK, STATES, TABLE, ZERO, learn, size_cost, tabulate
 
@@ -23,15 +23,16 @@ def _pass_down(weights, rows, r, levels):
 
 @no_type_check
 @kernel
-def feedback_uniform(weights, columns, rows, weight, unary, models, levels):
+def feedback_uniform(weights, columns, rows, weight, models, levels, held):
     """Chooses levels row by row; `weights`, in units of the step, are used up.
 
-    Returns the distortion in units of the step squared, and the bits.
+    Where `held` is set the level is zero. Returns the distortion in units of the step
+    squared, and the bits.
     """
     height, width = weights.shape
     flags = np.zeros((SIGN, 3), np.float32)
     sizes = np.zeros((2, TABLE + PREFIXES), np.float32)
-    symbols = np.empty(PREFIXES * 2 + unary + 8, np.uint8)
+    symbols = np.empty(PREFIXES * 2 + UNARY + 8, np.uint8)
     row = np.empty(width)
     neighbour, seen = np.int64(0), 0
     distortion, bits = 0.0, 0.0
@@ -39,7 +40,7 @@ def feedback_uniform(weights, columns, rows, weight, unary, models, levels):
         row[:] = weights[r]
         for j in range(width):
             if seen % BLOCK == 0:
-                tabulate(models, unary, np.float32(1), flags, sizes)
+                tabulate(models, UNARY, np.float32(1), flags, sizes)
             seen += 1
             x = row[j]
             sign, size = np.int64(x < 0), abs(x)
@@ -47,9 +48,9 @@ def feedback_uniform(weights, columns, rows, weight, unary, models, levels):
             f = 1.0 / (spread * rows[r, r]) ** 2
             best, least, spent = np.int64(0), f * size * size, flags[neighbour, ZERO]
             total = least + weight * spent
-            near = np.int64(size + 0.5)
+            near = np.int64(0) if held[r, j] else np.int64(size + 0.5)
             for level in range(max(near - 1, 1), near + 1):
-                rate = flags[neighbour, 1 + sign] + size_cost(sizes, sign, level, unary)
+                rate = flags[neighbour, 1 + sign] + size_cost(sizes, sign, level, UNARY)
                 loss = f * (size - level) ** 2
                 if loss + weight * rate < total:
                     total, best, least, spent = loss + weight * rate, level, loss, rate
@@ -60,18 +61,19 @@ def feedback_uniform(weights, columns, rows, weight, unary, models, levels):
             lost = (x - best) / spread
             for k in range(j + 1, width):
                 row[k] -= lost * columns[j, k]
-            neighbour = learn(best, neighbour, neighbour, unary, models, symbols)
+            neighbour = learn(best, neighbour, neighbour, UNARY, models, symbols)
         _pass_down(weights, rows, r, levels)
     return distortion, bits
 
 
 @no_type_check
 @helper
-def _reach(now, j, f, weight, old, trace, new, flags, sizes, unary):
+def _reach(now, j, f, weight, old, trace, new, flags, sizes, zero):
     """Extends the eight best paths by the weight in column j.
 
-    `old` and `new` hold the cost and the class of neighbour of each state; `trace[:, j]`
-    becomes the state before each, and the level that led there.
+    With `zero` every path takes a zero. `old` and `new` hold the cost and the class of
+    neighbour of each state; `trace[:, j]` becomes the state before each, and the level that
+    led there.
     """
     for state in range(STATES):
         new[0, state] = np.inf
@@ -87,6 +89,8 @@ def _reach(now, j, f, weight, old, trace, new, flags, sizes, unary):
         if cost < new[0, target]:
             new[0, target], new[1, target] = cost, 0.0
             trace[0, j, target], trace[1, j, target] = state, 0
+        if zero:
+            continue
         odd = state & 1
         # The two nearest levels of the state's own quantiser lead to different states.
         first = np.int64(size)
@@ -96,7 +100,7 @@ def _reach(now, j, f, weight, old, trace, new, flags, sizes, unary):
                 continue
             coded = (level + odd) >> 1
             target = TRELLIS[s, np.uint32(coded & 1)]
-            rate = flags[context, np.uint32(1 + sign)] + size_cost(sizes, sign, coded, unary)
+            rate = flags[context, np.uint32(1 + sign)] + size_cost(sizes, sign, coded, UNARY)
             cost = old[0, s] + f * (size - level) ** 2 + weight * rate
             if cost < new[0, target]:
                 new[0, target], new[1, target] = cost, 2.0 - sign
@@ -105,7 +109,7 @@ def _reach(now, j, f, weight, old, trace, new, flags, sizes, unary):
 
 @no_type_check
 @kernel
-def feedback_dependent(weights, columns, rows, weight, unary, models, levels):
+def feedback_dependent(weights, columns, rows, weight, models, levels, held):
     """As `feedback_uniform`, along the trellis.
 
     Each of the eight paths feeds back its own errors. A row ends in the state of its
@@ -114,7 +118,7 @@ def feedback_dependent(weights, columns, rows, weight, unary, models, levels):
     height, width = weights.shape
     flags = np.zeros((SIGN, 3), np.float32)
     sizes = np.zeros((2, TABLE + PREFIXES), np.float32)
-    symbols = np.empty(PREFIXES * 2 + unary + 8, np.uint8)
+    symbols = np.empty(PREFIXES * 2 + UNARY + 8, np.uint8)
     now, then = np.empty((STATES, width)), np.empty((STATES, width))
     trace = np.zeros((2, width, STATES), np.int64)
     old, new = np.zeros((2, STATES)), np.zeros((2, STATES))
@@ -122,7 +126,7 @@ def feedback_dependent(weights, columns, rows, weight, unary, models, levels):
     total, bits = 0.0, 0.0
     for r in range(height):
         if seen >= BLOCK:
-            tabulate(models, unary, np.float32(1), flags, sizes)
+            tabulate(models, UNARY, np.float32(1), flags, sizes)
             seen = 0
         old[0] = np.inf
         old[0, start], old[1, start] = 0.0, neighbour
@@ -130,7 +134,7 @@ def feedback_dependent(weights, columns, rows, weight, unary, models, levels):
         for j in range(width):
             spread = columns[j, j]
             f = 1.0 / (spread * rows[r, r]) ** 2
-            _reach(now, j, f, weight, old, trace, new, flags, sizes, unary)
+            _reach(now, j, f, weight, old, trace, new, flags, sizes, held[r, j])
             for state in range(STATES):
                 if new[0, state] == np.inf:
                     continue
@@ -155,8 +159,8 @@ def feedback_dependent(weights, columns, rows, weight, unary, models, levels):
                 bits += flags[context, ZERO]
             else:
                 bits += flags[context, np.uint32(1 + sign)]
-                bits += size_cost(sizes, sign, abs(coded), unary)
-            neighbour = learn(coded, context, neighbour, unary, models, symbols)
+                bits += size_cost(sizes, sign, abs(coded), UNARY)
+            neighbour = learn(coded, context, neighbour, UNARY, models, symbols)
             state = np.int64(TRELLIS[np.uint32(state), np.uint32(coded & 1)])
         start = state
         seen += width

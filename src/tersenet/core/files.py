@@ -9,7 +9,7 @@ import os
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import safetensors
 import safetensors.torch
@@ -17,7 +17,17 @@ from torch import Tensor, nn
 
 from tersenet.errors import RunError, WeightsError
 
-__all__ = ["load_tensors", "load_weights", "save_tensors", "write_atomically", "write_json"]
+__all__ = [
+    "CODED",
+    "load_tensors",
+    "load_weights",
+    "save_tensors",
+    "write_atomically",
+    "write_json",
+]
+
+CODED: Final = "model.tnc"
+"""The entropy-coded network, beside the others in a step's folder."""
 
 
 def write_atomically(path: Path, content: bytes) -> None:

@@ -17,6 +17,7 @@ FAMILIES: Final = {
     "repair": "tersenet.repair",
     "distill": "tersenet.distill",
     "quantize": "tersenet.quantize",
+    "encode": "tersenet.encode",
 }
 """The recipe's outer keys and the packages whose import registers their methods."""
 

@@ -6,6 +6,7 @@ from typing import Any, Final
 
 import torch
 
+from tersenet.core.files import CODED
 from tersenet.core.types import Cost, Proof, StepRecord, Subject
 from tersenet.export import check_parity, kernels, to_onnx
 from tersenet.graph import layers, macs, parameters
@@ -70,6 +71,7 @@ def measure(
     params, nonzeros = parameters(model)
     cost = Cost(
         file_bytes=path.stat().st_size,
+        coded_bytes=coded.stat().st_size if (coded := place / CODED).exists() else None,
         params=params,
         nonzeros=nonzeros,
         macs=macs(model, subject.example),

@@ -14,7 +14,8 @@ import torch
 from pydantic import TypeAdapter
 from torch import nn
 
-from tersenet.core.files import load_weights, save_tensors, write_json
+from tersenet.codec import with_manifest
+from tersenet.core.files import CODED, load_weights, save_tensors, write_atomically, write_json
 from tersenet.core.registry import methods
 from tersenet.core.types import Edit, Method
 from tersenet.errors import RunError
@@ -46,7 +47,10 @@ class History:
 def save(
     folder: Path, model: nn.Module, history: History, facts: Mapping[str, Any]
 ) -> dict[str, Path]:
-    """Writes model.safetensors and manifest.json; returns their paths by kind."""
+    """Writes model.safetensors and manifest.json; returns their paths by kind.
+
+    Where a step coded the network, its file is given the manifest, so that it is whole alone.
+    """
     weights, manifest = folder / "model.safetensors", folder / "manifest.json"
     save_tensors(weights, model.state_dict())
     steps = [
@@ -58,18 +62,20 @@ def save(
         }
         for method, edits in history.steps
     ]
-    write_json(
-        manifest,
-        {
-            "format": _FORMAT,
-            "version": _VERSION,
-            "model": dict(history.model),
-            "example": [list(shape) for shape in history.example],
-            "steps": steps,
-            **facts,
-        },
-    )
-    return {"safetensors": weights, "manifest": manifest}
+    value = {
+        "format": _FORMAT,
+        "version": _VERSION,
+        "model": dict(history.model),
+        "example": [list(shape) for shape in history.example],
+        "steps": steps,
+        **facts,
+    }
+    write_json(manifest, value)
+    coded = folder / CODED
+    if not coded.exists():
+        return {"safetensors": weights, "manifest": manifest}
+    write_atomically(coded, with_manifest(coded.read_bytes(), value))
+    return {"safetensors": weights, "manifest": manifest, "coded": coded}
 
 
 def load(folder: Path, *, model: nn.Module | None = None) -> nn.Module:

@@ -1,0 +1,254 @@
+"""What every entropy coding of a network does: search, write the file, measure what it holds."""
+
+import abc
+import copy
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import ClassVar, Final, final
+
+import numpy as np
+import torch
+from pydantic import Field, model_validator
+from pydantic.dataclasses import dataclass
+from torch import Tensor, nn
+
+from tersenet import codec
+from tersenet.codec import Quantised
+from tersenet.core.files import CODED, write_atomically, write_json
+from tersenet.core.types import Edit, EditKind, Method, Skip, Subject, Workbench
+from tersenet.encode.norms import absorb_norms_
+from tersenet.encode.search import Trial, largest, smallest
+from tersenet.errors import DataError, FormatError
+
+__all__ = ["Encoding", "EncodePlan", "Quantiser", "Step", "restore_", "to_arrays"]
+
+Step = Mapping[str, float]
+"""What a level is worth, by tensor."""
+
+Quantiser = Callable[[float, Step | None], dict[str, Quantised]]
+"""From lambda, in nats per bit, and steps (None: choose them) to levels by tensor."""
+
+MAX_DROP: Final = 0.3
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class EncodePlan:
+    """What a bit is worth, and the step of each tensor."""
+
+    lam: float
+    steps: dict[str, float]
+    coded_bytes: int
+    drop: float | None
+    """Points of the score below the network as it was; None where not measured."""
+    trials: int
+    skips: tuple[Skip, ...]
+
+    @property
+    def summary(self) -> str:
+        """One line for a person."""
+        drop = "" if self.drop is None else f", {self.drop:.2f} points lost"
+        return (
+            f"{len(self.steps)} tensors in {self.coded_bytes:,} B at {self.lam:.3g} nats per bit"
+            f"{drop}"
+        )
+
+
+@dataclass(frozen=True, kw_only=True, config={"extra": "forbid"})
+class Encoding(Method[EncodePlan]):
+    """Stores a network as entropy-coded integers, and goes on with what decoding gives.
+
+    The budget is one of `lam`, `file_bytes` and `max_drop`; without any, 0.3 points. Use it
+    as the last step: what is trained or pruned later must be coded again.
+    """
+
+    family: ClassVar[str] = "encode"
+    plan_type: ClassVar[type] = EncodePlan
+
+    lam: float | None = Field(default=None, gt=0)
+    """What a bit is worth, in nats per sample."""
+    file_bytes: int | None = Field(default=None, gt=0)
+    """The coded file's size at most."""
+    max_drop: float | None = Field(default=None, ge=0)
+    """Points of the score to lose at most, against the network that enters this step."""
+    trials: int = Field(default=8, ge=1)
+    """Values of lambda to try for a budget, at most."""
+    samples: int = Field(default=512, ge=1)
+    """Calibration samples to estimate the Fisher information from, at most."""
+    seed: int = Field(default=0, ge=0)
+    """Of the labels sampled for it."""
+
+    @model_validator(mode="after")
+    def _one_budget(self) -> "Encoding":
+        if sum(one is not None for one in (self.lam, self.file_bytes, self.max_drop)) > 1:
+            raise ValueError("give one of lam, file_bytes and max_drop, not several")
+        return self
+
+    @abc.abstractmethod
+    def quantiser(self, model: nn.Module, inputs: Sequence[Tensor], bench: Workbench) -> Quantiser:
+        """Looks at the network once; returns what gives its levels at any lambda."""
+
+    def plan(self, subject: Subject, bench: Workbench) -> EncodePlan:
+        """Searches for the lambda that meets the budget.
+
+        Raises:
+            DataError: if there is no calibration data, or no score to hold `max_drop` against.
+        """
+        model = absorb_norms_(copy.deepcopy(subject.model).eval())
+        quantise = self.quantiser(model, self._inputs(subject), bench)
+        steps: dict[float, dict[str, float]] = {}
+        scored = self.file_bytes is None and (self.lam is None or subject.quality is not None)
+        before = None
+        if scored:
+            if subject.quality is None:
+                raise DataError(
+                    f"encode {self.name} has no score to hold max_drop against: give lam or "
+                    "file_bytes, or a data section."
+                )
+            before = subject.quality(subject.model.eval())
+
+        def attempt(lam: float) -> Trial:
+            levels = quantise(lam, None)
+            steps[lam] = {name: float(one.step) for name, one in levels.items()}
+            data = codec.encode(to_arrays(model) | levels)
+            if before is None or subject.quality is None:
+                return Trial(lam, len(data), None, steps[lam])
+            restored = restore_(copy.deepcopy(model), codec.decode(data))
+            drop = subject.quality(restored).drop_from(before)[0]
+            return Trial(lam, len(data), drop, steps[lam])
+
+        found, tried = self._search(_Kept(attempt, bench, self.trials), model)
+        return EncodePlan(
+            lam=found.lam,
+            steps=found.steps,
+            coded_bytes=found.file_bytes,
+            drop=found.drop,
+            trials=tried,
+            skips=tuple(_left(model, found.steps)),
+        )
+
+    def apply(
+        self, model: nn.Module, plan: EncodePlan, subject: Subject, bench: Workbench
+    ) -> tuple[nn.Module, Sequence[Edit]]:
+        """Writes the coded file, and loads `model` with what decoding it gives."""
+        absorb_norms_(model.eval())
+        levels = self.quantiser(model, self._inputs(subject), bench)(plan.lam, plan.steps)
+        data = codec.encode(to_arrays(model) | levels)
+        if bench.folder is not None:
+            write_atomically(bench.folder / CODED, data)
+        restore_(model, codec.decode(data))
+        entries = {entry.name: entry for entry in codec.inspect(data).entries}
+        edits = [
+            Edit(
+                site=name,
+                kind=EditKind.ENCODE,
+                before="fp32",
+                after=f"{8 * entries[name].file_bytes / max(1, one.levels.size):.2f} bit/w",
+                data={"bytes": entries[name].file_bytes, "step": float(one.step)},
+            )
+            for name, one in levels.items()
+        ]
+        kept = sum(e.file_bytes for name, e in entries.items() if name not in levels)
+        edits.append(
+            Edit(
+                site="*",
+                kind=EditKind.ENCODE,
+                before="as it was",
+                after=f"a file of {len(data):,} B",
+                data={"bytes": len(data), "exact": kept},
+            )
+        )
+        return model, edits
+
+    def replay(
+        self, model: nn.Module, edits: Sequence[Edit], example: tuple[Tensor, ...]
+    ) -> nn.Module:
+        """Returns the network: coding changes its values, not its structure."""
+        return model
+
+    def _inputs(self, subject: Subject) -> list[Tensor]:
+        if not subject.calibration:
+            raise DataError(
+                f"encode {self.name} has no calibration data to estimate the Fisher information "
+                "from: give some."
+            )
+        inputs, left = [], self.samples
+        for batch, _ in subject.calibration:
+            if left > 0:
+                inputs.append(batch[:left])
+            left -= len(batch)
+        return inputs
+
+    def _search(self, attempt: "_Kept", model: nn.Module) -> tuple[Trial, int]:
+        if self.lam is not None:
+            return attempt(self.lam), 1
+        # Some thousandths of a nat in all, shared out: where most networks start to feel it.
+        start = 3e-3 / max(1, sum(one.numel() for one in model.parameters()))
+        if self.file_bytes is not None:
+            found = smallest(
+                attempt,
+                lambda one: one.file_bytes <= (self.file_bytes or 0),
+                start=start,
+                trials=self.trials,
+            )
+        else:
+            drop = MAX_DROP if self.max_drop is None else self.max_drop
+            found = largest(
+                attempt,
+                lambda one: one.drop is not None and one.drop <= drop,
+                start=start,
+                trials=self.trials,
+            )
+        return found, attempt.count
+
+
+class _Kept:
+    """Trials, kept in the step's folder: a run that is killed goes on where it was."""
+
+    def __init__(self, attempt: Callable[[float], Trial], bench: Workbench, trials: int) -> None:
+        self.count = 0
+        self._attempt, self._bench, self._trials = attempt, bench, trials
+        self._path: Path | None = bench.folder / "trials.json" if bench.folder else None
+        self._known: dict[str, list] = {}
+        if self._path is not None and self._path.exists():
+            self._known = json.loads(self._path.read_text(encoding="utf-8"))
+
+    def __call__(self, lam: float) -> Trial:
+        self._bench.tick(f"coding at {lam:.3g} nats per bit", self.count, self._trials)
+        self.count += 1
+        key = float(lam).hex()
+        if key not in self._known:
+            trial = self._attempt(lam)
+            self._known[key] = [trial.file_bytes, trial.drop, trial.steps]
+            if self._path is not None:
+                write_json(self._path, self._known)
+        return Trial(lam, *self._known[key])
+
+
+def to_arrays(model: nn.Module) -> dict[str, np.ndarray]:
+    """Returns the network's tensors as arrays, in the order of its state dict."""
+    return {name: value.detach().cpu().numpy() for name, value in model.state_dict().items()}
+
+
+def restore_(model: nn.Module, tensors: Mapping[str, np.ndarray]) -> nn.Module:
+    """Loads decoded tensors into `model` and returns it, in eval mode.
+
+    Raises:
+        FormatError: if they are another network's.
+    """
+    own = model.state_dict()
+    if {k: tuple(v.shape) for k, v in own.items()} != {k: v.shape for k, v in tensors.items()}:
+        raise FormatError("the coded tensors are another network's: code this one again.")
+    with torch.no_grad():
+        for name, value in own.items():
+            value.copy_(torch.from_numpy(np.array(tensors[name])))
+    return model.eval()
+
+
+def _left(model: nn.Module, steps: Step) -> list[Skip]:
+    return [
+        Skip(name, "kept bit for bit: not finite, or no float that the network multiplies")
+        for name, value in model.named_parameters()
+        if name not in steps
+    ]

@@ -1,0 +1,192 @@
+"""The Fisher information of a network: its diagonal, and each layer's Kronecker factors.
+
+F = E_x E_{y ~ P(·|x, w)} [∂_w log P(y|x, w) (∂_w log P(y|x, w))ᵀ], with labels sampled from
+the network's own output. With the data's labels instead it would be another matrix, the
+empirical one (Kunstner et al., "Limitations of the empirical Fisher approximation", 2019,
+arXiv:1905.12558). It measures how far the output moves: E[KL] = ½ δFδᵀ + O(‖δ‖³).
+"""
+
+import copy
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TypeAlias, final
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional
+
+__all__ = ["Curvature", "curvatures", "divergence", "fisher_diagonal", "quadratic_form"]
+
+Layer: TypeAlias = nn.Conv2d | nn.Linear
+
+CHUNK = 32
+"""Samples whose patches are in memory at a time."""
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Curvature:
+    """A layer's Fisher information as a Kronecker product: F[ri, sj] = G[r, s] * A[i, j].
+
+    Martens and Grosse, 2015, arXiv:1503.05671; for convolutions Grosse and Martens, 2016,
+    arXiv:1602.01407: A is summed over positions, G averaged over them.
+    """
+
+    inputs: Float[Tensor, "column column"]
+    gradients: Float[Tensor, "row row"]
+
+
+def fisher_diagonal(
+    model: nn.Module, inputs: Sequence[Tensor], *, generator: torch.Generator
+) -> dict[str, Tensor]:
+    """Returns F per weight, by parameter name: squared gradients, averaged over samples.
+
+    One label is sampled per input; each sample takes a backward pass of its own.
+    """
+    model = _differentiable(model)
+    named = dict(model.named_parameters())
+    total = {name: torch.zeros_like(value) for name, value in named.items()}
+    count = 0
+    for sample in (one for batch in inputs for one in batch.split(1)):
+        outputs = model(sample)
+        loss = functional.cross_entropy(outputs, _sampled(outputs, generator))
+        found = torch.autograd.grad(loss, list(named.values()), allow_unused=True)
+        for name, gradient in zip(named, found, strict=True):
+            if gradient is not None:
+                total[name] += gradient.square()
+        count += 1
+    return {name: value / max(1, count) for name, value in total.items()}
+
+
+def curvatures(
+    model: nn.Module, inputs: Sequence[Tensor], *, labels: int, generator: torch.Generator
+) -> dict[str, Curvature]:
+    """Returns the Kronecker factors of each convolution and linear layer, by module.
+
+    Layers with groups are left out: theirs is a product per group. `labels` are sampled per
+    input, with a backward pass each.
+    """
+    model = _differentiable(model)
+    layers = {
+        name: module
+        for name, module in model.named_modules()
+        if isinstance(module, Layer) and getattr(module, "groups", 1) == 1
+    }
+    calls: dict[str, list[tuple[Tensor, Tensor]]] = {name: [] for name in layers}
+
+    def keep(name: str):
+        def hook(_: nn.Module, given: tuple[Tensor, ...], output: Tensor) -> None:
+            calls[name].append((given[0].detach(), output))
+
+        return hook
+
+    for name, module in layers.items():
+        module.register_forward_hook(keep(name))
+    sums: dict[str, tuple[Tensor, Tensor]] = {}
+    count = 0
+    for batch in inputs:
+        outputs = model(batch)
+        ends = [output for name in layers for _, output in calls[name]]
+        for label in range(labels):
+            loss = functional.cross_entropy(outputs, _sampled(outputs, generator), reduction="sum")
+            found = torch.autograd.grad(loss, ends, retain_graph=label < labels - 1)
+            gradients = iter(found)
+            for name, module in layers.items():
+                for given, _ in calls[name]:
+                    _add(sums, name, module, given if label == 0 else None, next(gradients))
+        count += len(batch)
+        for kept in calls.values():
+            kept.clear()
+    return {
+        name: Curvature(inputs / count, gradients / (count * labels))
+        for name, (inputs, gradients) in sums.items()
+    }
+
+
+def divergence(before: nn.Module, after: nn.Module, inputs: Sequence[Tensor]) -> float:
+    """Returns E[KL(before || after)] of the class probabilities, in nats per sample."""
+    total, count = 0.0, 0
+    with torch.inference_mode():
+        for batch in inputs:
+            p, q = (model.eval()(batch).double().log_softmax(1) for model in (before, after))
+            total += float((p.exp() * (p - q)).sum())
+            count += len(batch)
+    return total / max(1, count)
+
+
+def quadratic_form(
+    model: nn.Module, change: Mapping[str, Tensor], inputs: Sequence[Tensor]
+) -> float:
+    """Returns ½ δFδᵀ with the full F, exact over labels, in nats per sample.
+
+    ∂_w log P moves the logits z by their Jacobian, and the Fisher information of softmax is
+    diag(p) - ppᵀ: so it is half the variance, under P, of how δ moves the logits.
+    """
+    model = _differentiable(model).requires_grad_(requires_grad=False)
+    point = dict(model.named_parameters())
+    moves = {name: change.get(name, torch.zeros_like(value)) for name, value in point.items()}
+    total, count = 0.0, 0
+    for batch in inputs:
+        logits, moved = torch.func.jvp(
+            lambda given, batch=batch: torch.func.functional_call(model, given, (batch,)),
+            (point,),
+            (moves,),
+        )
+        p, moved = logits.double().softmax(1), moved.double()
+        mean = (p * moved).sum(1, keepdim=True)
+        total += float((p * (moved - mean).square()).sum())
+        count += len(batch)
+    return 0.5 * total / max(1, count)
+
+
+def _differentiable(model: nn.Module) -> nn.Module:
+    return copy.deepcopy(model).eval().requires_grad_(requires_grad=True)
+
+
+def _sampled(outputs: Tensor, generator: torch.Generator) -> Tensor:
+    p = outputs.detach().softmax(1)
+    return torch.multinomial(p, 1, generator=generator)[:, 0]
+
+
+def _add(
+    sums: dict[str, tuple[Tensor, Tensor]],
+    name: str,
+    module: Layer,
+    given: Tensor | None,
+    gradient: Tensor,
+) -> None:
+    """Adds one call's second moments: of its inputs unless None, and of its gradients."""
+    positions = gradient.flatten(2).shape[2] if gradient.ndim > 2 else 1
+    if isinstance(module, nn.Conv2d):
+        rows = gradient.flatten(2).transpose(1, 2).flatten(0, 1)  # (sample position, row)
+    else:
+        positions = gradient[0].numel() // gradient.shape[-1]
+        rows = gradient.flatten(0, -2)
+    height, width = module.weight.flatten(1).shape
+    if name not in sums:
+        sums[name] = (
+            torch.zeros(width, width, dtype=torch.float64),
+            torch.zeros(height, height, dtype=torch.float64),
+        )
+    own_inputs, own_gradients = sums[name]
+    own_gradients += (rows.T @ rows).double() / positions
+    if given is not None:
+        for columns in _columns(module, given):
+            own_inputs += (columns.T @ columns).double()
+
+
+def _columns(module: Layer, given: Tensor) -> Iterator[Float[Tensor, "call column"]]:
+    """Yields what each row of the weight is multiplied with, some samples at a time."""
+    if isinstance(module, nn.Linear):
+        yield given.flatten(0, -2)
+        return
+    height, width = module.kernel_size
+    down, across = module.dilation
+    padding = module.padding
+    if isinstance(padding, str):  # "same" or "valid"
+        same = padding == "same"
+        padding = ((height - 1) * down // 2 * same, (width - 1) * across // 2 * same)
+    for part in given.split(CHUNK):
+        patches = functional.unfold(part, (height, width), module.dilation, padding, module.stride)
+        yield patches.transpose(1, 2).flatten(0, 1)
