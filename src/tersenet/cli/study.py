@@ -38,3 +38,31 @@ def conducted(
         findings = api.conduct(lambda: run(folder, live.tick), folder)
     show_findings(findings, folder, json=json)
     return MET
+
+
+@study.command(name="layer-vs-filter")
+def layer_vs_filter(
+    *,
+    recipe: Path = Path("recipes/layerprune.yaml"),
+    models: int = 100,
+    batches: tuple[int, ...] = (1, 8, 64),
+    steps: int = 40,
+    out: Path | None = None,
+    json: bool = False,
+) -> int:
+    """Remove filters, or whole layers? Networks pruned by chance, timed and recovered.
+
+    Args:
+        recipe: Names network, weights, data and runtime.
+        models: Of each kind.
+        batches: Batch sizes of the latency; repeat the option for several.
+        steps: Batches of training to recover each network.
+        out: Folder of the study; by default studies/layer-vs-filter.
+        json: Print one JSON object instead of text.
+    """
+    from tersenet.study import layer_vs_filter as run
+
+    def conduct(folder: Path, tick: Callable[[str, int, int], None]) -> Findings:
+        return run(recipe, folder=folder, models=models, batches=batches, steps=steps, tick=tick)
+
+    return conducted("layer-vs-filter", conduct, out=out, json=json)

@@ -32,7 +32,7 @@ from tersenet.prune.l1 import L1
 from tersenet.prune.score import ChannelScore
 from tersenet.prune.widths import equal_widths
 
-__all__ = ["LayerPlan", "LayerPrune", "layer_criteria", "layer_scores"]
+__all__ = ["LayerPlan", "LayerPrune", "drop_blocks", "layer_criteria", "layer_scores"]
 
 _OF_CHANNELS: Final = {one.name for one in dataclasses.fields(ChannelScore)}
 
@@ -163,7 +163,7 @@ class LayerPrune(Method[LayerPlan]):
         scores = layer_scores(self.criterion, subject, blocks)
         removed = tuple(sorted(scores, key=scores.__getitem__)[:count])
         smaller = copy.deepcopy(subject.model)
-        _drop(smaller, removed, subject.example)
+        drop_blocks(smaller, removed, subject.example)
         left = layers(smaller, subject.example)
         if not left:
             raise StructureError(
@@ -187,7 +187,7 @@ class LayerPrune(Method[LayerPlan]):
     ) -> tuple[nn.Module, Sequence[Edit]]:
         """Drops the layers, in place; channels are made equal first where that is needed."""
         del bench
-        return model, _drop(model, plan.removed, subject.example)
+        return model, drop_blocks(model, plan.removed, subject.example)
 
     def replay(
         self, model: nn.Module, edits: Sequence[Edit], example: tuple[Tensor, ...]
@@ -245,8 +245,12 @@ class LayerPrune(Method[LayerPlan]):
         return self.remove
 
 
-def _drop(model: nn.Module, names: Sequence[str], example: tuple[Tensor, ...]) -> list[Edit]:
-    """Drops blocks by name, in place, and returns the edits, slices first."""
+def drop_blocks(model: nn.Module, names: Sequence[str], example: tuple[Tensor, ...]) -> list[Edit]:
+    """Drops blocks of `find_blocks` by name, in place, and returns the edits, slices first.
+
+    Raises:
+        StructureError: if the channels of layers to drop cannot be made equal.
+    """
     found = {one.name: one for one in find_blocks(model, example, tried=False).blocks}
     chosen = [found[name] for name in names]
     edits: list[Edit] = []

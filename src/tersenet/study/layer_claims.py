@@ -1,0 +1,169 @@
+"""What Elkerdawy et al. claim of filters and layers, arXiv:2007.05667, and what was found."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final, Literal, TypeAlias
+
+import numpy as np
+
+from tersenet.core.findings import Verdict
+from tersenet.study.latency_bins import Bin
+from tersenet.study.random_models import Kind
+
+__all__ = ["verdicts"]
+
+Finding: TypeAlias = Literal["holds", "does not hold", "undecided"]
+
+_DRAWS: Final = 2000
+_FURTHER: Final = 1.3
+"""How many times as far layers must reach for their range to be called wider."""
+
+
+def verdicts(
+    points: Mapping[Kind, Sequence[Mapping[str, Any]]],
+    bins: Sequence[Bin],
+    limits: Mapping[Kind, float],
+    *,
+    batches: Sequence[int],
+) -> tuple[Verdict, ...]:
+    """Returns a verdict on each claim; undecided where an interval holds zero.
+
+    Args:
+        points: the models, by how they were pruned.
+        bins: their accuracies by latency.
+        limits: the most that can be saved at the first batch size, in %: by one filter in each
+            layer, and without any layer that can go.
+        batches: the sizes of their latency reductions.
+    """
+    if not points["filter"] or not points["layer"]:
+        return ()
+    return (
+        _reach(points, limits, batches),
+        _slower(points, batches),
+        _depends(points, batches),
+        _steadier(bins),
+        _better(bins),
+    )
+
+
+def _reach(
+    points: Mapping[Kind, Sequence[Mapping[str, Any]]],
+    limits: Mapping[Kind, float],
+    batches: Sequence[int],
+) -> Verdict:
+    best = {kind: max(one["reduction"][0][0] for one in found) for kind, found in points.items()}
+    found: Finding = "undecided"
+    if best["layer"] >= _FURTHER * best["filter"]:
+        found = "holds"
+    elif best["layer"] <= best["filter"]:
+        found = "does not hold"
+    return Verdict(
+        claim="The latency that removing filters can save is bounded by the depth that stays: "
+        f"removing layers saves at least {_FURTHER} times as much at most.",
+        found=found,
+        evidence=f"At batch {batches[0]} the most that was saved is {best['filter']:.1f} % by "
+        f"filters and {best['layer']:.1f} % by layers, of {len(points['filter'])} and "
+        f"{len(points['layer'])} models. One filter in each layer saves {limits['filter']:.1f} %, "
+        f"none of the layers that can go {limits['layer']:.1f} %.",
+    )
+
+
+def _slower(points: Mapping[Kind, Sequence[Mapping[str, Any]]], batches: Sequence[int]) -> Verdict:
+    counts = {
+        kind: sum(any(max(part) < 0 for part in one["reduction"]) for one in found)
+        for kind, found in points.items()
+    }
+    return Verdict(
+        claim="A network with fewer filters can be slower than the whole.",
+        found="holds" if counts["filter"] else "does not hold",
+        evidence=f"{counts['filter']} of {len(points['filter'])} models with fewer filters, and "
+        f"{counts['layer']} of {len(points['layer'])} with fewer layers, are slower at batch "
+        f"{' or '.join(map(str, batches))} beyond the interval of the measurement.",
+    )
+
+
+def _depends(points: Mapping[Kind, Sequence[Mapping[str, Any]]], batches: Sequence[int]) -> Verdict:
+    claim = (
+        "What removing filters saves depends on the batch size more than what removing layers does."
+    )
+    if len(batches) < 2:
+        return Verdict(claim=claim, found="undecided", evidence="One batch size was measured.")
+    moved = {
+        kind: np.array([abs(one["reduction"][-1][0] - one["reduction"][0][0]) for one in found])
+        for kind, found in points.items()
+    }
+    low, high = _interval(
+        lambda draw: float(draw(moved["filter"]).mean() - draw(moved["layer"]).mean())
+    )
+    return Verdict(
+        claim=claim,
+        found=_sign(low, high),
+        evidence=f"From batch {batches[0]} to {batches[-1]} the reduction moves by "
+        f"{moved['filter'].mean():.1f} points on average for filters and "
+        f"{moved['layer'].mean():.1f} for layers; the difference lies in [{low:.1f}, {high:.1f}].",
+    )
+
+
+def _steadier(bins: Sequence[Bin]) -> Verdict:
+    claim = "At one latency, networks with fewer layers vary less in accuracy."
+    shared = [one for one in bins if one.shared]
+    if not shared:
+        return Verdict(claim=claim, found="undecided", evidence=_NO_BIN)
+    values = [{kind: np.array(one.values[kind]) for kind in one.values} for one in shared]
+
+    def excess(draw: Callable[[np.ndarray], np.ndarray]) -> float:
+        parts = [draw(one["filter"]).std() - draw(one["layer"]).std() for one in values]
+        return float(np.mean(parts))
+
+    low, high = _interval(excess)
+    mean = {kind: np.mean([one.deviation(kind) for one in shared]) for kind in shared[0].values}
+    return Verdict(
+        claim=claim,
+        found=_sign(low, high),
+        evidence=f"Over {len(shared)} bins of latency that hold both, the accuracy deviates by "
+        f"{mean['filter']:.2f} points for filters and {mean['layer']:.2f} for layers; the "
+        f"difference lies in [{low:.2f}, {high:.2f}].",
+    )
+
+
+def _better(bins: Sequence[Bin]) -> Verdict:
+    claim = "At one latency, networks with fewer layers are more accurate."
+    shared = [one for one in bins if one.shared]
+    if not shared:
+        return Verdict(claim=claim, found="undecided", evidence=_NO_BIN)
+    values = [{kind: np.array(one.values[kind]) for kind in one.values} for one in shared]
+
+    def gain(draw: Callable[[np.ndarray], np.ndarray]) -> float:
+        parts = [draw(one["layer"]).mean() - draw(one["filter"]).mean() for one in values]
+        return float(np.mean(parts))
+
+    low, high = _interval(gain)
+    middle = gain(lambda values: values)
+    return Verdict(
+        claim=claim,
+        found=_sign(low, high),
+        evidence=f"Over {len(shared)} bins of latency that hold both, layers are ahead by "
+        f"{middle:+.2f} points on average, in [{low:.2f}, {high:.2f}].",
+    )
+
+
+_NO_BIN: Final = "No bin of latency holds two models of each kind: measure more models."
+
+
+def _interval(
+    statistic: Callable[[Callable[[np.ndarray], np.ndarray]], float],
+) -> tuple[float, float]:
+    """Returns the 95 % bootstrap interval of a statistic of samples drawn with replacement."""
+    generator = np.random.default_rng(0)
+
+    def draw(values: np.ndarray) -> np.ndarray:
+        return generator.choice(values, len(values))
+
+    found = [statistic(draw) for _ in range(_DRAWS)]
+    low, high = np.percentile(found, (2.5, 97.5))
+    return float(low), float(high)
+
+
+def _sign(low: float, high: float) -> Finding:
+    if low > 0:
+        return "holds"
+    return "does not hold" if high < 0 else "undecided"
