@@ -32,16 +32,14 @@ import hashlib
 import itertools
 import json
 import os
-import signal
 import statistics
 import subprocess
 import sys
 import time
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, final
 
 import zoo
 from convention import Figure, arguments, publish
@@ -71,7 +69,6 @@ def main() -> None:
     parser.add_argument("--tool", choices=TOOLS, help="this one alone")
     parser.add_argument("--rows", type=Path, default=Path("runs/structure-coverage.jsonl"))
     parser.add_argument("--limit", type=float, default=60, help="seconds of CPU for pruning")
-    parser.add_argument("--jobs", type=int, default=1, help="processes at a time")
     parser.add_argument("--again", action="store_true", help="also what stands in the file")
     parser.add_argument("--summary", action="store_true", help="run nothing")
     options = parser.parse_args()
@@ -86,13 +83,15 @@ def main() -> None:
             if options.again or known.get(pair, {}).get("version") != versions[pair[1]]
         ]
         options.rows.parent.mkdir(parents=True, exist_ok=True)
-        with options.rows.open("a") as file, ThreadPoolExecutor(options.jobs) as pool:
-            done = pool.map(lambda pair: _run(pair, options, versions[pair[1]]), pairs)
-            for number, row in enumerate(done, 1):
-                known[row["name"], row["tool"]] = row
+        server = Server(options.peers or sys.executable, limit=options.limit)
+        with options.rows.open("a") as file:
+            for number, pair in enumerate(pairs, 1):
+                row = server.run(*pair) | {"version": versions[pair[1]]}
+                known[pair] = row
                 file.write(json.dumps(row) + "\n")
                 file.flush()
                 print(f"{number}/{len(pairs)} {_line(row)}", flush=True)
+        server.close()
     rows = [known[pair] for pair in itertools.product(names, tools) if pair in known]
     _show(rows, tools)
     publish("Structure", _figures(rows), json_file=options.json, notes=_notes(rows))
@@ -127,34 +126,41 @@ def _read(path: Path) -> dict[tuple[str, str], Row]:
     return found
 
 
-def _run(pair: tuple[str, str], options: Any, version: str) -> Row:
-    name, tool = pair
-    command = [options.peers or sys.executable, "-m", "zoo", name, tool]
-    paths = [str(ROOT / "src"), str(ROOT / "benchmarks")]
-    process = subprocess.Popen(
-        [*command, "--limit", str(options.limit)],
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    begin = time.monotonic()
-    try:
-        printed, errors = process.communicate(timeout=20 * options.limit)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        printed, errors = process.communicate()
-    lines = [json.loads(one) for one in printed.splitlines() if one.startswith("{")]
-    row: Row = {"name": name, "tool": tool, "version": version}
-    row["wall"] = round(time.monotonic() - begin, 1)
-    if lines and lines[-1]["stage"] == "done":
-        return row | lines[-1]
-    stage = lines[-1]["stage"] if lines else "starting"
-    killed = process.returncode in (-signal.SIGKILL, -signal.SIGXCPU)
-    last = (errors.strip().splitlines() or [f"exit {process.returncode}"])[-1][:300]
-    if stage != "pruning":  # then it says nothing of the tool
-        return row | {"result": "not tried", "why": f"while {stage}: {last}"}
-    return row | {"result": "timeout" if killed else "crash", "why": last}
+@final
+class Server:
+    """A process with the libraries loaded, which forks one for each pair."""
+
+    def __init__(self, python: str, *, limit: float) -> None:
+        paths = [str(ROOT / "src"), str(ROOT / "benchmarks")]
+        self._process = subprocess.Popen(
+            [python, "-m", "zoo", "--limit", str(limit)],
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1"},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+        )
+
+    def run(self, name: str, tool: str) -> Row:
+        """Returns what became of a pair."""
+        asked, told = self._process.stdin, self._process.stdout
+        begin, last = time.monotonic(), {"stage": "starting"}
+        if asked is None or told is None or self._process.poll() is not None:
+            sys.exit("The Python with the libraries ended: run it by hand, python -m zoo.")
+        print(name, tool, file=asked, flush=True)
+        for line in told:
+            row = json.loads(line) if line.startswith("{") else last
+            if row["stage"] == "ended":
+                break
+            last = row
+        if "result" not in last:  # killed at a limit, or from outside
+            last["result"] = "timeout" if last["stage"] == "pruning" else "not tried"
+            last["why"] = f"killed while {last['stage']}"
+        return {"name": name, "tool": tool, **last, "wall": round(time.monotonic() - begin, 1)}
+
+    def close(self) -> None:
+        """Ends the process."""
+        self._process.communicate()
 
 
 def _line(row: Row) -> str:

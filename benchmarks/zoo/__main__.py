@@ -1,11 +1,13 @@
-"""One network through one tool, in a process of its own: python -m zoo NAME TOOL.
+"""Networks through tools, each pair in a process of its own: python -m zoo [NAME TOOL].
 
-Prints lines of JSON: what stage begins, at last the result. The parent is
+Reads lines of 'NAME TOOL', for each forks a child that has the libraries already, and prints
+lines of JSON: what stage begins, the result, that it ended. The parent is
 `structure_coverage.py`.
 """
 
 import argparse
 import contextlib
+import importlib
 import json
 import os
 import resource
@@ -24,6 +26,7 @@ import torch  # noqa: E402 (after the number of threads is set)
 
 import zoo  # noqa: E402
 from zoo import Network, check  # noqa: E402
+from zoo.vision import declare  # noqa: E402
 
 
 class OutOfTime(BaseException):
@@ -33,22 +36,45 @@ class OutOfTime(BaseException):
 def main() -> None:
     """Runs one pair and prints its row."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("name")
-    parser.add_argument("tool", choices=["tersenet", "torch-pruning"])
+    parser.add_argument("pair", nargs="*", help="a network and a tool; without, read from lines")
     parser.add_argument("--limit", type=float, default=60, help="seconds of CPU for pruning")
     parser.add_argument("--share", type=float, default=0.4, help="of the units to remove")
     options = parser.parse_args()
+    torch.set_num_threads(1)
+    if options.pair:
+        one(options.pair[0], options.pair[1], options)
+        return
+    for library in ("tersenet.prune", "torchvision", "timm", "transformers", "torch_pruning"):
+        with contextlib.suppress(ImportError):
+            declare()
+            importlib.import_module(library)
+    for line in sys.stdin:
+        child = os.fork()
+        if child == 0:
+            name, tool = line.split()
+            one(name, tool, options)
+            os._exit(0)
+        status = os.waitpid(child, 0)[1]
+        say(stage="ended", signal=os.WTERMSIG(status) if os.WIFSIGNALED(status) else 0)
+
+
+def one(name: str, tool: str, options: argparse.Namespace) -> None:
+    """Prints what becomes of a pair."""
     # A last resort against code that holds on to the interpreter.
     most = int(4 * options.limit + 240)
     resource.setrlimit(resource.RLIMIT_CPU, (most, most))
-    torch.set_num_threads(1)
+    signal.alarm(5 * most)
     say(stage="building")
-    network = zoo.build(options.name)
+    try:
+        network = zoo.build(name)
+    except Exception as error:  # noqa: BLE001 (another release of a library, say)
+        say(stage="not built", result="not tried", why=_what(error))
+        return
     count = sum(one.numel() for one in network.model.parameters())
     say(stage="pruning", params=count)
     tools = {"tersenet": _tersenet, "torch-pruning": _torch_pruning}
     torch.manual_seed(1)
-    row = tools[options.tool](options.name, network, options)
+    row = tools[tool](name, network, options)
     say(stage="done", params=count, **row)
 
 
