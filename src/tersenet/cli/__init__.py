@@ -14,6 +14,7 @@ from typing import Final
 from cyclopts import App, CycloptsError, Parameter
 from rich.console import Console
 
+from tersenet.cli.encode import decode, encode, show_listing
 from tersenet.cli.study import study
 from tersenet.errors import RecipeError, TersenetError
 
@@ -35,6 +36,8 @@ app = App(
 )
 
 app.command(study)
+app.command(encode)
+app.command(decode)
 
 
 @app.command
@@ -75,9 +78,11 @@ def inspect(model: Path, /, *, json: bool = False) -> int:
     """List a network's layers, costs and couplings: what can be pruned, what cannot, and why.
 
     Args:
-        model: A recipe, or the folder of a saved model.
+        model: A recipe, the folder of a saved model, or a coded file (.tnc): its tensors.
         json: Print one JSON object instead of tables.
     """
+    if model.suffix == ".tnc":
+        return show_listing(model, json=json)
     from tersenet import api
     from tersenet.cli.show import show_inspection
 

@@ -1,0 +1,204 @@
+"""Weights files to coded files and back: safetensors, state dicts, ONNX, saved models."""
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import onnx
+import torch
+from onnx import numpy_helper
+from torch import Tensor
+
+from tersenet import codec
+from tersenet.codec import Effort, Quantised
+from tersenet.codec.iso import decode_nnc
+from tersenet.codec.tensors import DTYPES
+from tersenet.core.files import load_tensors, save_tensors, write_atomically, write_json
+from tersenet.errors import FormatError, WeightsError
+
+__all__ = ["decode_file", "encode_file", "read_file"]
+
+GRAPH: Final = "\0onnx"
+"""Name of the tensor that holds an ONNX file without its weights; no weight has it."""
+
+SMALLEST: Final = 256
+"""Elements below which a matrix is kept bit for bit: there is nothing to gain."""
+
+_OWN_TYPES: Final = {  # of PyTorch, which NumPy knows by ml_dtypes alone
+    torch.bfloat16: (torch.int16, "bfloat16"),
+    torch.float8_e4m3fn: (torch.int8, "float8_e4m3fn"),
+    torch.float8_e5m2: (torch.int8, "float8_e5m2"),
+}
+
+
+def encode_file(
+    source: Path, target: Path, *, step: float | None = None, effort: Effort = "normal"
+) -> codec.Listing:
+    """Codes a weights file; returns what the coded file holds.
+
+    Args:
+        source: .safetensors, .onnx, a state dict (.pt, .pth), or the folder of a saved model.
+        target: the coded file.
+        step: None keeps every tensor bit for bit. Otherwise matrices and kernels of 32-bit
+            floats become levels of the trellis, this many standard deviations apart.
+        effort: as `codec.encode`.
+
+    Raises:
+        WeightsError: if the source cannot be read, or holds no such tensors.
+    """
+    tensors, manifest = read_file(source)
+    coded: dict[str, np.ndarray | Quantised] = dict(tensors)
+    for name, array in tensors.items():
+        if step is not None and _can_quantise(array):
+            worth = float(np.float32(step * array.std()))
+            levels = codec.rd_levels(array, worth, dependent=True)
+            coded[name] = Quantised(levels=levels, step=worth, dependent=True)
+    try:
+        data = codec.encode(coded, manifest=manifest, effort=effort)
+    except ValueError as error:
+        raise WeightsError(f"{source} cannot be coded: {error}") from error
+    write_atomically(target, data)
+    return codec.inspect(data)
+
+
+def decode_file(source: Path, target: Path) -> dict[str, np.ndarray]:
+    """Decodes a coded file, ours or NNC's, to .safetensors, .onnx or the folder of a model.
+
+    Raises:
+        FormatError: if the source is damaged, or does not hold what the target needs.
+    """
+    data = _bytes(source)
+    manifest: Mapping[str, Any] = {}
+    if data[:4] == b"\x89TNC":
+        manifest, tensors = codec.inspect(data).manifest, codec.decode(data)
+    else:
+        tensors = decode_nnc(data)
+    graph = tensors.pop(GRAPH, None)
+    if target.suffix == ".onnx":
+        if graph is None:
+            raise FormatError(f"{source} was not coded from an ONNX file: decode to .safetensors.")
+        write_atomically(target, _with_weights(graph, tensors, source).SerializeToString())
+    elif target.suffix == ".safetensors":
+        save_tensors(target, {name: _to_torch(one) for name, one in tensors.items()})
+    elif target.suffix:
+        raise FormatError(f"{target} is neither .safetensors, nor .onnx, nor a folder.")
+    elif manifest.get("format") != "tersenet-model":
+        raise FormatError(f"{source} holds tensors and no model: decode to .safetensors.")
+    else:
+        target.mkdir(parents=True, exist_ok=True)
+        save_tensors(
+            target / "model.safetensors", {name: _to_torch(one) for name, one in tensors.items()}
+        )
+        write_json(target / "manifest.json", dict(manifest))
+    return tensors
+
+
+def read_file(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any] | None]:
+    """Reads a weights file: its tensors by name, and the manifest of a saved model.
+
+    Raises:
+        WeightsError: if it is missing, damaged, or of no known kind.
+    """
+    if path.is_dir():
+        manifest = json.loads(_bytes(path / "manifest.json"))
+        return _read_safetensors(path / "model.safetensors"), manifest
+    readers: dict[str, Callable[[Path], dict[str, np.ndarray]]] = {
+        ".safetensors": _read_safetensors,
+        ".onnx": _read_onnx,
+        ".pt": _read_state,
+        ".pth": _read_state,
+    }
+    if path.suffix not in readers:
+        raise WeightsError(
+            f"{path} is of no kind that is read: give {', '.join(readers)} or a folder."
+        )
+    _bytes(path, most=1)
+    return readers[path.suffix](path), None
+
+
+def _bytes(path: Path, most: int = -1) -> bytes:
+    try:
+        with path.open("rb") as file:
+            return file.read(most)
+    except OSError as error:
+        raise WeightsError(f"{path} cannot be read ({error.strerror}).") from error
+
+
+def _read_safetensors(path: Path) -> dict[str, np.ndarray]:
+    return {name: _to_numpy(one) for name, one in load_tensors(path)[0].items()}
+
+
+def _read_state(path: Path) -> dict[str, np.ndarray]:
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        raise WeightsError(
+            f"{path} is no state dict that can be loaded without executing it "
+            f"({type(error).__name__}): save the network's state_dict()."
+        ) from error
+    state = state.get("state_dict", state) if isinstance(state, dict) else state
+    if not isinstance(state, dict) or not all(isinstance(one, Tensor) for one in state.values()):
+        raise WeightsError(f"{path} holds other things than tensors: save the state_dict() alone.")
+    return {str(name): _to_numpy(one) for name, one in state.items()}
+
+
+def _read_onnx(path: Path) -> dict[str, np.ndarray]:
+    try:
+        model = onnx.load(path)
+    except Exception as error:
+        raise WeightsError(
+            f"{path} is damaged or no ONNX file ({type(error).__name__})."
+        ) from error
+    tensors = {}
+    for weight in model.graph.initializer:
+        array = numpy_helper.to_array(weight)
+        if array.dtype.name in DTYPES:
+            tensors[weight.name] = np.array(array)
+            dims, kind, name = list(weight.dims), weight.data_type, weight.name
+            weight.Clear()
+            weight.name, weight.data_type = name, kind
+            weight.dims.extend(dims)
+    return tensors | {GRAPH: np.frombuffer(model.SerializeToString(), np.uint8)}
+
+
+def _with_weights(
+    graph: np.ndarray, tensors: Mapping[str, np.ndarray], source: Path
+) -> onnx.ModelProto:
+    model = onnx.ModelProto()
+    try:
+        model.ParseFromString(graph.tobytes())
+    except Exception as error:
+        raise FormatError(f"{source}: its ONNX graph is damaged.") from error
+    for weight in model.graph.initializer:
+        array = tensors.get(weight.name)
+        if array is not None:
+            if list(array.shape) != list(weight.dims):
+                raise FormatError(f"{source}: '{weight.name}' has another shape in its graph.")
+            weight.raw_data = np.ascontiguousarray(array).tobytes()
+    return model
+
+
+def _can_quantise(array: np.ndarray) -> bool:
+    if array.dtype != np.float32 or array.ndim < 2 or array.size < SMALLEST:
+        return False
+    return bool(np.isfinite(array).all() and array.std() > 0)
+
+
+def _to_numpy(tensor: Tensor) -> np.ndarray:
+    tensor = tensor.detach().cpu().contiguous()
+    if tensor.dtype not in _OWN_TYPES:
+        return tensor.numpy()
+    import ml_dtypes
+
+    bits, name = _OWN_TYPES[tensor.dtype]
+    return tensor.view(bits).numpy().view(getattr(ml_dtypes, name))
+
+
+def _to_torch(array: np.ndarray) -> Tensor:
+    for dtype, (bits, name) in _OWN_TYPES.items():
+        if array.dtype.name == name:
+            plain = np.int16 if bits == torch.int16 else np.int8
+            return torch.from_numpy(np.array(array).view(plain)).view(dtype)
+    return torch.from_numpy(np.array(array))
