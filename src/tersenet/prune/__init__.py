@@ -22,6 +22,8 @@ from tersenet.prune.plan import PrunePlan
 from tersenet.prune.random import Random
 from tersenet.prune.score import ChannelScore
 from tersenet.prune.second_order import damage, second_order_change, surgeon
+from tersenet.prune.slimming import Slimming
+from tersenet.prune.sss import SSS
 from tersenet.prune.staircase import Staircase, staircases
 from tersenet.prune.taylor import Taylor
 from tersenet.prune.thinet import ThiNet, thinet
@@ -41,6 +43,7 @@ __all__ = [
     "L2",
     "OBD",
     "PCA",
+    "SSS",
     "Activation",
     "BNScale",
     "BilinearLatency",
@@ -53,6 +56,7 @@ __all__ = [
     "Magnitude",
     "PrunePlan",
     "Random",
+    "Slimming",
     "Staircase",
     "Taylor",
     "ThiNet",

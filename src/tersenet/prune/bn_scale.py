@@ -18,7 +18,7 @@ from tersenet.errors import StructureError
 from tersenet.graph import ChannelGroup
 from tersenet.prune.score import ChannelScore
 
-__all__ = ["BNScale"]
+__all__ = ["BNScale", "gammas"]
 
 _STATISTIC = ".running_mean"
 _SCALE = ".weight"
@@ -48,12 +48,12 @@ class BNScale(ChannelScore):
 
     def _why_not(self, group: ChannelGroup) -> str | None:
         reason = super()._why_not(group)
-        if reason is None and not _gammas(group):
+        if reason is None and not gammas(group):
             reason = "no batch norm scales it"
         return reason
 
 
-def _gammas(group: ChannelGroup) -> list[str]:
+def gammas(group: ChannelGroup) -> list[str]:
     """Returns the names of γ: the weights beside running statistics, both of the group."""
     reached = {member.tensor for member in group.members}
     norms = [name.removesuffix(_STATISTIC) for name in reached if name.endswith(_STATISTIC)]
@@ -61,8 +61,8 @@ def _gammas(group: ChannelGroup) -> list[str]:
 
 
 def _scales(group: ChannelGroup, tensors: Mapping[str, Tensor]) -> Float[Tensor, " unit"]:
-    gammas = _gammas(group)
-    if not gammas:
+    own = gammas(group)
+    if not own:
         raise StructureError(
             f"no batch norm scales '{group.name}', so it has no scale to be judged by: "
             "add it to skip, or use another criterion."
@@ -70,7 +70,7 @@ def _scales(group: ChannelGroup, tensors: Mapping[str, Tensor]) -> Float[Tensor,
     total = torch.zeros(group.size, dtype=torch.float64)
     count = torch.zeros(group.size, dtype=torch.float64)
     for member in group.members:
-        if member.tensor in gammas:
+        if member.tensor in own:
             scale = tensors[member.tensor].detach().double().cpu().abs()
             total += torch.stack([scale[list(own)].sum() for own in member.indices])
             count += torch.tensor([len(own) for own in member.indices])

@@ -120,6 +120,10 @@ class LeastSquares(DataRepair):
         if error < _SAME:
             return None
         fitted = moments.fit(weight, ridge=self.ridge)
+        if f"{name}.weight" in {edit.site for edit in subject.edits if edit.kind is EditKind.MASK}:
+            fitted = fitted.masked_fill(weight == 0, 0)  # masked weights stay zero
+            if moments.error(fitted) >= error:
+                return None
         with torch.no_grad():
             if isinstance(bias, Tensor):
                 bias.copy_(fitted[..., -1].flatten())

@@ -24,6 +24,8 @@ __all__ = ["Objective", "TrainingOptions", "fit"]
 
 Objective = Callable[[nn.Module, Tensor, Tensor], Tensor]
 """(model, inputs, targets) to a scalar: the mean loss of a batch."""
+StepHook = Callable[[nn.Module, float], None]
+"""(model, learning rate), after each step of the optimiser; gradients are still there."""
 EpochHook = Callable[[int, float, nn.Module], None]
 """(epochs done, mean loss of the last epoch, model)."""
 
@@ -57,6 +59,7 @@ def fit(
     *,
     edits: Sequence[Edit] = (),
     bench: Workbench | None = None,
+    after_step: StepHook | None = None,
     after_epoch: EpochHook | None = None,
 ) -> nn.Module:
     """Trains `model` in place and returns it, in eval mode.
@@ -95,6 +98,8 @@ def fit(
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         optimizer.step()
+        if after_step:
+            after_step(model, options.rate(step, steps))
         masks.hold_(model)
         losses += loss.detach()
         done = step + 1
