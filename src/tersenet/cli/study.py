@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal
 
 from cyclopts import App, Parameter
 
@@ -66,3 +66,43 @@ def layer_vs_filter(
         return run(recipe, folder=folder, models=models, batches=batches, steps=steps, tick=tick)
 
     return conducted("layer-vs-filter", conduct, out=out, json=json)
+
+
+@study.command
+def sensitivity(
+    recipe: Path,
+    /,
+    *,
+    granularity: tuple[Literal["element", "filter", "channel"], ...] = (
+        "element",
+        "filter",
+        "channel",
+    ),
+    images: int = 1000,
+    max_drop: float = 1.0,
+    out: Path | None = None,
+    json: bool = False,
+) -> int:
+    """How much of each layer can go? Accuracy against sparsity, one layer at a time.
+
+    Args:
+        recipe: Names network, weights and data; its steps are not used.
+        granularity: What is zeroed together; repeat the option for several.
+        images: Of the training data, to judge by.
+        max_drop: Points of accuracy that a layer's rate may cost on its own.
+        out: Folder of the study; by default studies/sensitivity.
+        json: Print one JSON object instead of text.
+    """
+    from tersenet.study.sensitivity import sensitivity_of_recipe as run
+
+    def conduct(folder: Path, tick: Callable[[str, int, int], None]) -> Findings:
+        return run(
+            recipe,
+            folder=folder,
+            granularities=granularity,
+            images=images,
+            max_drop=max_drop,
+            tick=tick,
+        )
+
+    return conducted("sensitivity", conduct, out=out, json=json)
