@@ -106,3 +106,38 @@ def sensitivity(
         )
 
     return conducted("sensitivity", conduct, out=out, json=json)
+
+
+@study.command
+def formats(*, out: Path | None = None, json: bool = False) -> int:
+    """Dense, CSR, CER, CSER: storage, operations, time and modelled energy of four networks.
+
+    Args:
+        out: Folder of the study; by default studies/formats.
+        json: Print one JSON object instead of text.
+    """
+
+    def conduct(folder: Path, tick: Callable[[str, int, int], None]) -> Findings:
+        from tersenet.study.formats_chart import formats_chart
+
+        return formats_chart(folder=folder, tick=tick)
+
+    return conducted("formats", conduct, out=out, json=json)
+
+
+@study.command(name="unstructured-speed")
+def unstructured_speed(*, seconds: float = 0.5, out: Path | None = None, json: bool = False) -> int:
+    """Is unstructured sparsity slower without an accelerator? Dense, CSR and ours in turns.
+
+    Args:
+        seconds: For each of the five or so candidates of each of the 45 points.
+        out: Folder of the study; by default studies/unstructured-speed.
+        json: Print one JSON object instead of text.
+    """
+
+    def conduct(folder: Path, tick: Callable[[str, int, int], None]) -> Findings:
+        from tersenet.study.unstructured_speed import unstructured_speed as run
+
+        return run(folder=folder, tick=tick, seconds=seconds)
+
+    return conducted("unstructured-speed", conduct, out=out, json=json)
