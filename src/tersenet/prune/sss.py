@@ -175,7 +175,7 @@ class SSS(Method[LayerPlan]):
         modules = dict(subject.model.named_modules())
         blocks, skips = [], [*found.skips]
         for block in found.blocks:
-            foldable = [is_linear_map(modules[end]) or _affine(modules[end]) for end in block.ends]
+            foldable = [_can_scale(_last(modules[end])) for end in block.ends]
             if any(fnmatchcase(block.name, glob) for glob in self.skip):
                 skips.append(Skip(block.name, "in skip"))
             elif block.kind != "residual" or not block.ends or not all(foldable):
@@ -197,8 +197,15 @@ def _multiply(scale: BranchScale):
     return hook
 
 
-def _affine(module: nn.Module) -> bool:
-    return isinstance(module, _NORMS) and module.affine
+def _last(module: nn.Module) -> nn.Module:
+    while isinstance(module, nn.Sequential) and len(module):
+        module = module[-1]
+    return module
+
+
+def _can_scale(module: nn.Module) -> bool:
+    """Returns whether scaling the module's parameters scales its output."""
+    return is_linear_map(module) or (isinstance(module, _NORMS) and module.affine)
 
 
 @torch.no_grad()
@@ -206,5 +213,5 @@ def _fold_(model: nn.Module, blocks: Sequence[Block], scales: Mapping[str, float
     for block in blocks:
         for end in block.ends:
             if scales[block.name] != 0:
-                for parameter in model.get_submodule(end).parameters():
+                for parameter in _last(model.get_submodule(end)).parameters():
                     parameter.mul_(scales[block.name])
