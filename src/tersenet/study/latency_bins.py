@@ -36,8 +36,8 @@ class Bin:
 
     @property
     def shared(self) -> bool:
-        """Whether it holds at least two models of each kind: enough to compare deviations."""
-        return all(len(one) > 1 for one in self.values.values())
+        """Whether it holds at least three models of each kind, to compare their deviations."""
+        return all(len(one) > 2 for one in self.values.values())
 
     def mean(self, kind: Kind) -> float:
         """Returns the mean accuracy."""

@@ -14,6 +14,8 @@ __all__ = ["verdicts"]
 Finding: TypeAlias = Literal["holds", "does not hold", "undecided"]
 
 _DRAWS: Final = 2000
+_FEWEST: Final = 10
+"""Models of each kind, below which nothing is decided."""
 _FURTHER: Final = 1.3
 """How many times as far layers must reach for their range to be called wider."""
 
@@ -34,14 +36,18 @@ def verdicts(
             layer, and without any layer that can go.
         batches: the sizes of their latency reductions.
     """
-    if not points["filter"] or not points["layer"]:
-        return ()
-    return (
+    found = (
         _reach(points, limits, batches),
         _slower(points, batches),
         _depends(points, batches),
         _steadier(bins),
         _better(bins),
+    )
+    if min(map(len, points.values())) >= _FEWEST:
+        return found
+    few = f" Fewer than {_FEWEST} models of each kind decide nothing."
+    return tuple(
+        Verdict(claim=one.claim, found="undecided", evidence=one.evidence + few) for one in found
     )
 
 
@@ -146,7 +152,7 @@ def _better(bins: Sequence[Bin]) -> Verdict:
     )
 
 
-_NO_BIN: Final = "No bin of latency holds two models of each kind: measure more models."
+_NO_BIN: Final = "No bin of latency holds three models of each kind: measure more models."
 
 
 def _interval(
