@@ -123,16 +123,23 @@ def quadratic_form(
     ∂_w log P moves the logits z by their Jacobian, and the Fisher information of softmax is
     diag(p) - ppᵀ: so it is half the variance, under P, of how δ moves the logits.
     """
-    model = _differentiable(model).requires_grad_(requires_grad=False)
+    model = _differentiable(model)
     point = dict(model.named_parameters())
-    moves = {name: change.get(name, torch.zeros_like(value)) for name, value in point.items()}
     total, count = 0.0, 0
     for batch in inputs:
-        logits, moved = torch.func.jvp(
-            lambda given, batch=batch: torch.func.functional_call(model, given, (batch,)),
-            (point,),
-            (moves,),
+        logits = model(batch)
+        # J δ by two backward passes: the gradient by u of (uᵀJ) δ.
+        u = torch.zeros_like(logits, requires_grad=True)
+        pulled = torch.autograd.grad(
+            logits, list(point.values()), u, create_graph=True, allow_unused=True
         )
+        along = [
+            (gradient * change[name]).sum()
+            for name, gradient in zip(point, pulled, strict=True)
+            if gradient is not None and name in change
+        ]
+        (moved,) = torch.autograd.grad(torch.stack(along).sum(), u)
+        logits = logits.detach()
         p, moved = logits.double().softmax(1), moved.double()
         mean = (p * moved).sum(1, keepdim=True)
         total += float((p * (moved - mean).square()).sum())
@@ -181,9 +188,9 @@ def _columns(module: Layer, given: Tensor) -> Iterator[Float[Tensor, "call colum
     if isinstance(module, nn.Linear):
         yield given.flatten(0, -2)
         return
-    height, width = module.kernel_size
-    down, across = module.dilation
-    padding = module.padding
+    height, width = module.kernel_size[0], module.kernel_size[1]
+    down, across = module.dilation[0], module.dilation[1]
+    padding: str | tuple[int, ...] = module.padding
     if isinstance(padding, str):  # "same" or "valid"
         same = padding == "same"
         padding = ((height - 1) * down // 2 * same, (width - 1) * across // 2 * same)
