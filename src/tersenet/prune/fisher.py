@@ -6,7 +6,7 @@ et al., "Group Fisher Pruning for Practical Network Compression", 2021, arXiv:21
 """
 
 from collections.abc import Sequence
-from typing import final
+from typing import ClassVar, final
 
 import torch
 from jaxtyping import Float
@@ -15,11 +15,9 @@ from pydantic.dataclasses import dataclass
 from torch import Tensor
 
 from tersenet.core.registry import method
-from tersenet.core.types import Subject, Workbench
-from tersenet.graph import ChannelGroup, trace
-from tersenet.prune.greedy import greedy
+from tersenet.core.types import Subject
+from tersenet.graph import ChannelGroup
 from tersenet.prune.observe import ObservedScore, observe, summed_loss, to_units
-from tersenet.prune.plan import PrunePlan
 
 __all__ = ["Fisher"]
 
@@ -35,13 +33,13 @@ class Fisher(ObservedScore):
     unit's layers, after their batch norms and before the activation function (a ReLU does not
     change a · g); the sum runs over positions and over all layers that produce the unit.
 
-    Use it on a converged model: the first-order term is taken as zero. Needs data with targets;
-    the loss is cross-entropy where the subject names none.
+    The paper removes one unit at a time (at_a_time: 1). Use it on a converged model: the
+    first-order term is taken as zero. Needs data with targets; the loss is cross-entropy where
+    the subject names none.
     """
 
-    at_a_time: int | None = Field(default=None, ge=1)
-    """Units to remove, over the whole network, before the rest is scored anew, as the paper
-    does with one; null removes all after one scoring. Needs multiple_of: null, scope: global."""
+    nats: ClassVar[bool] = True
+
     mac_weight: float = Field(default=0.0, ge=0)
     """Nats one million multiply-accumulates are worth: the score falls by mac_weight for each
     million that goes with the unit. Needs at_a_time, which compares groups in nats."""
@@ -50,8 +48,6 @@ class Fisher(ObservedScore):
     def _check(self) -> "Fisher":
         if self.at_a_time is None and self.mac_weight:
             raise ValueError("mac_weight needs at_a_time: set it to 1, or more to be faster")
-        if self.at_a_time and (self.multiple_of is not None or self.scope != "global"):
-            raise ValueError("at_a_time needs multiple_of: null and scope: global")
         return self
 
     def score(
@@ -77,35 +73,3 @@ class Fisher(ObservedScore):
             - self.mac_weight * group.macs_per_channel / 1e6
             for group in groups
         }
-
-    def plan(self, subject: Subject, bench: Workbench) -> PrunePlan:
-        """Decides which units stay, all at once or a few at a time.
-
-        Raises:
-            DataError: if there is no calibration data, or no loss for its targets.
-            StructureError: if the network cannot be read or watched, or a glob matches nothing.
-            MeasureError: if the runtime to ask for liked counts cannot be used.
-        """
-        if self.at_a_time is None:
-            return super().plan(subject, bench)
-        graph = trace(subject.model, subject.example)
-        groups, skips = self.considered(graph)
-        keep = greedy(
-            self.score,
-            subject,
-            groups,
-            keep=self.keep,
-            at_a_time=self.at_a_time,
-            least=self.least,
-            bench=bench,
-        )
-        params, macs = graph.costs(keep)
-        return PrunePlan(
-            method=self.name,
-            keep=keep,
-            sizes={group.name: group.size for group in groups},
-            requested=self.keep,
-            params=(graph.params, params),
-            macs=(sum(layer.macs for layer in graph.layers), macs),
-            skips=tuple(skips),
-        )

@@ -24,13 +24,13 @@ def greedy(
     keep: float,
     at_a_time: int,
     least: int,
+    by_mean: bool = False,
     bench: Workbench,
 ) -> dict[str, tuple[int, ...]]:
     """Returns the units that stay in each group.
 
-    The scores are compared as they are across groups, so they must be of one unit, such as
-    nats. What is removed is zeroed on a copy between the scorings, which computes what the
-    smaller network will.
+    What is removed is zeroed on a copy between the scorings, which computes what the smaller
+    network will.
 
     Args:
         score: one score per unit for each group by name.
@@ -39,6 +39,8 @@ def greedy(
         keep: the share of all units that stays.
         at_a_time: units to remove between two scorings.
         least: units that every group keeps at least, or all it has.
+        by_mean: whether scores are compared across groups as multiples of their group's mean
+            in the first scoring; else as they are, so they must be of one unit, such as nats.
         bench: told of the progress.
     """
     masked = dataclasses.replace(subject, model=copy.deepcopy(subject.model))
@@ -46,9 +48,12 @@ def greedy(
     by_name = {group.name: group for group in groups}
     whole = sum(map(len, left.values()))
     goal = whole - int(keep * whole + 1e-9)  # 0.7 * 10 is 7.000000000000001
-    done = 0
+    done, scales = 0, dict.fromkeys(left, 1.0)
     while done < goal:
-        scores = {name: one.tolist() for name, one in score(masked, groups).items()}
+        found = score(masked, groups)
+        if by_mean and done == 0:
+            scales = {name: one.mean().clamp_min(1e-30).item() for name, one in found.items()}
+        scores = {name: (one / scales[name]).tolist() for name, one in found.items()}
         order = sorted(
             (scores[name][unit], name, unit) for name, units in left.items() for unit in units
         )

@@ -6,7 +6,7 @@ from fnmatch import fnmatchcase
 from typing import Annotated, ClassVar, Literal
 
 from jaxtyping import Float
-from pydantic import Field
+from pydantic import Field, model_validator
 from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 
@@ -14,6 +14,7 @@ from tersenet.core.types import Edit, Method, Skip, Subject, Workbench
 from tersenet.errors import StructureError
 from tersenet.graph import ChannelGroup, Graph, remove, replay, trace
 from tersenet.prune.counts import best_units, fit_counts, global_counts, layer_counts
+from tersenet.prune.greedy import greedy
 from tersenet.prune.plan import PrunePlan
 from tersenet.prune.staircase import Staircase, staircases
 
@@ -32,6 +33,8 @@ class ChannelScore(Method[PrunePlan]):
     plan_type: ClassVar[type] = PrunePlan
     comparable: ClassVar[bool] = False
     """Whether scores of different groups compare as they are, not by their group's mean."""
+    nats: ClassVar[bool] = False
+    """Whether scores are nats, which greedy removal compares as they are."""
 
     keep: float = Field(default=0.5, gt=0, le=1)
     """Share of units to keep, of the groups considered."""
@@ -46,6 +49,15 @@ class ChannelScore(Method[PrunePlan]):
     takes any."""
     least: int = Field(default=1, ge=1)
     """Units that every group keeps at least."""
+    at_a_time: int | None = Field(default=None, ge=1)
+    """Units to remove, over the whole network, before the rest is scored anew; null removes all
+    after one scoring. Needs multiple_of: null and scope: global."""
+
+    @model_validator(mode="after")
+    def _check_greedy(self) -> "ChannelScore":
+        if self.at_a_time and (self.multiple_of is not None or self.scope != "global"):
+            raise ValueError("at_a_time needs multiple_of: null and scope: global")
+        return self
 
     @abc.abstractmethod
     def score(
@@ -54,7 +66,7 @@ class ChannelScore(Method[PrunePlan]):
         """Returns one score per unit for each group by name; the lowest go first."""
 
     def plan(self, subject: Subject, bench: Workbench) -> PrunePlan:
-        """Decides which units stay.
+        """Decides which units stay, all at once or a few at a time.
 
         Raises:
             StructureError: if the network cannot be read, or a glob matches nothing.
@@ -62,11 +74,7 @@ class ChannelScore(Method[PrunePlan]):
         """
         graph = trace(subject.model, subject.example)
         groups, skips = self.considered(graph)
-        scores = self.score(subject, groups)
-        wanted = self._wanted(subject, groups, scores)
-        liked, measured = self.liked(subject, graph, groups, bench)
-        counts = fit_counts(wanted, liked)
-        keep = {name: best_units(scores[name], count) for name, count in counts.items()}
+        keep, measured = self._kept(subject, graph, groups, bench)
         params, macs = graph.costs(keep)
         return PrunePlan(
             method=self.name,
@@ -93,6 +101,32 @@ class ChannelScore(Method[PrunePlan]):
         """Repeats the slices."""
         del example
         return replay(model, edits)
+
+    def _kept(
+        self,
+        subject: Subject,
+        graph: Graph,
+        groups: Sequence[ChannelGroup],
+        bench: Workbench,
+    ) -> tuple[dict[str, tuple[int, ...]], tuple[Staircase, ...]]:
+        """Returns the units that stay, and what was measured of the counts the runtime likes."""
+        if self.at_a_time is not None:
+            keep = greedy(
+                self.score,
+                subject,
+                groups,
+                keep=self.keep,
+                at_a_time=self.at_a_time,
+                least=self.least,
+                by_mean=not (self.nats or self.comparable),
+                bench=bench,
+            )
+            return keep, ()
+        scores = self.score(subject, groups)
+        wanted = self._wanted(subject, groups, scores)
+        liked, measured = self.liked(subject, graph, groups, bench)
+        counts = fit_counts(wanted, liked)
+        return {name: best_units(scores[name], count) for name, count in counts.items()}, measured
 
     def _wanted(
         self, subject: Subject, groups: Sequence[ChannelGroup], scores: Mapping[str, Tensor]
