@@ -84,15 +84,23 @@ def test_heads_and_hidden_units_go(block: nn.Module, sizes: list[int]):
     assert "it meets the network's input 'x'" in reasons  # the trunk
 
 
-def test_pytorch_layer_keeps_its_attention():
+def test_pytorch_layer_loses_heads_as_its_exported_program():
     layer = nn.TransformerEncoderLayer(16, 4, 20, batch_first=True, norm_first=True)
     graph = trace(layer, (TOKENS,))
-    assert {group.name: group.size for group in graph.groups} == {"linear1": 20}
-    smaller = copy.deepcopy(layer)
-    smaller, edits = remove(smaller, graph, {"linear1": range(9)})
+    assert {group.name: group.size for group in graph.groups} == {
+        "self_attn.in_proj_weight": 4,
+        "linear1": 20,
+    }
+    own = copy.deepcopy(layer)
+    smaller, edits = remove(own, graph, {"linear1": range(9)})
+    assert smaller is own
+    assert prove(layer, smaller, edits, (TOKENS,)).effect > 1e-4
+    smaller, edits = remove(own := copy.deepcopy(layer), graph, {"self_attn.in_proj_weight": [1]})
+    assert smaller is not own
     proof = prove(layer, smaller, edits, (TOKENS,))
     assert proof.holds
     assert proof.effect > 1e-4
+    assert smaller.get_parameter("self_attn.in_proj_weight").shape == (12, 16)
 
 
 def test_columns_of_a_table_go_with_their_readers():

@@ -90,6 +90,14 @@ def _prelu(module: nn.Module) -> None:
     prelu.num_parameters = len(prelu.weight)
 
 
+def _recurrent(module: nn.Module) -> None:
+    layer = cast("nn.RNNBase", module)
+    layer.hidden_size, layer.input_size = layer.weight_hh_l0.shape[1], layer.weight_ih_l0.shape[1]
+    if layer.proj_size:
+        layer.proj_size, layer.hidden_size = layer.weight_hr_l0.shape
+    layer._flat_weights = [getattr(layer, name) for name in layer._flat_weights_names]  # noqa: SLF001 (what its forward reads)
+
+
 _SIZES: Final[dict[type[nn.Module], Callable[[nn.Module], None]]] = {
     nn.Conv1d: _convolution,
     nn.Conv2d: _convolution,
@@ -104,5 +112,6 @@ _SIZES: Final[dict[type[nn.Module], Callable[[nn.Module], None]]] = {
     nn.LayerNorm: _layer_norm,
     nn.RMSNorm: _layer_norm,
     nn.GroupNorm: _group_norm,
+    nn.RNNBase: _recurrent,
 }
 """How a module's own record of its sizes follows its tensors."""

@@ -154,7 +154,10 @@ def _slice(own: Fit) -> dict[str, Any]:
     if not own.changed(labels):
         return {}
     if "length" in own.args:
-        return {"start": own.before(labels, start), "length": own.cut.size(own.outputs[0][own.args["dim"]])}
+        return {
+            "start": own.before(labels, start),
+            "length": own.cut.size(own.outputs[0][own.args["dim"]]),
+        }
     found = {"start": own.before(labels, start) if start else start}
     return found if end is None or end >= len(labels) else found | {"end": own.before(labels, end)}
 
@@ -165,9 +168,7 @@ def _select(own: Fit) -> dict[str, Any]:
     return {"index": own.before(labels, index)} if own.changed(labels) else {}
 
 
-@constants(
-    *(f"aten.conv{n}d" for n in (1, 2, 3)), *(f"aten.conv_transpose{n}d" for n in (1, 2, 3))
-)
+@constants(*(f"aten.conv{n}d" for n in (1, 2, 3)), *(f"aten.conv_transpose{n}d" for n in (1, 2, 3)))
 def _convolution(own: Fit) -> dict[str, Any]:
     x, weight, groups = own.value("input"), own.value("weight"), own.args.get("groups", 1)
     transposed = "transpose" in operator_name(own.node.target)

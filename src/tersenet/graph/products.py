@@ -13,6 +13,8 @@ from typing import Any, Final, final
 import torch
 from torch import fx
 
+from tersenet.graph.einsum import filters, letters
+from tersenet.graph.recurrent import CELLS, cells, is_recurrent
 from tersenet.graph.visit import operator_name, shape_of
 
 __all__ = ["LEVELS", "Product", "from_inputs", "named_tensors", "products", "sample_count"]
@@ -31,6 +33,7 @@ _MATRIX: Final = {
     "aten.baddbmm": (1, 2, 2),
 }
 """The positions of the two factors among the arguments; the second's dimension of outputs."""
+_EINSUM: Final = "aten.einsum"
 _ATTENTION: Final = "aten.scaled_dot_product_attention"
 
 
@@ -60,7 +63,7 @@ def products(program: torch.export.ExportedProgram) -> list[Product]:
     derived = from_inputs(program)
     found = []
     for node in program.graph.nodes:
-        if node.op == "call_function" and (counted := _count(node)):
+        if node.op == "call_function" and (counted := _count(node, derived)):
             kind, macs, factor = counted
             weight = None if factor is None or factor in derived else factor
             tensor = None if weight is None else _origin(weight, names)
@@ -70,7 +73,10 @@ def products(program: torch.export.ExportedProgram) -> list[Product]:
             site = site.removesuffix(".weight")
             own = [arg for arg in node.all_input_nodes if arg not in derived]
             stored = tuple(dict.fromkeys(itertools.chain(*(_ancestors(a, names) for a in own))))
-            found.append(Product(node, kind, macs, weight, tensor, site, _filter_dim(node), stored))
+            dim = _filter_dim(node, weight) or 0
+            found.append(Product(node, kind, macs, weight, tensor, site, dim, stored))
+        elif is_recurrent(node):
+            found.extend(_recurrent(node, names))
     return found
 
 
@@ -105,7 +111,7 @@ def _has_batch(node: fx.Node) -> bool:
     return isinstance(node.meta.get("val"), torch.Tensor) and node.meta["val"].ndim > 0
 
 
-def _count(node: fx.Node) -> tuple[str, int, fx.Node | None] | None:
+def _count(node: fx.Node, derived: Set[fx.Node]) -> tuple[str, int, fx.Node | None] | None:
     """Returns (kind, multiply-accumulates, the second factor), or None for other nodes."""
     name = operator_name(node.target).rpartition(".")[0]
     args: Any = node.args
@@ -122,6 +128,8 @@ def _count(node: fx.Node) -> tuple[str, int, fx.Node | None] | None:
     if name in _MATRIX:
         left, right = (args[i] for i in _MATRIX[name][:2])
         return "linear", math.prod(shape_of(node)) * shape_of(left)[-1], right
+    if name == _EINSUM:
+        return _einsum(node, derived)
     if name == _ATTENTION:
         query, key, value = (shape_of(one) for one in args[:3])
         pairs = math.prod(query[:-1]) * key[-2]
@@ -129,8 +137,37 @@ def _count(node: fx.Node) -> tuple[str, int, fx.Node | None] | None:
     return None
 
 
-def _filter_dim(node: fx.Node) -> int:
+def _recurrent(node: fx.Node, names: Mapping[fx.Node, str]) -> Iterator[Product]:
+    """Yields the matrices of a recurrent layer: each multiplies once for each step and sample."""
+    x: Any = node.args[0]
+    positions, kind = math.prod(shape_of(x)[:2]), CELLS[operator_name(node.target)]
+    for cell in cells(node):
+        for weight in cell.weights:
+            tensor = _origin(weight, names)
+            bias = dict(zip((cell.reads, cell.repeats), cell.biases, strict=False)).get(weight)
+            own = [weight] if bias is None else [weight, bias]
+            stored = tuple(dict.fromkeys(itertools.chain(*(_ancestors(a, names) for a in own))))
+            macs = positions * math.prod(shape_of(weight))
+            yield Product(node, kind, macs, weight, tensor, tensor or node.name, 0, stored)
+
+
+def _einsum(node: fx.Node, derived: Set[fx.Node]) -> tuple[str, int, fx.Node | None]:
+    """Counts one product for each setting of all letters."""
+    found: Any = node.args[1]
+    factors: list[fx.Node] = list(found)
+    reads, _ = letters(node, [len(shape_of(one)) for one in factors])
+    sizes: dict[str, int] = {}
+    for one, own in zip(factors, reads, strict=True):
+        for letter, size in zip(own, shape_of(one), strict=True):
+            sizes[letter] = max(size, sizes.get(letter, 1))
+    own = (one for one in factors if one not in derived and _filter_dim(node, one) is not None)
+    return "linear", math.prod(sizes.values()), next(own, None)
+
+
+def _filter_dim(node: fx.Node, weight: fx.Node | None) -> int | None:
     name = operator_name(node.target).rpartition(".")[0]
+    if name == _EINSUM and weight is not None:
+        return filters(node, weight)
     return 1 if name in _TRANSPOSED else _MATRIX.get(name, (0, 1, 0))[2]
 
 

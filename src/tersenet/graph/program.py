@@ -47,7 +47,7 @@ def rebuilt(model: nn.Module, walk: Walk, edits: Sequence[Edit]) -> GraphModule:
     Raises:
         StructureError: if the edits would take apart what belongs together.
     """
-    cut = Cut(walk, edits)
+    cut = Cut.of(walk, edits)
     module = module_of(walk, model)
     values = labels_in(module, walk)
     for node in list(module.graph.nodes):

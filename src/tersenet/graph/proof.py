@@ -157,9 +157,7 @@ class Reference:
             outputs = model(*(x.clone() for x in inputs))
         leaves, spec = pytree.tree_flatten(outputs)
         wanted = wanted_leaves(spec, self._outputs)
-        return [
-            one for i, one in enumerate(leaves) if isinstance(one, Tensor) and i in wanted
-        ]
+        return [one for i, one in enumerate(leaves) if isinstance(one, Tensor) and i in wanted]
 
     def _run_smaller(self, model: nn.Module) -> list[Tensor]:
         try:

@@ -55,7 +55,7 @@ def over_kept(zeroed: nn.Module, walk: Walk, edits: Sequence[Edit]) -> nn.Module
         walk: the original's program, on inputs of the size to come.
         edits: the slices.
     """
-    return _OverKept(zeroed, walk, Cut(walk, edits)).eval()
+    return _OverKept(zeroed, walk, Cut.of(walk, edits)).eval()
 
 
 @final

@@ -27,6 +27,7 @@ __all__ = ["provable", "remove", "replay"]
 
 _OPEN: Final = ("any size", "any batch")
 """Which dimensions of its inputs a program takes in other sizes, best first."""
+_UNPROVED: Final = "the smaller network cannot be proved: "
 
 
 def remove(
@@ -48,27 +49,7 @@ def remove(
         StructureError: before anything is changed, if a group is unknown or fixed, would lose
             all its units, or the smaller network cannot be proved.
     """
-    slices = _slices(model, graph, keep)
-    if not slices:
-        return model, []
-    walk = graph.walk
-    reference = masked_reference(model, slices, walk.example, outputs=walk.outputs, walk=walk)
-    numbers = _numbers(model, graph, keep, slices)
-    for edits in (slices, [*slices, *numbers]) if numbers else (slices,):
-        own = replay(copy.deepcopy(model), edits)
-        if _failure(reference, lambda own=own: own) is None:
-            return replay(model, edits), edits
-    why = None
-    for opened in _OPEN:
-        try:
-            program = _program(model, _opened(model, walk, opened), slices)
-        except StructureError as error:
-            why = str(error).rstrip(".")
-            continue
-        why = _failure(reference, lambda own=program: own)
-        if why is None:
-            return program, [*slices, _swap(model, walk, opened)]
-    raise StructureError(f"the smaller network cannot be proved: {why}.")
+    return _removed(model, graph, keep, _OPEN)
 
 
 def provable(
@@ -89,10 +70,11 @@ def provable(
         reasons: dict[str, str] = {}
 
         def failure(groups: Mapping[str, Sequence[int]]) -> str | None:
-            slices = _slices(model, graph, groups)
-            walk = graph.walk
-            reference = masked_reference(model, slices, walk.example, outputs=walk.outputs, walk=walk)
-            return _failure(reference, lambda: _program(model, walk, slices))
+            try:
+                _removed(copy.deepcopy(model), graph, groups, _OPEN[1:])
+            except StructureError as error:
+                return str(error).rstrip(".").removeprefix(_UNPROVED)
+            return None
 
         _grown({}, smaller, failure, reasons)
         skips = [Skip(name, f"it cannot be proved: {why}") for name, why in reasons.items()]
@@ -134,6 +116,49 @@ def replay(model: nn.Module, edits: Sequence[Edit]) -> nn.Module:
     return model
 
 
+def _removed(
+    model: nn.Module, graph: Graph, keep: Mapping[str, Sequence[int]], opens: Sequence[str]
+) -> tuple[nn.Module, list[Edit]]:
+    slices = _slices(model, graph, keep)
+    if not slices:
+        return model, []
+    walk = graph.walk
+    reference = masked_reference(model, slices, walk.example, outputs=walk.outputs, walk=walk)
+    numbers = _numbers(model, graph, keep, slices)
+    for edits in (slices, [*slices, *numbers]) if numbers else (slices,):
+        own = replay(copy.deepcopy(model), edits)
+        if _failure(reference, own) is None:
+            return replay(model, edits), edits
+    why = None
+    for opened in opens:
+        try:
+            program = _program(model, _opened(model, walk, opened), slices)
+        except StructureError as error:
+            why = str(error).rstrip(".")
+            continue
+        why = _failure(reference, program) or _bound(model, walk, slices, program)
+        if why is None:
+            return program, [*slices, _swap(model, walk, opened)]
+    raise StructureError(f"{_UNPROVED}{why}.")
+
+
+def _bound(
+    model: nn.Module, walk: Walk, slices: Sequence[Edit], program: GraphModule
+) -> str | None:
+    """Returns why a program is no replacement at another batch size, where the network takes it."""
+    larger = tuple(torch.cat([one, one]) if one.ndim else one for one in walk.example)
+    try:
+        reference = masked_reference(model, slices, larger, outputs=walk.outputs, walk=walk)
+    except Exception:  # noqa: BLE001 (whatever a forward() raises: it takes one size alone)
+        return None
+    if _failure(reference, program) is None:
+        return None
+    return (
+        "its forward() no longer fits and its program takes one batch size alone: have forward() "
+        "read the batch from x.shape[0], not from len(x) or int(…)"
+    )
+
+
 def _grown(
     good: dict[str, Sequence[int]],
     rest: dict[str, Sequence[int]],
@@ -153,10 +178,10 @@ def _grown(
     return good
 
 
-def _failure(reference: Reference, smaller: Callable[[], nn.Module]) -> str | None:
+def _failure(reference: Reference, smaller: nn.Module) -> str | None:
     """Returns why a smaller network is not what it should be, or None where it is."""
     try:
-        proof = reference.against(smaller())
+        proof = reference.against(smaller)
     except StructureError as error:
         return str(error).rstrip(".")
     if proof.holds:

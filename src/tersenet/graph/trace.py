@@ -19,7 +19,15 @@ from torch import Tensor, fx, nn
 
 from tersenet.errors import StructureError
 
-__all__ = ["at_least_two", "evaluating", "export", "quiet", "source_line", "tensors_of", "user_line"]
+__all__ = [
+    "at_least_two",
+    "evaluating",
+    "export",
+    "quiet",
+    "source_line",
+    "tensors_of",
+    "user_line",
+]
 
 _CHATTY: Final = ("torch", "torch.onnx", "torch.export", "torch._dynamo", "onnxscript", "onnx_ir")
 _TORCH: Final = str(Path(torch.__file__).parent)
@@ -64,7 +72,9 @@ def export(
     inputs = tuple(one.clone() for one in at_least_two(example))
     batch = torch.export.Dim.DYNAMIC if any_batch else torch.export.Dim.AUTO
     further = torch.export.Dim.AUTO
-    dims = (dict.fromkeys(range(one.ndim if any_size else min(one.ndim, 1)), further) for one in inputs)
+    dims = (
+        dict.fromkeys(range(one.ndim if any_size else min(one.ndim, 1)), further) for one in inputs
+    )
     dynamic = _by_name(model, tuple(own | {0: batch} if own else None for own in dims))
     with evaluating(model), torch.no_grad(), quiet():
         try:

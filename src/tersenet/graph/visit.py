@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from typing import Any, Final, TypeAlias, final
 
 import torch
-from torch import fx, nn
+from torch import fx
 from torch._ops import OpOverload
 
 from tersenet.graph.labels import Array, Labels, Value
@@ -25,14 +25,12 @@ class Visit:
         *,
         labels: Labels,
         values: Mapping[fx.Node, Any],
-        modules: Mapping[fx.Node, nn.Module],
         from_input: Set[fx.Node],
         kept_only: dict[fx.Node, list[Array]] | None = None,
     ) -> None:
         self.node = node
         self.labels = labels
         self._values = values
-        self._modules = modules
         self._from_input = from_input
         self.kept_only = {} if kept_only is None else kept_only
         self.args: dict[str, Any] = bound_arguments(node)
@@ -69,13 +67,18 @@ class Visit:
         flat = (item if isinstance(item, list) else [item] for item in found)
         return [value for value in itertools.chain(*flat) if value is not None]
 
-    def module(self, name: str) -> nn.Module | None:
-        """Returns the module whose parameter an argument is, or None."""
-        return self._modules.get(self.args[name])
-
     def depends_on_input(self, name: str) -> bool:
         """Returns whether an argument is computed from the network's inputs."""
         return self.args[name] in self._from_input
+
+    def of(self, node: Any) -> Value:
+        """Returns the labels of a node's tensor, such as one of a list of arguments."""
+        found = self._values.get(node) if isinstance(node, fx.Node) else None
+        return found if isinstance(found, tuple) else ()
+
+    def computed(self, node: fx.Node) -> bool:
+        """Returns whether a node is computed from the network's inputs."""
+        return node in self._from_input
 
     def outputs_of(self, node: Any) -> list[Value]:
         """Returns the labels of each output of an operator that has several."""

@@ -6,13 +6,22 @@ from typing import Any, final
 
 import numpy as np
 import torch
+from jaxtyping import Bool
 from torch import Tensor, fx, nn
 from torch.export import ExportedProgram
 from torch.utils import _pytree as pytree
 
 from tersenet.core.types import Edit
 from tersenet.errors import StructureError
-from tersenet.graph import indexing, mixing, reshapes, rules  # noqa: F401  (registers rules)
+from tersenet.graph import (  # noqa: F401  (registers rules)
+    einsum,
+    gathering,
+    indexing,
+    mixing,
+    recurrent,
+    reshapes,
+    rules,
+)
 from tersenet.graph.labels import Array, Labels, Value
 from tersenet.graph.products import from_inputs, named_tensors
 from tersenet.graph.trace import export, tensors_of
@@ -55,10 +64,6 @@ class Walk:
 
     def _run(self, wanted: Set[int]) -> None:
         nodes = self.program.graph.nodes
-        modules = {
-            node: self.model.get_submodule(name.rpartition(".")[0])
-            for node, name in self._names.items()
-        }
         made = {one for one in nodes if one.op == "call_function" and not one.all_input_nodes}
         derived = from_inputs(self.program, also=made)  # zeroing parameters leaves these as is
         for node in nodes:
@@ -69,7 +74,6 @@ class Walk:
                     node,
                     labels=self.labels,
                     values=self.values,
-                    modules=modules,
                     from_input=derived,
                     kept_only=self.kept_only,
                 )
@@ -103,8 +107,13 @@ class Walk:
 class Cut:
     """Which labels are left once slices are made."""
 
-    def __init__(self, walk: Walk, edits: Sequence[Edit]) -> None:
-        """Takes the slices that a set of edits makes, one for each dimension of a tensor.
+    def __init__(self, stays: Bool[np.ndarray, " label"]) -> None:
+        """Takes for each label whether it is left."""
+        self._stays = stays
+
+    @classmethod
+    def of(cls, walk: Walk, edits: Sequence[Edit]) -> "Cut":
+        """Returns what a set of slices leaves, one for each dimension of a tensor.
 
         Raises:
             StructureError: if other parts of the network would have to go along.
@@ -118,15 +127,16 @@ class Cut:
         for root in gone.nonzero()[0].tolist():
             if (reason := walk.labels.reason(root)) is not None:
                 raise StructureError(f"a unit that must stay would go: {reason}.")
-        self._stays = ~gone[roots]
+        cut = cls(~gone[roots])
         for name, value in walk.owned.items():
             for dim, labels in enumerate(value):
                 kept = sliced.get((name, dim), range(len(labels)))
-                if self.kept(labels).tolist() != list(kept):
+                if cut.kept(labels).tolist() != list(kept):
                     raise StructureError(
                         f"'{name}' loses other indices than what it is tied to: keep the units "
                         "of a group together."
                     )
+        return cut
 
     def kept(self, labels: Array) -> Array:
         """Returns the positions of a dimension that are left."""
@@ -167,9 +177,7 @@ def wanted_leaves(spec: pytree.TreeSpec, outputs: Sequence[str] | None) -> set[i
                 f"the network has no output '{glob}': it returns "
                 f"{', '.join(repr(name) for name in names.values())}."
             )
-    return {
-        place for place, name in names.items() if any(_matches(name, glob) for glob in outputs)
-    }
+    return {place for place, name in names.items() if any(_matches(name, glob) for glob in outputs)}
 
 
 def _wanted(program: ExportedProgram, outputs: Sequence[str] | None) -> set[int]:
