@@ -199,6 +199,14 @@ def test_what_can_hold_no_constant_is_said():
 
 
 @pytest.mark.parametrize("method", [LeastSquares(), Shift()], ids=lambda one: one.name)
+def test_behind_another_repair_it_would_count_twice(method: Method):
+    subject = pruned(small())
+    removal = dataclasses.replace(subject.removal, repaired=("batch-norm",))
+    with pytest.raises(StructureError, match="batch-norm has made up for already"):
+        method.plan(dataclasses.replace(subject, removal=removal), Workbench())
+
+
+@pytest.mark.parametrize("method", [LeastSquares(), Shift()], ids=lambda one: one.name)
 def test_without_a_removal_it_says_so(method: Method):
     subject = dataclasses.replace(pruned(small()), removal=None)
     with pytest.raises(StructureError, match="nothing that was removed"):

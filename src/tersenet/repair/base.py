@@ -56,11 +56,21 @@ class DataRepair(Repair):
 
 
 def removal_of(name: str, subject: Subject) -> Removal:
-    """Returns what the last pruning step took away. Raises StructureError where nothing was."""
+    """Returns what the last pruning step took away, for a repair that compares with before it.
+
+    Raises:
+        StructureError: where nothing was removed, or another repair made up for some of it.
+    """
     if subject.removal is None:
         raise StructureError(
             f"repair {name} finds nothing that was removed and not trained over since: put it "
             "behind a prune step, before distill or quantize."
+        )
+    others = [one for one in subject.removal.repaired if one != name]
+    if others:
+        raise StructureError(
+            f"repair {name} makes up for what repair {others[0]} has made up for already: put it "
+            "directly behind the prune step."
         )
     return subject.removal
 
