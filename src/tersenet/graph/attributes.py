@@ -5,7 +5,7 @@ a number of heads, a width to split at. Whether that was right, the proof says.
 """
 
 from collections.abc import Callable, Iterator, Mapping
-from typing import Final, cast
+from typing import Any, Final, cast
 
 from torch import nn
 
@@ -42,7 +42,7 @@ def guesses(
         for name, value in vars(module).items():
             found = sizes.get(value, set()) if type(value) is int else set()
             if len(found) == 1:
-                yield path, name, value, *found
+                yield path, name, value, next(iter(found))
 
 
 def _convolution(module: nn.Module) -> None:
@@ -91,7 +91,7 @@ def _prelu(module: nn.Module) -> None:
 
 
 def _recurrent(module: nn.Module) -> None:
-    layer = cast("nn.RNNBase", module)
+    layer = cast("Any", module)
     layer.hidden_size, layer.input_size = layer.weight_hh_l0.shape[1], layer.weight_ih_l0.shape[1]
     if layer.proj_size:
         layer.proj_size, layer.hidden_size = layer.weight_hr_l0.shape

@@ -169,8 +169,10 @@ def operator_name(target: Any) -> str:
 
 
 def shape_of(node: fx.Node) -> tuple[int, ...]:
-    """Returns the shape of a node's tensor at the traced batch size."""
-    return tuple(_size(one) for one in node.meta["val"].shape)
+    """Returns the shape of a node's tensor, or of its first, at the traced batch size."""
+    found = node.meta["val"]
+    first = found[0] if isinstance(found, (tuple, list)) else found
+    return tuple(_size(one) for one in first.shape)
 
 
 def _shapes(node: fx.Node) -> list[tuple[int, ...]]:

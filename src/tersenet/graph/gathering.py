@@ -1,0 +1,151 @@
+"""How operators that look up, sort or slide along a dimension carry labels.
+
+Along that dimension indices mean positions, which stay. All other dimensions pass.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import fx
+
+from tersenet.graph.labels import Array, Value
+from tersenet.graph.visit import Visit, operator_name, rule, shape_of
+
+
+@rule("aten.gather", "aten.take_along_dim")
+def gather(at: Visit) -> Value:
+    """Looks up along one dimension, by an index that says where for each element."""
+    x, index, dim = at.value("self"), at.value("index"), at.args["dim"] % len(at.shape)
+    at.freeze(x[dim], "looks it up by number")
+    spread = _spread(at.args["index"])
+    outputs = list(index)
+    for other in set(range(len(x))) - {dim}:
+        if other in spread and len(x[other]) == len(index[other]):
+            outputs[other] = x[other]
+        elif len(x[other]) == len(index[other]):
+            at.tie(x[other], index[other])
+        else:
+            at.freeze(x[other], "takes the first of it")
+            at.freeze(index[other], "takes the first of it")
+    return tuple(outputs)
+
+
+@rule("aten.index_select")
+def index_select(at: Visit) -> Value:
+    """Picks along one dimension, by a list of numbers."""
+    x, index, dim = at.value("self"), at.value("index"), at.args["dim"] % len(at.shape)
+    at.freeze(x[dim], "looks it up by number")
+    return (*x[:dim], *(index or (at.fixed(1),)), *x[dim + 1 :])
+
+
+@rule("aten.index.Tensor")
+def index(at: Visit) -> Value | list[Value] | None:
+    """Looks up by tensors of numbers, some dimensions at once; the others pass."""
+    x, nodes = at.value("self"), list(at.args["indices"])
+    at_dims = [dim for dim, one in enumerate(nodes) if one is not None]
+    if any(nodes[dim].meta["val"].dtype in (torch.bool, torch.uint8) for dim in at_dims):
+        return at.unknown("picks by a mask")
+    for dim in at_dims:
+        at.freeze(x[dim], "looks it up by number")
+    looked = _broadcast(at, [at.of(nodes[dim]) for dim in at_dims])
+    rest = [labels for dim, labels in enumerate(x) if dim not in at_dims]
+    # The result stands where the lookups stood, or in front where they stood apart.
+    together = at_dims == list(range(at_dims[0], at_dims[-1] + 1))
+    place = at_dims[0] if together else 0
+    return (*rest[:place], *looked, *rest[place:])
+
+
+@rule("aten.topk", "aten.sort", "aten.kthvalue", "aten.max.dim", "aten.min.dim", "aten.argsort")
+def ordered(at: Visit) -> Value | list[Value]:
+    """Compares along one dimension; what is found there is no unit any more."""
+    x, dim = at.value("self"), at.args.get("dim", -1) % len(at.value("self"))
+    at.freeze(x[dim], "compares along it")
+    several = at.node.meta["val"]
+    first = several[0] if isinstance(several, (list, tuple)) else several
+    if first.ndim < len(x):
+        value = (*x[:dim], *x[dim + 1 :])
+    else:
+        value = (*x[:dim], at.fixed(int(first.shape[dim])), *x[dim + 1 :])
+    return [value] * len(several) if isinstance(several, (list, tuple)) else value
+
+
+@rule("aten.argmax", "aten.argmin")
+def extreme(at: Visit) -> Value | list[Value] | None:
+    """Finds the place of the largest along a dimension."""
+    x, dim = at.value("self"), at.args.get("dim")
+    if dim is None:
+        return at.unknown("compares all of it")
+    dim %= len(x)
+    at.freeze(x[dim], "compares along it")
+    kept = (at.fixed(1),) if at.args.get("keepdim") else ()
+    return (*x[:dim], *kept, *x[dim + 1 :])
+
+
+@rule("aten.cumsum", "aten.cumprod", "aten.logcumsumexp", "aten.diff")
+def running(at: Visit) -> Value:
+    """Accumulates along one dimension."""
+    x, dim = at.value("self"), at.args.get("dim", -1) % len(at.shape)
+    at.freeze(x[dim], "accumulates along it")
+    return (*x[:dim], at.fixed(at.shape[dim]), *x[dim + 1 :])
+
+
+@rule("aten.unfold")
+def windows(at: Visit) -> Value:
+    """Cuts positions into windows that overlap, which come last."""
+    x, dim = at.value("self"), at.args["dimension"] % len(at.value("self"))
+    at.freeze(x[dim], "cuts it into windows")
+    places = at.fixed(at.shape[dim])
+    return (*x[:dim], places, *x[dim + 1 :], at.fixed(at.shape[-1]))
+
+
+@rule("aten.im2col")
+def columns(at: Visit) -> Value:
+    """Reads patches as columns: each channel becomes a run of kernel positions."""
+    x, run = at.value("self"), _area(at.args["kernel_size"])
+    for labels in x[-2:]:
+        at.freeze(labels, "cuts it into patches")
+    return (*x[:-3], np.repeat(x[-3], run), at.fixed(at.shape[-1]))
+
+
+@rule("aten.col2im")
+def image(at: Visit) -> Value:
+    """Adds patches up to an image: a run of kernel positions goes as a whole."""
+    x, run = at.value("self"), _area(at.args["kernel_size"])
+    at.freeze(x[-1], "puts patches in their places")
+    runs = x[-2].reshape(-1, run).T
+    for other in runs[1:]:
+        at.tie(runs[0], other)
+    return (*x[:-2], runs[0].copy(), *(at.fixed(size) for size in at.shape[-2:]))
+
+
+def _area(kernel: Sequence[int]) -> int:
+    return int(np.prod(kernel if len(kernel) == 2 else [*kernel, *kernel]))
+
+
+def _spread(index: fx.Node) -> set[int]:
+    """Returns the dimensions along which an index repeats one number."""
+    if not operator_name(index.target).startswith(("aten.expand.", "aten.expand_as.")):
+        return set()
+    source: Any = index.args[0]
+    before, after = shape_of(source), shape_of(index)
+    first = len(after) - len(before)
+    return {
+        dim for dim, size in enumerate(after) if size > 1 and dim >= first
+        if before[dim - first] == 1
+    } | set(range(first))  # fmt: skip
+
+
+def _broadcast(at: Visit, values: Sequence[Value]) -> Value:
+    outputs: list[Array] = []
+    for back in range(-max(map(len, values)), 0):
+        carried = [value[back] for value in values if len(value) >= -back]
+        widest = max(carried, key=len)
+        for labels in carried:
+            if len(labels) == len(widest):
+                at.tie(widest, labels)
+            else:
+                at.freeze(labels, "broadcasts it")
+        outputs.append(widest)
+    return tuple(outputs)
