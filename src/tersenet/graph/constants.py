@@ -153,12 +153,12 @@ def _slice(own: Fit) -> dict[str, Any]:
     start, end = own.args.get("start"), own.args.get("end")
     if not own.changed(labels):
         return {}
-    if "length" in own.args:
+    if isinstance(start, int) and "length" in own.args:
         return {
             "start": own.before(labels, start),
             "length": own.cut.size(own.outputs[0][own.args["dim"]]),
         }
-    found = {"start": own.before(labels, start) if start else start}
+    found: dict[str, Any] = {"start": own.before(labels, start) if start else start}
     return found if end is None or end >= len(labels) else found | {"end": own.before(labels, end)}
 
 

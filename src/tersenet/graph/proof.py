@@ -1,5 +1,6 @@
 """Proof that a smaller network is the original with the removed units zeroed."""
 
+import contextlib
 import copy
 import math
 from collections.abc import Sequence
@@ -125,17 +126,15 @@ class Reference:
 
     def against(self, after: nn.Module) -> Proof:
         """Returns the proof of a smaller network. Raises StructureError if it does not run."""
-        found, precision = None, "float32"
-        if self._double is not None:
-            try:
+        found, both, precision = None, self._double, "float64"
+        if both is not None:
+            with contextlib.suppress(Exception):  # whatever a forward() raises: told below
                 found = self._run(copy.deepcopy(after).double(), torch.float64)
-                original, reference, precision = *self._double, "float64"
-            except Exception:  # noqa: BLE001, S110 (whatever a forward() raises; run once more below)
-                pass
-        if found is None:
+        if both is None or found is None:
             found = self._run_smaller(after)
-            self._single = self._single or self._both(torch.float32)
-            original, reference = self._single
+            both = self._single = self._single or self._both(torch.float32)
+            precision = "float32"
+        original, reference = both
         effect = difference(original, reference)
         claim = f"{self._claim} ({precision}, {len(self._inputs[0])} samples)"
         if effect == 0:

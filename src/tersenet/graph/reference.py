@@ -10,6 +10,7 @@ from typing import Any, final
 
 import torch
 from torch import Tensor, fx, nn
+from torch.fx.node import map_arg
 
 from tersenet.core.types import Edit, EditKind
 from tersenet.errors import StructureError
@@ -98,7 +99,8 @@ class _Interpreter(fx.Interpreter):
         if node is None:
             return super().run_node(n)
         call: Any = node.target
-        args, kwargs = (fx.node.map_arg(one, self._kept) for one in (node.args, node.kwargs))
+        args: Any = map_arg(node.args, self._kept)
+        kwargs: Any = map_arg(node.kwargs, self._kept)
         found, labels = call(*args, **kwargs), self._labels(n)
         if isinstance(labels, list):
             return tuple(self._spread(x, one) for x, one in zip(found, labels, strict=True))

@@ -53,9 +53,9 @@ def remove(
 
 
 def provable(
-    model: nn.Module, graph: Graph, keep: Mapping[str, Sequence[int]]
-) -> tuple[dict[str, Sequence[int]], list[Skip]]:
-    """Returns the groups that `remove` can prove together, and for the others why not.
+    model: nn.Module, graph: Graph, keep: Mapping[str, tuple[int, ...]]
+) -> tuple[dict[str, tuple[int, ...]], list[Skip]]:
+    """Returns what to keep where `remove` can prove it, all units of groups where not, and why.
 
     The model is left as it was.
 
@@ -78,7 +78,8 @@ def provable(
 
         _grown({}, smaller, failure, reasons)
         skips = [Skip(name, f"it cannot be proved: {why}") for name, why in reasons.items()]
-        return {name: units for name, units in keep.items() if name not in reasons}, skips
+        whole = {name: tuple(range(graph.group(name).size)) for name in reasons}
+        return dict(keep) | whole, skips
     return dict(keep), []
 
 
@@ -161,14 +162,14 @@ def _bound(
 
 def _grown(
     good: dict[str, Sequence[int]],
-    rest: dict[str, Sequence[int]],
+    rest: Mapping[str, Sequence[int]],
     failure: Callable[[Mapping[str, Sequence[int]]], str | None],
     reasons: dict[str, str],
 ) -> dict[str, Sequence[int]]:
     """Returns `good` and what of `rest` can be proved with it, found by halving."""
-    why = failure(good | rest)
+    why = failure(together := good | dict(rest))
     if why is None:
-        return good | rest
+        return together
     names = list(rest)
     if len(names) == 1:
         reasons[names[0]] = why

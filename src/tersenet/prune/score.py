@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from tersenet.core.types import Edit, Method, Skip, Subject, Workbench
 from tersenet.errors import StructureError
-from tersenet.graph import ChannelGroup, Graph, remove, replay, trace
+from tersenet.graph import ChannelGroup, Graph, provable, remove, replay, trace
 from tersenet.prune.counts import best_units, fit_counts, global_counts, layer_counts
 from tersenet.prune.greedy import greedy
 from tersenet.prune.plan import PrunePlan
@@ -75,6 +75,7 @@ class ChannelScore(Method[PrunePlan]):
         graph = trace(subject.model, subject.example)
         groups, skips = self.considered(graph)
         keep, measured = self._kept(subject, graph, groups, bench)
+        keep, unproved = provable(subject.model, graph, keep)
         params, macs = graph.costs(keep)
         return PrunePlan(
             method=self.name,
@@ -84,7 +85,7 @@ class ChannelScore(Method[PrunePlan]):
             params=(graph.params, params),
             macs=(sum(layer.macs for layer in graph.layers), macs),
             staircases=measured,
-            skips=tuple(skips),
+            skips=(*skips, *unproved),
         )
 
     def apply(
