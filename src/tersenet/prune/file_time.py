@@ -11,9 +11,12 @@ from torch import nn
 
 from tersenet.core.files import write_json
 from tersenet.core.types import Edit, Subject, Workbench
+from tersenet.errors import StructureError
 from tersenet.export import to_onnx
 from tersenet.graph import Graph, remove
 from tersenet.measure import compare
+from tersenet.prune.blocks import Block
+from tersenet.prune.dropping import drop
 
 __all__ = ["Counts", "FileTimer", "Trial", "fit_to_time", "smaller_network"]
 
@@ -52,8 +55,8 @@ class FileTimer:
     bench: Workbench
     """Where the times are kept, so that a resumed run decides alike."""
 
-    def share(self, keep: Mapping[str, Sequence[int]]) -> float:
-        """Returns the time of the network with these units, as a share of the original's.
+    def share(self, keep: Mapping[str, Sequence[int]], blocks: Sequence[Block] = ()) -> float:
+        """Returns the time of the network with these units and without these blocks, as a share.
 
         The original is the network before the first step, where the subject has one.
 
@@ -66,13 +69,14 @@ class FileTimer:
         deployment = replace(self.subject.deployment, batches=(self.batch,))
         where = f"{deployment.runtime}, {deployment.threads} threads, batch {self.batch}"
         key = f"{where}: " + ", ".join(f"{name} {len(units)}" for name, units in keep.items())
+        key += "".join(f", without {one.name}" for one in blocks)
         if key not in known:
             baseline = self.folder / "original.onnx"
             if not baseline.exists():
                 original = self.subject.original or self.subject.model
                 to_onnx(original, self.subject.example, baseline)
             whole = copy.deepcopy(self.subject.model)
-            model, _ = smaller_network(whole, self.graph, keep)
+            model, _ = smaller_network(whole, self.graph, keep, blocks)
             to_onnx(model, self.subject.example, self.folder / "pruned.onnx")
             (found,) = compare(
                 self.folder / "pruned.onnx",
@@ -109,7 +113,7 @@ def fit_to_time(
         that uses most of it, else the fastest.
     """
     trials: list[Trial] = []
-    budget, low, high = asked, 0.0, float("inf")  # budgets that keep to it, and that do not
+    budget, low, high = asked, 0.0, 1.0  # the most that keeps to it, the least that does not
     for _ in range(4 * attempts):  # budgets may differ and the choice not
         counts = choose(budget)
         trial = next((one for one in trials if one.counts == counts), None)
@@ -122,20 +126,41 @@ def fit_to_time(
             low = budget
         else:
             high = budget
-        inside = low > 0 and high < float("inf")
-        budget = (low + high) / 2 if inside else budget * asked / trial.share
+        budget = _next(trial, low, high, target=(1 + _CLOSE) / 2 * asked)
     met = [one for one in trials if one.share <= asked]
     best = max(met, key=lambda one: one.share) if met else min(trials, key=lambda one: one.share)
     return [one for one in trials if one is not best] + [best]
 
 
+def _next(trial: Trial, low: float, high: float, *, target: float) -> float:
+    """Returns the next budget: on the line through the trial and the original, which is (1, 1)."""
+    if trial.share < 1 and trial.estimate < 1:
+        guess = 1 - (1 - target) * (1 - trial.estimate) / (1 - trial.share)
+        if low < guess < high:
+            return guess
+    return (low + high) / 2
+
+
 def smaller_network(
-    model: nn.Module, graph: Graph, keep: Mapping[str, Sequence[int]]
+    model: nn.Module,
+    graph: Graph,
+    keep: Mapping[str, Sequence[int]],
+    blocks: Sequence[Block] = (),
 ) -> tuple[nn.Module, Sequence[Edit]]:
-    """Returns `model`, or what takes its place, with these units alone, and the edits."""
+    """Returns `model`, or what takes its place, with these units and no such blocks; the edits.
+
+    Raises:
+        StructureError: if blocks are to go from a network whose own class no longer fits.
+    """
     less = {name: units for name, units in keep.items() if len(units) < graph.by_name[name].size}
     found: Any = remove(model, graph, less)
-    return found if isinstance(found, tuple) else (model, found)
+    smaller, edits = found if isinstance(found, tuple) else (model, found)
+    if blocks and smaller is not model:
+        raise StructureError(
+            "the network's own forward() does not fit fewer channels, so no block can go from it "
+            "as well: set blocks to false."
+        )
+    return smaller, [*edits, *drop(smaller, {one.name: one.swaps for one in blocks})]
 
 
 def _read(path: Path | None) -> dict[str, float]:

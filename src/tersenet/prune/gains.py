@@ -9,11 +9,13 @@ from torch import Tensor, nn
 
 from tersenet.core.types import Batch, Subject, Workbench
 from tersenet.graph import ChannelGroup
+from tersenet.prune.blocks import Block
 from tersenet.prune.counts import best_units
+from tersenet.prune.dropping import drop
 from tersenet.prune.greedy import zero_unit_
 from tersenet.prune.observe import summed_loss
 
-__all__ = ["loss_gains", "score_gains"]
+__all__ = ["block_gains", "loss_gains", "recalibrated_loss", "score_gains"]
 
 _BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 
@@ -52,7 +54,7 @@ def loss_gains(
     Raises:
         DataError: if there is no loss for the targets of the data.
     """
-    least = _loss(subject, copy.deepcopy(subject.model), data)
+    least = recalibrated_loss(subject, copy.deepcopy(subject.model), data)
     found = {}
     for done, group in enumerate(groups):
         bench.tick("measuring losses", done, len(groups))
@@ -65,12 +67,26 @@ def loss_gains(
             kept = set(best_units(scores[group.name], count))
             for unit in set(range(group.size)) - kept:
                 zero_unit_(model, group, unit)
-            losses.append(_loss(subject, model, data))
+            losses.append(recalibrated_loss(subject, model, data))
         found[group.name] = -np.array(losses)
     return found
 
 
-def _loss(subject: Subject, model: nn.Module, data: Sequence[Batch]) -> float:
+def block_gains(
+    subject: Subject, blocks: Sequence[Block], data: Sequence[Batch], bench: Workbench
+) -> dict[str, np.ndarray]:
+    """Returns minus the loss without each block alone, and with it. Measured as `loss_gains`."""
+    least = recalibrated_loss(subject, copy.deepcopy(subject.model), data)
+    found = {}
+    for done, block in enumerate(blocks):
+        bench.tick("measuring losses without blocks", done, len(blocks))
+        model = copy.deepcopy(subject.model)
+        drop(model, {block.name: block.swaps})
+        found[block.name] = -np.array([recalibrated_loss(subject, model, data), least])
+    return found
+
+
+def recalibrated_loss(subject: Subject, model: nn.Module, data: Sequence[Batch]) -> float:
     """Returns the mean loss in nats after taking batch-norm statistics on the same data."""
     norms = [one for one in model.modules() if isinstance(one, _BATCH_NORMS)]
     model.eval()

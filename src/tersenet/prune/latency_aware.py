@@ -6,6 +6,7 @@ arXiv:2210.06659. Costs depend on the widths on both sides of each layer, as in 
 "MDP", 2025, arXiv:2504.02168. Then the whole file is timed, and the budget corrected by it.
 """
 
+import copy
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass as plain_dataclass
@@ -18,22 +19,23 @@ from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 
 from tersenet.core.registry import method, methods
-from tersenet.core.types import Edit, Method, Skip, Subject, Workbench
+from tersenet.core.types import Edit, EditKind, Method, Skip, Subject, Workbench
 from tersenet.errors import DataError, StructureError
-from tersenet.graph import Graph, replay, trace
+from tersenet.graph import ChannelGroup, Graph, macs, parameters, replay, trace
+from tersenet.prune.blocks import Block, find_blocks
 from tersenet.prune.counts import best_units
+from tersenet.prune.dropping import replay_drops
 from tersenet.prune.ecc import latency_model
 from tersenet.prune.file_time import Counts, FileTimer, Trial, fit_to_time, smaller_network
-from tersenet.prune.gains import loss_gains, score_gains
-from tersenet.prune.knapsack import Factor, TooCoupledError, solve, total
+from tersenet.prune.gains import block_gains, loss_gains, score_gains
 from tersenet.prune.score import ChannelScore
 from tersenet.prune.staircase import Staircase
 from tersenet.prune.taylor import Taylor
+from tersenet.prune.width_choice import widths_within
 from tersenet.prune.width_costs import Costs, measure_costs
 
 __all__ = ["LatencyAware", "LatencyPlan"]
 
-_ROUNDS = 8  # of costs taken anew at the counts found
 _BATCHES = 2  # of calibration data to measure losses on: some 40 networks are measured
 
 
@@ -68,6 +70,8 @@ class LatencyPlan:
     """The units that stay, for each group considered."""
     sizes: dict[str, int]
     """The units that each of these groups has."""
+    dropped: tuple[str, ...] = ()
+    """The residual blocks that go whole; groups within them are kept as they are."""
     asked: float
     """Share of the original's time."""
     reached: float
@@ -94,11 +98,12 @@ class LatencyPlan:
     def summary(self) -> str:
         """One line for a person."""
         (params, fewer_params), (macs, fewer_macs) = self.params, self.macs
+        without = f", without {len(self.dropped)} blocks" if self.dropped else ""
         missed = "" if self.met else ", MISSED: the fastest of what was tried"
         return (
             f"{self.criterion}: takes {100 * self.reached:.1f} % of the original's time at batch "
-            f"{self.batch}, {self.source} ({100 * self.asked:g} % asked{missed}); parameters "
-            f"{params:,} → {fewer_params:,}, MACs {macs:,} → {fewer_macs:,}"
+            f"{self.batch}, {self.source} ({100 * self.asked:g} % asked{missed}){without}; "
+            f"parameters {params:,} → {fewer_params:,}, MACs {macs:,} → {fewer_macs:,}"
         )
 
 
@@ -131,6 +136,8 @@ class LatencyAware(Method[LatencyPlan]):
     cost: Literal["table", "bilinear"] = "table"
     """table: each layer timed by its widths; bilinear: ECC's function of adjacent widths, fitted
     to whole files of random widths, which takes minutes and knows no staircase."""
+    blocks: bool = True
+    """Whether residual blocks may also go whole; only by measured loss and from a table."""
     attempts: int = Field(default=6, ge=1)
     """Files to time at most until one keeps to the budget and uses it up."""
 
@@ -152,23 +159,25 @@ class LatencyAware(Method[LatencyPlan]):
         scores = self.criterion.score(subject, groups)
         liked, stairs = self.criterion.liked(subject, graph, groups, bench)
         options = {name: tuple(sorted(counts)) for name, counts in liked.items()}
-        worth = self._worth(subject, graph, scores, options, bench)
-        costs = self._costs(subject, graph, options, bench)
-        trials = self._search(subject, graph, scores, options, worth, costs, bench)
-        counts, reached = trials[-1].counts, trials[-1].share
-        keep = {name: best_units(scores[name], count) for name, count in counts.items()}
-        params, macs = graph.costs(keep)
+        blocks = self._blocks(subject)
+        worth = self._worth(subject, groups, blocks, scores, options, bench)
+        options |= {one.name: (0, 1) for one in blocks}
+        costs = self._costs(subject, graph, blocks, options, bench)
+        trials = self._search(subject, graph, blocks, scores, worth, costs, options, bench)
+        keep, gone = _chosen(trials[-1].counts, groups, blocks, scores)
+        smaller, _ = smaller_network(copy.deepcopy(subject.model), graph, keep, gone)
         return LatencyPlan(
             criterion=self.criterion.name,
             keep=keep,
             sizes={group.name: group.size for group in groups},
+            dropped=tuple(one.name for one in gone),
             asked=self.latency,
-            reached=reached,
+            reached=trials[-1].share,
             source="measured" if _ships(subject) else "estimated",
             batch=self.batch,
             tried=tuple((one.estimate, one.share) for one in trials),
-            params=(graph.params, params),
-            macs=(sum(layer.macs for layer in graph.layers), macs),
+            params=(graph.params, parameters(smaller)[0]),
+            macs=(sum(one.macs for one in graph.layers), macs(smaller, subject.example)),
             staircases=stairs,
             skips=tuple(skips),
         )
@@ -176,25 +185,36 @@ class LatencyAware(Method[LatencyPlan]):
     def apply(
         self, model: nn.Module, plan: LatencyPlan, subject: Subject, bench: Workbench
     ) -> tuple[nn.Module, Sequence[Edit]]:
-        """Removes all other units, in place."""
+        """Removes all other units, and the blocks that go, in place."""
         del bench
-        return smaller_network(model, trace(model, subject.example), plan.keep)
+        found = find_blocks(model, subject.example, tried=False).blocks if plan.dropped else ()
+        gone = [one for one in found if one.name in plan.dropped]
+        return smaller_network(model, trace(model, subject.example), plan.keep, gone)
 
     def replay(
         self, model: nn.Module, edits: Sequence[Edit], example: tuple[Tensor, ...]
     ) -> nn.Module:
-        """Repeats the slices."""
+        """Repeats the slices, then the drops."""
         del example
-        return replay(model, edits)
+        model = replay(model, [one for one in edits if one.kind is not EditKind.DROP])
+        return replay_drops(model, [one for one in edits if one.kind is EditKind.DROP])
+
+    def _blocks(self, subject: Subject) -> list[Block]:
+        """Returns the residual blocks that may go."""
+        if not self.blocks or self.worth != "loss" or self.cost != "table":
+            return []
+        found = find_blocks(subject.model, subject.example).blocks
+        return [one for one in found if one.kind == "residual" and one.filters]
 
     def _worth(
         self,
         subject: Subject,
-        graph: Graph,
+        groups: Sequence[ChannelGroup],
+        blocks: Sequence[Block],
         scores: Mapping[str, Tensor],
         options: Mapping[str, Sequence[int]],
         bench: Workbench,
-    ) -> Mapping[str, np.ndarray]:
+    ) -> dict[str, np.ndarray]:
         if self.worth == "score":
             return score_gains(scores, options, comparable=self.criterion.comparable)
         if not subject.calibration:
@@ -202,47 +222,54 @@ class LatencyAware(Method[LatencyPlan]):
                 "prune latency-aware has no calibration data to measure losses on: give some, or "
                 "set worth: score."
             )
-        groups = [graph.by_name[name] for name in options]
         data = subject.calibration[:_BATCHES]
-        return loss_gains(subject, groups, scores, options, data, bench)
+        return {
+            **loss_gains(subject, groups, scores, options, data, bench),
+            **block_gains(subject, blocks, data, bench),
+        }
 
     def _costs(
         self,
         subject: Subject,
         graph: Graph,
+        blocks: Sequence[Block],
         options: Mapping[str, Sequence[int]],
         bench: Workbench,
     ) -> Costs:
         if self.cost == "bilinear":
             return latency_model(subject, graph, options, batch=self.batch, bench=bench)
-        return measure_costs(graph, options, subject.deployment, batch=self.batch, bench=bench)
+        return measure_costs(
+            graph, options, subject.deployment, blocks=blocks, batch=self.batch, bench=bench
+        )
 
     def _search(
         self,
         subject: Subject,
         graph: Graph,
+        blocks: Sequence[Block],
         scores: Mapping[str, Tensor],
-        options: Mapping[str, Sequence[int]],
         worth: Mapping[str, np.ndarray],
         costs: Costs,
+        options: Mapping[str, Sequence[int]],
         bench: Workbench,
     ) -> list[Trial]:
-        whole = costs.ms({name: graph.by_name[name].size for name in options})
+        whole = costs.ms({name: counts[-1] for name, counts in options.items()})
+        groups = [graph.by_name[name] for name in scores]
+        inside = _inside(groups, blocks)
         with tempfile.TemporaryDirectory() as folder:
             timer = FileTimer(
                 subject=subject, graph=graph, batch=self.batch, folder=Path(folder), bench=bench
             )
 
             def choose(budget: float) -> Counts:
-                return widths_within(costs, options, worth, budget_ms=budget * whole)
+                return widths_within(costs, options, worth, budget_ms=budget * whole, inside=inside)
 
             def estimate(counts: Counts) -> float:
                 return costs.ms(counts) / whole
 
             def share(counts: Counts) -> float:
                 bench.tick("timing the pruned file", 0, 1)
-                kept = {name: best_units(scores[name], n) for name, n in counts.items()}
-                return timer.share(kept)
+                return timer.share(*_chosen(counts, groups, blocks, scores))
 
             return fit_to_time(
                 choose,
@@ -253,45 +280,31 @@ class LatencyAware(Method[LatencyPlan]):
             )
 
 
-def widths_within(
-    costs: Costs,
-    options: Mapping[str, Sequence[int]],
-    worth: Mapping[str, np.ndarray],
-    *,
-    budget_ms: float,
-) -> dict[str, int]:
-    """Returns the counts that are worth most within a budget, or the cheapest where none fit.
+def _inside(groups: Sequence[ChannelGroup], blocks: Sequence[Block]) -> dict[str, str]:
+    """Returns the block that each group lies in, where all its filters do."""
+    found = {}
+    for block in blocks:
+        tensors = {member.tensor for own in block.filters for member in own.filters}
+        for group in groups:
+            if {member.tensor for member in group.filters} <= tensors:
+                found[group.name] = block.name
+    return found
 
-    Exact where each layer lies between two groups at most. Else the costs are taken apart at the
-    present counts, first the largest, and taken anew at what was found until that stays.
 
-    Args:
-        costs: the time as a function of the counts.
-        options: the counts each group may keep, rising.
-        worth: what each of these is worth, in one unit for all groups.
-        budget_ms: by `costs`.
-    """
-    gains = [Factor((name,), np.zeros(len(one)), one) for name, one in worth.items()]
-    sizes = {name: len(counts) for name, counts in options.items()}
-    present = {name: counts[-1] for name, counts in options.items()}
-    best, joint = {name: counts[0] for name, counts in options.items()}, True
-    most = -float("inf")
-    for _ in range(_ROUNDS):
-        factors = costs.factors(options, present, joint=joint)
-        try:
-            picks = solve(sizes, [*factors, *gains], budget=budget_ms)
-        except TooCoupledError:
-            joint = False
-            continue
-        picks = dict.fromkeys(sizes, 0) if picks is None else picks
-        found = {name: options[name][i] for name, i in picks.items()}
-        value = total(gains, picks)[1]
-        if costs.ms(found) <= budget_ms and value > most:
-            best, most = found, value
-        if found == present:
-            break
-        present = found
-    return best
+def _chosen(
+    counts: Counts,
+    groups: Sequence[ChannelGroup],
+    blocks: Sequence[Block],
+    scores: Mapping[str, Tensor],
+) -> tuple[dict[str, tuple[int, ...]], list[Block]]:
+    """Returns the units to keep, all of those in blocks that go, and these blocks."""
+    gone = [one for one in blocks if not counts[one.name]]
+    whole = _inside(groups, gone)
+    keep = {
+        one.name: best_units(scores[one.name], one.size if one.name in whole else counts[one.name])
+        for one in groups
+    }
+    return keep, gone
 
 
 def _ships(subject: Subject) -> bool:

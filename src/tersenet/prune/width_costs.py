@@ -9,14 +9,15 @@ import numpy as np
 
 from tersenet.core.types import Deployment, Workbench
 from tersenet.graph import ChannelGroup, Graph, Site
+from tersenet.prune.blocks import Block
 from tersenet.prune.knapsack import Factor
 from tersenet.prune.latency_table import LatencyTable, LayerKind, Widths, kind_of, measure_table
 from tersenet.prune.staircase import candidates
 
 __all__ = ["Costs", "SiteWidths", "TableCosts", "as_factors", "measure_costs", "widths_of"]
 
-_JOINT: Final = 2
-"""Groups that one layer's cost may depend on jointly; more are taken apart (`as_factors`)."""
+_JOINT: Final = 3
+"""Groups and blocks that a layer's cost may depend on jointly; more are taken apart."""
 
 
 @runtime_checkable
@@ -44,11 +45,13 @@ class SiteWidths:
     """Channels read and made, before anything is removed."""
     per_unit: tuple[Mapping[str, float], Mapping[str, float]]
     """Channels read, and made, that go with one unit of each group."""
+    block: str | None = None
+    """The block it goes with; its count is 1 where the block stays and 0 where not."""
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The groups that the widths depend on."""
-        return tuple(dict.fromkeys(itertools.chain(*self.per_unit)))
+        """The groups that the widths depend on, and the block."""
+        return tuple(dict.fromkeys((*itertools.chain(*self.per_unit), *filter(None, [self.block]))))
 
     def at(self, counts: Mapping[str, int], sizes: Mapping[str, int]) -> tuple[float, float]:
         """Returns the widths when groups keep `counts` of `sizes` units."""
@@ -59,8 +62,16 @@ class SiteWidths:
         return reads, makes
 
 
-def widths_of(graph: Graph, groups: Iterable[ChannelGroup]) -> list[SiteWidths]:
-    """Returns how each layer's widths follow from what these groups keep."""
+def widths_of(
+    graph: Graph, groups: Iterable[ChannelGroup], blocks: Iterable[Block] = ()
+) -> list[SiteWidths]:
+    """Returns how each layer's widths follow from what these groups and blocks keep."""
+    home = {
+        member.tensor: block.name
+        for block in blocks
+        for group in block.filters
+        for member in group.filters
+    }
     parts: dict[tuple[str, int], dict[str, float]] = {}
     for group in groups:
         for member in group.members:
@@ -78,6 +89,7 @@ def widths_of(graph: Graph, groups: Iterable[ChannelGroup]) -> list[SiteWidths]:
                 site,
                 (shape[makes if depthwise else reads], shape[makes]),
                 (parts.get(key, {}), parts.get((site.tensor, makes), {})),
+                home.get(site.tensor),
             )
         )
     return found
@@ -93,7 +105,7 @@ class TableCosts:
     sizes: Mapping[str, int]
 
     def ms(self, counts: Mapping[str, int]) -> float:
-        """Returns the time of all layers when groups keep `counts` units."""
+        """Returns the time of all layers when groups and blocks keep `counts` units."""
         return sum(self._layer(one, counts) for one in self.layers)
 
     def factors(
@@ -103,6 +115,8 @@ class TableCosts:
         return as_factors(self.layers, self._layer, options, present, joint=joint)
 
     def _layer(self, layer: SiteWidths, counts: Mapping[str, int]) -> float:
+        if layer.block is not None and not counts[layer.block]:
+            return 0.0
         kind, (reads, makes) = kind_of(layer.site), layer.at(counts, self.sizes)
         if kind is not None:
             return self.table.ms(kind, reads, makes)
@@ -153,16 +167,20 @@ def measure_costs(
     options: Mapping[str, Sequence[int]],
     deployment: Deployment,
     *,
+    blocks: Sequence[Block] = (),
     batch: int,
     bench: Workbench,
 ) -> TableCosts:
     """Measures the table that the groups in `options` need, at the counts they may keep.
 
+    Blocks are options of their own, by their names: 0 and 1.
+
     Raises:
         MeasureError: if the runtime is not installed or does not take the layers.
     """
-    sizes = {name: graph.by_name[name].size for name in options}
-    layers = widths_of(graph, [graph.by_name[name] for name in options])
+    groups = [graph.by_name[name] for name in options if name in graph.by_name]
+    sizes = {group.name: group.size for group in groups} | {one.name: 1 for one in blocks}
+    layers = widths_of(graph, groups, blocks)
     wanted: dict[LayerKind, tuple[set[int], set[int]]] = {}
     for layer in layers:
         kind = kind_of(layer.site)

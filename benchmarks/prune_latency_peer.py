@@ -1,0 +1,65 @@
+"""Torch-Pruning at a series of ratios, in a process of its own.
+
+    PYTHONPATH=DIR python benchmarks/prune_latency_peer.py < request.json
+
+`prune_latency.py` starts it with the peer on the path; nothing of tersenet imports the peer.
+"""
+
+import importlib
+import json
+import sys
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+from torch.nn import functional
+
+from tersenet.core.files import load_tensors, load_weights, save_tensors
+from tersenet.models import MODELS
+
+CRITERIA: Final = {
+    "group magnitude": "GroupMagnitudeImportance",
+    "group taylor": "GroupTaylorImportance",
+}
+ROUND_TO: Final = 8
+"""Its option to keep counts to multiples: without, most of what it removes saves no time."""
+
+
+def main() -> None:
+    """Prunes the network once for each criterion and ratio, and writes what is left."""
+    request = json.load(sys.stdin)
+    peer = importlib.import_module("torch_pruning")
+    data, _ = load_tensors(Path(request["data"]))
+    for criterion in CRITERIA:
+        for ratio in request["ratios"]:
+            model = _pruned(peer, request, data, criterion, ratio)
+            place = Path(request["folder"]) / f"{criterion} {ratio}.safetensors"
+            save_tensors(place, model.state_dict())
+
+
+def _pruned(
+    peer: Any, request: dict[str, Any], data: dict[str, torch.Tensor], criterion: str, ratio: float
+) -> torch.nn.Module:
+    ((name, options),) = request["model"].items()
+    model = MODELS[name](**options)
+    if request["weights"] is not None:
+        load_weights(model, Path(request["weights"]))
+    model.eval()
+    importance = getattr(peer.importance, CRITERIA[criterion])()
+    pruner = peer.pruner.BasePruner(
+        model,
+        data["inputs"][:2],
+        importance=importance,
+        global_pruning=True,
+        pruning_ratio=ratio,
+        round_to=ROUND_TO,
+        ignored_layers=[one for one in model.modules() if isinstance(one, torch.nn.Linear)],
+    )
+    functional.cross_entropy(model(data["inputs"]), data["targets"]).backward()
+    pruner.step()
+    model.zero_grad()
+    return model
+
+
+if __name__ == "__main__":
+    main()
