@@ -1,8 +1,12 @@
 """Rows 12 to 14, 16, 18 to 22 and 25 to 27: pruning of channels, blocks and layers."""
 
 import copy
+import csv
+import itertools
+import statistics
 from collections.abc import Sequence
 from importlib import import_module
+from pathlib import Path
 
 import pytest
 import torch
@@ -10,6 +14,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from tersenet import graph
+from tersenet.api import conduct
+from tersenet.core.files import load_weights
 from tersenet.core.types import Subject, Workbench
 from tersenet.errors import StructureError
 from tersenet.models.resnet_cifar import resnet
@@ -24,6 +30,9 @@ from tersenet.prune import (
     principal_width,
     thinet,
 )
+from tersenet.study import sensitivity
+from tersenet.train import TrainingOptions, fit
+from tersenet.train.tasks import load_fashion_mnist
 
 
 def parameters(model: nn.Module) -> int:
@@ -290,15 +299,27 @@ def test_row_21_latency_constrained() -> None:
     assert found.latency_share == pytest.approx(0.7, rel=0.05)
 
 
-@pytest.mark.not_built
-def test_row_22_greedy_and_one_shot() -> None:
+def test_row_22_greedy_and_one_shot(fashion_folder: Path) -> None:
     """Greedy, iterative and one-shot removal.
 
-    At the same budget, before fine-tuning, the greedy choice's loss is at most the one-shot's.
+    With as many units removed from the trained ResNet-20, before fine-tuning, the greedy choice
+    loses no more accuracy than the one made at once, and needs more evaluations. Rounds of
+    `repeat` are steps of their own.
     """
-    found = import_module("tersenet.study").greedy_and_one_shot(remove=0.3)
-    assert found.greedy_loss <= found.one_shot_loss
-    assert found.greedy_evaluations > found.one_shot_evaluations
+    task = load_fashion_mnist(folder=fashion_folder, test_images=2_000, calibration=256)
+    model = resnet(depth=20, in_channels=1)
+    load_weights(model, Path("weights/resnet20-fashion-mnist.safetensors"))
+    subject, found, evaluations = task.subject(model.eval()), {}, {}
+    for name, at_a_time in (("greedy", 24), ("one-shot", 10_000)):
+        ticks: list[int] = []
+        bench = Workbench(tick=lambda text, done, total, ticks=ticks: ticks.append(done))
+        method = Fisher(keep=0.75, at_a_time=at_a_time, batches=1, multiple_of=None)
+        plan = method.plan(subject, bench)
+        smaller, _ = method.apply(copy.deepcopy(model), plan, subject, bench)
+        found[name], evaluations[name] = task.quality(smaller).value, len(ticks)
+        assert plan.reached == pytest.approx(0.75, abs=0.01)
+    assert evaluations["greedy"] > evaluations["one-shot"] == 1
+    assert found["greedy"] >= found["one-shot"]
 
 
 @pytest.mark.not_built
@@ -330,16 +351,38 @@ def test_row_26_imprinting() -> None:
     assert curve[-1] > curve[0]
 
 
-@pytest.mark.not_built
-def test_row_27_sensitivity() -> None:
+def test_row_27_sensitivity(fashion_folder: Path, tmp_path: Path) -> None:
     """Sensitivity analysis.
 
     A table and a plot of the metric at sparsity 0 to 0.95 in steps of 0.05, for single weights,
-    filters and channels of each layer.
+    filters and channels of each layer; accuracy falls on the whole, and rates follow.
     """
-    found = import_module("tersenet.study").sensitivity(resnet(depth=8))
-    assert {row["group"] for row in found.rows} == {"element", "filter", "channel"}
-    levels = sorted({row["sparsity"] for row in found.rows})
+    task = load_fashion_mnist(
+        folder=fashion_folder, train_images=4_000, test_images=200, calibration=32
+    )
+    model = nn.Sequential(
+        nn.Conv2d(1, 8, 5, stride=4), nn.ReLU(), nn.Conv2d(8, 16, 3), nn.ReLU(), nn.Flatten(),
+        nn.Linear(256, 10),
+    )  # fmt: skip
+    fit(
+        model,
+        task.stream,
+        lambda model, x, y: functional.cross_entropy(model(x), y),
+        TrainingOptions(epochs=5, learning_rate=0.05),
+    )
+    findings = conduct(lambda: sensitivity(model, task, folder=tmp_path, images=200), tmp_path)
+    with (tmp_path / "sensitivity.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert {row["granularity"] for row in rows} == {"element", "filter", "channel"}
+    levels = sorted({float(row["sparsity"]) for row in rows})
     assert levels == pytest.approx([0.05 * i for i in range(20)])
-    assert found.csv.exists()
-    assert found.plot.exists()
+    assert len(rows) == 20 * (3 + 3 + 2)  # of the first layer, the one channel stays
+    mean = [
+        statistics.fmean(float(row["top-1 %"]) for row in rows if float(row["sparsity"]) == level)
+        for level in levels
+    ]
+    assert all(later <= earlier + 1 for earlier, later in itertools.pairwise(mean))
+    assert mean[-1] < mean[0] - 10
+    page = (tmp_path / "report.html").read_text()
+    assert page.count("one layer at a time") >= 3
+    assert {table.name for table in findings.tables} >= {"rates", "sensitivity"}
