@@ -134,6 +134,11 @@ def test_gaps_longer_than_an_entry_can_step(kind):
     np.testing.assert_array_equal(kind.encode(matrix).dense(), matrix)
 
 
+def test_tiles_start_on_a_line_of_the_cache():
+    lines = Tiled.encode(np.eye(300, dtype=np.float32)).lines
+    assert lines.ctypes.data % 64 == 0
+
+
 @pytest.mark.parametrize(("zeros", "width"), [(0.9, 32), (0.99, 64)])
 def test_a_tile_keeps_what_fits_and_hands_on_the_rest(zeros, width):
     rng = np.random.default_rng(3)

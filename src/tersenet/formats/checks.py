@@ -96,19 +96,19 @@ def _grouped(matrix: Grouped, values: NDArray[np.float32]) -> None:
 
 def _sliced(matrix: Sliced, values: NDArray[np.float32]) -> None:
     _table(matrix, matrix.table, values - values[0])
-    _slices(matrix, matrix.entries_, matrix.starts, matrix.order, len(values))
+    _slices(matrix, matrix.entries_, matrix.starts, matrix.places, len(values))
 
 
 def _tiled(matrix: Tiled, values: NDArray[np.float32]) -> None:
     _table(matrix, matrix.table, values - values[0])
     kinds, width = len(values), matrix.width
     _require(width in (32, 64), matrix, "its tiles")
-    _slices(matrix, matrix.rest_entries, matrix.rest_starts, matrix.rest_order, kinds)
+    _slices(matrix, matrix.rest_entries, matrix.rest_starts, matrix.rest_places, kinds)
     lines, blocks = matrix.lines, matrix.blocks
     _array(matrix, lines, np.dtype(np.uint32), (len(lines), LANES), "its lines")
     _array(matrix, blocks, np.dtype(np.uint16), (len(lines),), "its tiles")
     _starts(matrix, matrix.starts, slabs(matrix.shape[0]), len(lines))
-    _order(matrix, matrix.order)
+    _places(matrix, matrix.places)
     last = -(-matrix.shape[1] // width)
     _require(not len(blocks) or int(blocks.max()) < last, matrix, "its tiles")
     inside = _lines_inside(lines, blocks, width, kinds, matrix.shape[1])
@@ -179,18 +179,19 @@ def _starts(matrix: Matrix, starts: NDArray[Any], count: int, last: int) -> None
     _require((steps >= 0).all() and (steps % 2 == 0).all(), matrix, "its starts")
 
 
-def _order(matrix: Matrix, order: NDArray[Any]) -> None:
+def _places(matrix: Matrix, places: NDArray[Any]) -> None:
     rows = matrix.shape[0]
-    _array(matrix, order, np.dtype(np.int64), (rows,), "its order")
-    _require((np.sort(order) == np.arange(rows)).all(), matrix, "its order")
+    _array(matrix, places, np.dtype(np.uint32), (slabs(rows) * LANES,), "its places")
+    own, padding = np.sort(places[:rows]), places[rows:]
+    _require((own == np.arange(rows)).all() and not padding.any(), matrix, "its places")
 
 
 def _slices(
-    matrix: Matrix, entries: NDArray[Any], starts: NDArray[Any], order: NDArray[Any], kinds: int
+    matrix: Matrix, entries: NDArray[Any], starts: NDArray[Any], places: NDArray[Any], kinds: int
 ) -> None:
     _array(matrix, entries, np.dtype(np.uint16), (len(entries), LANES), "its entries")
     _starts(matrix, starts, slabs(matrix.shape[0]), len(entries))
-    _order(matrix, order)
+    _places(matrix, places)
     _require(_slices_inside(entries, starts, kinds, matrix.shape[1]), matrix, "an entry")
 
 

@@ -1,9 +1,10 @@
 """What the fast formats share: few values, in float32, rows in slabs of sixteen lanes."""
 
 import abc
-from typing import Any
+from typing import Any, Final, no_type_check
 
 import numpy as np
+from numba import njit
 from numpy.typing import ArrayLike, NDArray
 
 from tersenet.errors import FormatError
@@ -11,7 +12,18 @@ from tersenet.formats.levels import Levels
 from tersenet.formats.matrix import Matrix
 from tersenet.formats.simd import LANES
 
-__all__ = ["FastMatrix", "checked_values", "padded", "padded_codes", "slabs", "table"]
+__all__ = [
+    "FastMatrix",
+    "aligned",
+    "aligned_vector",
+    "checked_values",
+    "padded",
+    "padded_codes",
+    "slabs",
+    "table",
+]
+
+LINE_BYTES: Final = 64
 
 
 class FastMatrix(Matrix):
@@ -74,6 +86,27 @@ def table(values: NDArray[np.float32], *, length: int) -> NDArray[np.float32]:
 def slabs(rows: int) -> int:
     """Slabs of sixteen rows that hold `rows` rows."""
     return -(-rows // LANES)
+
+
+def aligned(array: NDArray[Any]) -> NDArray[Any]:
+    """A copy that starts on a line of the cache: else each register is loaded from two lines."""
+    raw = np.empty(array.nbytes + LINE_BYTES, np.uint8)
+    first = -raw.ctypes.data % LINE_BYTES
+    out = raw[first : first + array.nbytes].view(array.dtype).reshape(array.shape)
+    out[...] = array
+    return out
+
+
+@njit(cache=True, nogil=True)
+@no_type_check
+def aligned_vector(x, length):
+    """A copy of a float32 vector on a line of the cache, with zeros behind up to `length`."""
+    raw = np.empty(length + 16, np.float32)
+    first = (64 - raw.ctypes.data % 64) % 64 // 4
+    out = raw[first : first + length]
+    out[: len(x)] = x
+    out[len(x) :] = 0
+    return out
 
 
 def padded(x: NDArray[np.float32], multiple: int) -> NDArray[np.float32]:

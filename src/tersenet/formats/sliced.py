@@ -14,14 +14,16 @@ from numba import njit
 from numpy.typing import ArrayLike, NDArray
 
 from tersenet.formats.accounting import StoredArray
-from tersenet.formats.fast import FastMatrix, checked_values, table
+from tersenet.formats.fast import FastMatrix, checked_values, slabs, table
 from tersenet.formats.levels import Levels, value_bits
 from tersenet.formats.simd import (
     LANES,
     add,
+    broadcast,
     gather,
     load_floats,
     load_halves,
+    load_words,
     lookup32,
     multiply_add,
     no_words,
@@ -31,7 +33,16 @@ from tersenet.formats.simd import (
     zeros,
 )
 
-__all__ = ["FARTHEST", "Sliced", "add_sliced", "slice_rows"]
+__all__ = [
+    "FARTHEST",
+    "Sliced",
+    "omitted",
+    "order_of",
+    "places_of",
+    "put_sliced",
+    "slice_rows",
+    "sum_sliced",
+]
 
 FARTHEST: Final = 2047
 """Columns that one entry can step over; a longer gap takes entries of value zero on the way."""
@@ -50,8 +61,8 @@ class Sliced(FastMatrix):
     """(step, row in slab), slab after slab."""
     starts: NDArray[np.int64]
     """First step of each slab, and the last one's end."""
-    order: NDArray[np.int64]
-    """The row of the matrix behind each row of the slabs."""
+    places: NDArray[np.uint32]
+    """Where each row of the matrix lies in the slabs, in whole slabs."""
     table: NDArray[np.float32]
     """The values less the omitted one, by code."""
 
@@ -71,14 +82,14 @@ class Sliced(FastMatrix):
             values=levels.values,
             entries_=entries,
             starts=starts,
-            order=order,
+            places=places_of(order),
             table=table(values - values[0], length=32),
         )
 
     def dense(self) -> NDArray[Any]:
         """The matrix again."""
         codes = np.zeros(self.shape, np.uint8)
-        put_sliced(self.entries_, self.starts, self.order, codes)
+        put_sliced(self.entries_, self.starts, order_of(self.places, len(codes)), codes)
         return self.values[codes]
 
     def arrays(self) -> tuple[StoredArray, ...]:
@@ -87,13 +98,13 @@ class Sliced(FastMatrix):
             StoredArray(name="Ω", entries=len(self.values), bits_each=value_bits(self.values)),
             StoredArray(name="entries", entries=self.entries_.size, bits_each=16),
             StoredArray(name="starts", entries=len(self.starts), bits_each=32),
-            StoredArray(name="order", entries=self.shape[0], bits_each=32),
+            StoredArray(name="places", entries=len(self.places), bits_each=32),
         )
 
     @property
     def memory_bytes(self) -> int:
-        """Bytes of entries, starts, order and table."""
-        arrays = (self.entries_, self.starts, self.order, self.table)
+        """Bytes of entries, starts, places and table."""
+        arrays = (self.entries_, self.starts, self.places, self.table)
         return sum(array.nbytes for array in arrays)
 
     @property
@@ -102,16 +113,28 @@ class Sliced(FastMatrix):
         return self.entries_.nbytes
 
     def _product(self, x: NDArray[Any]) -> NDArray[Any]:
-        out = base(self.values, x, self.shape[0])
-        add_sliced(self.entries_, self.starts, self.order, self.table, x, out)
-        return out
+        out = np.empty(len(self.places), np.float32)
+        base = omitted(self.values, x)
+        _product(self.entries_, self.starts, self.places, self.table, x, base, out)
+        return out[: self.shape[0]]
 
 
-def base(values: NDArray[Any], x: NDArray[Any], rows: int) -> NDArray[np.float32]:
-    """ω0 · Σx for every row: what the omitted value contributes."""
-    if values[0] == 0:
-        return np.zeros(rows, np.float32)
-    return np.full(rows, np.float32(values[0]) * x.sum(dtype=np.float32), np.float32)
+def omitted(values: NDArray[Any], x: NDArray[Any]) -> np.float32:
+    """ω0 · Σx: what the omitted value contributes to every row."""
+    first = np.float32(values[0])
+    return first * x.sum(dtype=np.float32) if first else first
+
+
+def places_of(order: NDArray[np.int64]) -> NDArray[np.uint32]:
+    """Where each row lies, from the row that lies at each place; zeros up to whole slabs."""
+    places = np.zeros(slabs(len(order)) * LANES, np.uint32)
+    places[order] = np.arange(len(order))
+    return places
+
+
+def order_of(places: NDArray[np.uint32], rows: int) -> NDArray[np.int64]:
+    """The inverse of `places_of`."""
+    return np.argsort(places[:rows])
 
 
 def slice_rows(
@@ -177,11 +200,21 @@ def put_sliced(entries, starts, order, codes):
 
 @njit(cache=True, nogil=True, error_model="numpy")
 @no_type_check
-def add_sliced(entries, starts, order, table, x, out):
-    """Adds the product of the entries with x to `out`."""
+def _product(entries, starts, places, table, x, base, out):
+    sums = np.empty(len(out), np.float32)
+    sum_sliced(entries, starts, table, x, sums)
+    start = broadcast(base)
+    for first in range(0, len(out), 16):
+        found = gather(sums, load_words(places, first))
+        store_floats(out, first, add(found, start))
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+@no_type_check
+def sum_sliced(entries, starts, table, x, sums):
+    """Writes the product of the entries with x to `sums`, as the rows lie in the slabs."""
     low, high = load_floats(table, 0), load_floats(table, 16)
     lines = entries.reshape(-1)
-    part = np.empty(16, np.float32)
     for slab in range(len(starts) - 1):
         a, b, column = zeros(), zeros(), no_words()
         for step in range(starts[slab], starts[slab + 1], 2):
@@ -191,7 +224,4 @@ def add_sliced(entries, starts, order, table, x, out):
             e = load_halves(lines, step * 16 + 16)
             column = plus(column, shifted(e, 5))
             b = multiply_add(gather(x, column), lookup32(low, high, e), b)
-        store_floats(part, 0, add(a, b))
-        first = slab * 16
-        for lane in range(min(16, len(order) - first)):
-            out[order[first + lane]] += part[lane]
+        store_floats(sums, slab * 16, add(a, b))

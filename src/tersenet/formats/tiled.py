@@ -20,12 +20,21 @@ from numpy.typing import ArrayLike, NDArray
 
 from tersenet.errors import FormatError
 from tersenet.formats.accounting import StoredArray
-from tersenet.formats.fast import FastMatrix, checked_values, padded, padded_codes, table
+from tersenet.formats.fast import (
+    FastMatrix,
+    aligned,
+    aligned_vector,
+    checked_values,
+    padded_codes,
+    table,
+)
 from tersenet.formats.levels import Levels, value_bits
 from tersenet.formats.simd import (
     AHEAD,
     LANES,
     add,
+    broadcast,
+    gather,
     load_floats,
     load_words,
     lookup32,
@@ -36,7 +45,14 @@ from tersenet.formats.simd import (
     store_floats,
     zeros,
 )
-from tersenet.formats.sliced import add_sliced, base, put_sliced, slice_rows
+from tersenet.formats.sliced import (
+    omitted,
+    order_of,
+    places_of,
+    put_sliced,
+    slice_rows,
+    sum_sliced,
+)
 
 __all__ = ["Tiled"]
 
@@ -67,11 +83,11 @@ class Tiled(FastMatrix):
     """Which tile's columns each visit is for."""
     starts: NDArray[np.int64]
     """First visit of each slab, and the last one's end."""
-    order: NDArray[np.int64]
-    """The row of the matrix behind each row of the slabs."""
+    places: NDArray[np.uint32]
+    """Where each row of the matrix lies in the slabs, in whole slabs."""
     rest_entries: NDArray[np.uint16]
     rest_starts: NDArray[np.int64]
-    rest_order: NDArray[np.int64]
+    rest_places: NDArray[np.uint32]
     table: NDArray[np.float32]
 
     @classmethod
@@ -110,22 +126,24 @@ class Tiled(FastMatrix):
             dtype=levels.values.dtype,
             values=levels.values,
             width=width,
-            lines=lines,
+            lines=aligned(lines),
             blocks=blocks,
             starts=starts,
-            order=order,
+            places=places_of(order),
             rest_entries=entries,
             rest_starts=rest_starts,
-            rest_order=rest_order,
+            rest_places=places_of(rest_order),
             table=table(values - values[0], length=32),
         )
 
     def dense(self) -> NDArray[Any]:
         """The matrix again."""
         codes = np.zeros(self.shape, np.uint8)
-        put_sliced(self.rest_entries, self.rest_starts, self.rest_order, codes)
+        rest_order = order_of(self.rest_places, len(codes))
+        put_sliced(self.rest_entries, self.rest_starts, rest_order, codes)
+        order = order_of(self.places, len(codes))
         slots = _SLOTS[self.width]
-        _put(self.lines, self.width, slots, self.blocks, self.starts, self.order, codes)
+        _put(self.lines, self.width, slots, self.blocks, self.starts, order, codes)
         return self.values[codes]
 
     def arrays(self) -> tuple[StoredArray, ...]:
@@ -138,13 +156,13 @@ class Tiled(FastMatrix):
             StoredArray(
                 name="starts", entries=len(self.starts) + len(self.rest_starts), bits_each=32
             ),
-            StoredArray(name="order", entries=2 * self.shape[0], bits_each=32),
+            StoredArray(name="places", entries=2 * len(self.places), bits_each=32),
         )
 
     @property
     def memory_bytes(self) -> int:
         """Bytes of all arrays that a product reads."""
-        arrays = (self.starts, self.order, self.rest_starts, self.rest_order, self.table)
+        arrays = (self.starts, self.places, self.rest_starts, self.rest_places, self.table)
         return self.stream_bytes + sum(array.nbytes for array in arrays)
 
     @property
@@ -153,15 +171,17 @@ class Tiled(FastMatrix):
         return self.lines.nbytes + self.blocks.nbytes + self.rest_entries.nbytes
 
     def _product(self, x: NDArray[Any]) -> NDArray[Any]:
-        out = base(self.values, x, self.shape[0])
-        vector = padded(x, self.width)
-        add_tiled = _add_tiled32 if self.width == 32 else _add_tiled64
-        add_tiled(self.lines, self.blocks, self.starts, self.order, self.table, vector, out)
-        if len(self.rest_entries):
-            add_sliced(
-                self.rest_entries, self.rest_starts, self.rest_order, self.table, vector, out
-            )
-        return out
+        out = np.empty(len(self.places), np.float32)
+        _product(
+            (self.lines, self.blocks, self.starts, self.places),
+            (self.rest_entries, self.rest_starts, self.rest_places),
+            self.table,
+            aligned_vector(x, -(-len(x) // self.width) * self.width),
+            self.width,
+            omitted(self.values, x),
+            out,
+        )
+        return out[: self.shape[0]]
 
 
 @njit(cache=True, nogil=True)
@@ -229,11 +249,10 @@ def _put(lines, width, slots, blocks, starts, order, codes):
 
 @njit(cache=True, nogil=True, error_model="numpy")
 @no_type_check
-def _add_tiled32(lines, blocks, starts, order, table, x, out):
-    """Adds the product of the lines with x to `out`, two visits at a time."""
+def _sum_tiled32(lines, blocks, starts, table, x, sums):
+    """Writes the product of the lines with x to `sums`, two visits at a time."""
     t, u = load_floats(table, 0), load_floats(table, 16)
     flat = lines.reshape(-1)
-    part = np.empty(16, np.float32)
     for slab in range(len(starts) - 1):
         a, b, c, d, e, f = zeros(), zeros(), zeros(), zeros(), zeros(), zeros()
         for visit in range(starts[slab], starts[slab + 1], 2):
@@ -251,19 +270,15 @@ def _add_tiled32(lines, blocks, starts, order, table, x, out):
             d = multiply_add(lookup32(p, q, w), lookup32(t, u, shifted(w, 5)), d)
             e = multiply_add(lookup32(p, q, shifted(w, 10)), lookup32(t, u, shifted(w, 15)), e)
             f = multiply_add(lookup32(p, q, shifted(w, 20)), lookup32(t, u, shifted(w, 25)), f)
-        store_floats(part, 0, add(add(add(a, b), add(c, d)), add(e, f)))
-        first = slab * 16
-        for lane in range(min(16, len(order) - first)):
-            out[order[first + lane]] += part[lane]
+        store_floats(sums, slab * 16, add(add(add(a, b), add(c, d)), add(e, f)))
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
 @no_type_check
-def _add_tiled64(lines, blocks, starts, order, table, x, out):
+def _sum_tiled64(lines, blocks, starts, table, x, sums):
     """The same for tiles of 64 columns."""
     t, u = load_floats(table, 0), load_floats(table, 16)
     flat = lines.reshape(-1)
-    part = np.empty(16, np.float32)
     for slab in range(len(starts) - 1):
         a, b, c, d = zeros(), zeros(), zeros(), zeros()
         for visit in range(starts[slab], starts[slab + 1], 2):
@@ -283,7 +298,28 @@ def _add_tiled64(lines, blocks, starts, order, table, x, out):
             c = multiply_add(lookup64(p, q, r, s, w), lookup32(t, u, shifted(w, 6)), c)
             w = shifted(w, 11)
             d = multiply_add(lookup64(p, q, r, s, w), lookup32(t, u, shifted(w, 6)), d)
-        store_floats(part, 0, add(add(a, b), add(c, d)))
-        first = slab * 16
-        for lane in range(min(16, len(order) - first)):
-            out[order[first + lane]] += part[lane]
+        store_floats(sums, slab * 16, add(add(a, b), add(c, d)))
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+@no_type_check
+def _product(tiles, rest, table, x, width, base, out):
+    """Brings the sums of tiles and remainder to their rows, sixteen at a time."""
+    lines, blocks, starts, places = tiles
+    entries, ends, more_places = rest
+    sums = np.empty(len(out), np.float32)
+    if width == 32:
+        _sum_tiled32(lines, blocks, starts, table, x, sums)
+    else:
+        _sum_tiled64(lines, blocks, starts, table, x, sums)
+    start = broadcast(base)
+    if len(entries) == 0:
+        for first in range(0, len(out), 16):
+            found = gather(sums, load_words(places, first))
+            store_floats(out, first, add(found, start))
+        return
+    more = np.empty(len(out), np.float32)
+    sum_sliced(entries, ends, table, x, more)
+    for first in range(0, len(out), 16):
+        found = add(gather(sums, load_words(places, first)), start)
+        store_floats(out, first, add(found, gather(more, load_words(more_places, first))))
