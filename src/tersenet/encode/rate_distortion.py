@@ -10,6 +10,7 @@ from typing import ClassVar, Final, Literal, final
 
 import numpy as np
 import torch
+from pydantic import Field
 from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 
@@ -72,6 +73,9 @@ class RateDistortion(Encoding):
     fisher: Literal["weight", "layer", "network"] = "weight"
     """What F is a mean over: one weight, all of a tensor, all of the network (plain
     distortion)."""
+    floor: float = Field(default=0.5, ge=0, le=1)
+    """Share of its tensor's mean in each weight's F. From some hundred samples F is heavy in
+    its tails: weights that none of them moved would cost nothing to destroy."""
     dependent: bool = True
     """Levels along the 8-state trellis."""
 
@@ -81,7 +85,10 @@ class RateDistortion(Encoding):
         generator = torch.Generator().manual_seed(self.seed)
         weights = parameters(model)
         fisher = averaged(
-            fisher_diagonal(model, inputs, generator=generator), weights, over=self.fisher
+            fisher_diagonal(model, inputs, generator=generator),
+            weights,
+            over=self.fisher,
+            floor=self.floor,
         )
 
         def quantise(lam: float, steps: Step | None) -> dict[str, Quantised]:
@@ -109,13 +116,16 @@ def parameters(model: nn.Module) -> dict[str, np.ndarray]:
 
 
 def averaged(
-    fisher: Mapping[str, Tensor], weights: Mapping[str, np.ndarray], *, over: str
+    fisher: Mapping[str, Tensor], weights: Mapping[str, np.ndarray], *, over: str, floor: float
 ) -> dict[str, np.ndarray]:
     """Returns F per weight, or its mean over each tensor, or over all matrices and all vectors."""
     found = {name: fisher[name].cpu().numpy() for name in weights}
-    if over == "weight":
-        return found
     means = {name: float(one.mean(dtype=np.float64)) for name, one in found.items()}
+    if over == "weight":
+        return {
+            name: ((1 - floor) * one + floor * means[name]).astype(np.float32)
+            for name, one in found.items()
+        }
     if over == "network":
         for matrix in (True, False):
             own = [name for name in found if (found[name].ndim > 1) == matrix]

@@ -1,0 +1,61 @@
+"""The weights that count more are kept better, and pruned ones stay pruned."""
+
+import numpy as np
+import pytest
+import torch
+
+from tersenet.codec import encode_levels
+from tersenet.encode.rate_distortion import averaged, ideal_step, quantise_diagonal
+
+
+def test_what_counts_more_is_kept_better():
+    generator = np.random.default_rng(0)
+    weights = generator.laplace(0, 0.1, (80, 50)).astype(np.float32)
+    fisher = np.where(np.arange(50) % 2, 1.0, 1e-2).astype(np.float32) * np.ones(
+        (80, 1), np.float32
+    )
+    coded = quantise_diagonal(weights, fisher, lam=1e-4, step=None, dependent=True)
+    errors = (coded.weights() - weights) ** 2
+    assert errors[:, 1::2].mean() < 0.3 * errors[:, ::2].mean()
+    # At equal bits it loses less than weights that are all alike.
+    flat = np.full_like(fisher, fisher.mean())
+    budget = len(encode_levels(coded.levels, dependent=True))
+    for lam in (1e-4 * 2.0 ** np.arange(0, 4, 0.25)).tolist():
+        plain = quantise_diagonal(weights, flat, lam=lam, step=None, dependent=True)
+        if len(encode_levels(plain.levels, dependent=True)) <= budget:
+            break
+    assert (fisher * errors).sum() < 0.9 * (fisher * (plain.weights() - weights) ** 2).sum()
+
+
+@pytest.mark.parametrize("dependent", [False, True])
+def test_the_ideal_step_is_where_a_bit_is_worth_lambda(dependent):
+    """Around it, the loss per bit saved is lambda: by difference, at many bits per weight."""
+    weights = np.random.default_rng(1).normal(size=(300, 200)).astype(np.float32)
+    fisher = np.ones_like(weights)
+    lam = 1e-4
+    found = []
+    for factor in (0.8, 1.25):
+        step = float(np.float32(factor * ideal_step(lam, 1.0, dependent=dependent)))
+        coded = quantise_diagonal(weights, fisher, lam=1e-12, step=step, dependent=dependent)
+        loss = 0.5 * float(((coded.weights() - weights).astype(np.float64) ** 2).sum())
+        found.append((loss, 8 * len(encode_levels(coded.levels, dependent=dependent))))
+    (fine, more), (coarse, fewer) = found
+    assert (coarse - fine) / (more - fewer) == pytest.approx(lam, rel=0.2)
+
+
+def test_pruned_weights_stay_zero_along_the_trellis():
+    generator = np.random.default_rng(2)
+    weights = generator.laplace(0, 1, (30, 40)).astype(np.float32)
+    weights[generator.random(weights.shape) < 0.7] = 0
+    coded = quantise_diagonal(weights, np.ones_like(weights), lam=1e-9, step=0.05, dependent=True)
+    assert not coded.levels[weights == 0].any()
+
+
+def test_means_of_the_fisher_information():
+    fisher = {"a": torch.tensor([[0.0, 4.0]]), "b": torch.tensor([[1.0] * 6]), "c": torch.ones(2)}
+    weights = {name: one.numpy() for name, one in fisher.items()}
+    assert averaged(fisher, weights, over="weight", floor=0.5)["a"].tolist() == [[1, 3]]
+    assert averaged(fisher, weights, over="layer", floor=0.5)["a"].tolist() == [[2, 2]]
+    network = averaged(fisher, weights, over="network", floor=0.5)
+    assert network["a"].tolist() == [[1.25, 1.25]]  # (4 + 6) / 8
+    assert network["c"].tolist() == [1, 1]
