@@ -12,6 +12,7 @@ from typing import Any, Final, TypeAlias, final
 import torch
 from torch import fx
 
+from tersenet.graph.gathering import spread
 from tersenet.graph.labels import Array, Value
 from tersenet.graph.visit import bound_arguments, operator_name
 from tersenet.graph.walk import Cut
@@ -181,3 +182,14 @@ def _convolution(own: Fit) -> dict[str, Any]:
 def _layer_norm(own: Fit) -> dict[str, Any]:
     written = own.args["normalized_shape"]
     return {"normalized_shape": own.sizes(written, own.value("input")[-len(written) :])}
+
+
+@constants("aten.gather", "aten.take_along_dim")
+def _gather(own: Fit) -> dict[str, Any]:
+    x, index, graph = own.value("self"), own.args["index"], own.node.graph
+    for dim in spread(index):  # an index that was spread is spread over what is left
+        if own.changed(x[dim]):
+            with graph.inserting_before(own.node):
+                part = (index, dim, 0, own.cut.size(x[dim]))
+                index = graph.call_function(torch.ops.aten.slice.Tensor, part)
+    return {} if index is own.args["index"] else {"index": index}

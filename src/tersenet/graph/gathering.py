@@ -13,16 +13,18 @@ from torch import fx
 from tersenet.graph.labels import Array, Value
 from tersenet.graph.visit import Visit, operator_name, rule, shape_of
 
+__all__ = ["spread"]
+
 
 @rule("aten.gather", "aten.take_along_dim")
 def gather(at: Visit) -> Value:
     """Looks up along one dimension, by an index that says where for each element."""
     x, index, dim = at.value("self"), at.value("index"), at.args["dim"] % len(at.shape)
     at.freeze(x[dim], "looks it up by number")
-    spread = _spread(at.args["index"])
+    along = spread(at.args["index"])
     outputs = list(index)
     for other in set(range(len(x))) - {dim}:
-        if other in spread and len(x[other]) == len(index[other]):
+        if other in along and len(x[other]) == len(index[other]):
             outputs[other] = x[other]
         elif len(x[other]) == len(index[other]):
             at.tie(x[other], index[other])
@@ -124,7 +126,7 @@ def _area(kernel: Sequence[int]) -> int:
     return int(np.prod(kernel if len(kernel) == 2 else [*kernel, *kernel]))
 
 
-def _spread(index: fx.Node) -> set[int]:
+def spread(index: fx.Node) -> set[int]:
     """Returns the dimensions along which an index repeats one number."""
     if not operator_name(index.target).startswith(("aten.expand.", "aten.expand_as.")):
         return set()
