@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from tersenet.core.types import Workbench
 from tersenet.data import Images
-from tersenet.errors import RunError
+from tersenet.errors import MeasureError, RunError
 from tersenet.prune import Magnitude
 from tersenet.study import write_findings
 from tersenet.study.sensitivity import sensitivity
@@ -114,3 +114,12 @@ def test_it_goes_on_where_it_was_killed(model: nn.Module, tmp_path: Path) -> Non
     assert other == findings
     with pytest.raises(RunError, match="another data, images"):
         sensitivity(model, TASK, folder=tmp_path, images=61, granularities=("filter",))
+
+
+@pytest.mark.parametrize("options", [{"images": 0}, {"max_drop": -1.0}])
+def test_nothing_to_judge_by_is_said(
+    model: nn.Module, tmp_path: Path, options: dict[str, float]
+) -> None:
+    with pytest.raises(MeasureError, match="give at least one image"):
+        sensitivity(model, TASK, folder=tmp_path / "none", **options)
+    assert not (tmp_path / "none").exists()

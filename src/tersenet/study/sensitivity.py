@@ -18,6 +18,7 @@ from torch import nn
 from tersenet.core.files import load_weights
 from tersenet.core.findings import Findings, LineChart, Series, Table, Verdict
 from tersenet.core.types import Score
+from tersenet.errors import MeasureError
 from tersenet.graph import Site, trace
 from tersenet.graph.trace import evaluating
 from tersenet.prune.allocation import largest_below
@@ -103,9 +104,15 @@ def sensitivity(
         tick: told of the progress.
 
     Raises:
+        MeasureError: if there is nothing to judge by.
         StructureError: if the network cannot be read as a graph.
         RunError: if the folder holds another study, or cannot be written.
     """
+    if images < 1 or max_drop < 0:
+        raise MeasureError(
+            f"images is {images} and max_drop {max_drop:g}: give at least one image, and a drop of "
+            "0 or more points."
+        )
     model = copy.deepcopy(model).eval()
     sites = trace(model, task.subject(model).example).sites
     judge = TopOne(task.train.head(images))
