@@ -1,0 +1,153 @@
+"""Coded bytes at equal accuracy: ours against NNCodec, on a trained network.
+
+    python benchmarks/encode.py --nncodec /path/to/its/python
+
+ResNet-20 on Fashion-MNIST, from calibration data alone. Each side searches its own settings for
+the smallest file that loses at most 0.3 points of top-1: we lambda, NNCodec its step for weights
+(dependent quantisation, with and without its rate-distortion optimisation) and for the rest.
+Both select on the images they are judged on, and both restored networks are evaluated alike.
+Then the Fisher weighting, at equal bytes: how far the output moves, as KL divergence.
+"""
+
+import os
+
+os.environ["OMP_NUM_THREADS"] = os.environ["OPENBLAS_NUM_THREADS"] = "1"
+
+import copy
+import subprocess
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import torch
+from convention import Figure, arguments, publish
+
+from tersenet.core.files import load_weights
+from tersenet.core.types import Subject, Workbench
+from tersenet.encode import Encoding, Feedback, RateDistortion, divergence, restore_, to_arrays
+from tersenet.models import resnet
+from tersenet.train.tasks import load_fashion_mnist
+
+ROOT: Final = Path(__file__).parents[1]
+PEER: Final = ROOT / "tests" / "interop" / "nncodec_peer.py"
+DROP: Final = 0.3
+"""Points of top-1 that may be lost."""
+BYTES: Final = (70_000, 90_000, 120_000)
+"""Files at which the weightings are compared."""
+QPS: Final = (-32, -30, -29, -28, -27, -26, -25)
+OTHER_QPS: Final = (-75, -40)
+
+
+def main() -> None:
+    """Runs the comparison."""
+    parser = arguments(__doc__)
+    parser.add_argument("--nncodec", metavar="PYTHON", help="a Python that has NNCodec")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    whole = subject(quick=options.quick)
+    ours = Feedback(max_drop=DROP, trials=3 if options.quick else 10).plan(whole, Workbench())
+    name = f"ResNet-20 at {DROP} points"
+    figures = [
+        Figure(
+            name=f"{name}: ours",
+            value=ours.coded_bytes,
+            unit="bytes",
+            against=None,
+            detail=f"{ours.drop:.2f} points",
+        )
+    ]
+    if options.nncodec:
+        size, detail = nncodec(whole, options.nncodec, quick=options.quick)
+        figures.append(
+            Figure(
+                name=f"{name}: over NNCodec",
+                value=None if size is None else 100 * (ours.coded_bytes / size - 1),
+                unit="% bytes",
+                against="NNCodec",
+                target=-30.0,
+                at_most=True,
+                detail=detail,
+            )
+        )
+    figures += weightings(whole, budgets=BYTES[:1] if options.quick else BYTES)
+    publish("Encoding", figures, json_file=options.json)
+
+
+def subject(*, quick: bool) -> Subject:
+    """The shipped network with its data."""
+    model = resnet(depth=20, option="B", in_channels=1)
+    load_weights(model, ROOT / "weights" / "resnet20-fashion-mnist.safetensors")
+    images = 1000 if quick else 10_000
+    task = load_fashion_mnist(test_images=images, calibration=128 if quick else 1024)
+    return task.subject(model.eval())
+
+
+def nncodec(whole: Subject, python: str, *, quick: bool) -> tuple[int | None, str]:
+    """The smallest of NNCodec's files that lose no more, and its settings."""
+    assert whole.quality is not None
+    before = whole.quality(whole.model)
+    floats = {k: v for k, v in to_arrays(whole.model).items() if v.dtype == np.float32}
+    kept = {k: v for k, v in to_arrays(whole.model).items() if k not in floats}
+    found: list[tuple[int, str]] = []
+    for qp in QPS[:1] if quick else QPS:
+        for other in OTHER_QPS:
+            for scale in (0.0, 1.0):
+                settings = {"qp": qp, "nonweight_qp": other, "lambda_scale": scale}
+                size, back = through_nncodec(floats, settings, python)
+                model = restore_(copy.deepcopy(whole.model), back | kept)
+                drop = whole.quality(model).drop_from(before)[0]
+                if drop <= DROP:
+                    found.append((size, f"{size} B, {drop:.2f} points, {settings}"))
+    return min(found, default=(None, "no setting of it loses so little"), key=lambda one: one[0])
+
+
+def through_nncodec(
+    tensors: dict[str, np.ndarray], settings: dict[str, Any], python: str
+) -> tuple[int, dict[str, np.ndarray]]:
+    """Bytes of its file, and what it decodes from it."""
+    with tempfile.TemporaryDirectory() as folder:
+        source, file, target = (Path(folder, name) for name in ("in.npz", "a.nnc", "out.npz"))
+        flags = {f"?{key}": value for key, value in settings.items()}
+        every: dict[str, Any] = {**tensors, **flags, "?use_dq": True, "?row_skipping": True}
+        np.savez(source, **every)
+        subprocess.run([python, str(PEER), "compress", source, file], check=True)
+        subprocess.run([python, str(PEER), "decompress", file, target], check=True)
+        return file.stat().st_size, dict(np.load(target))
+
+
+def weightings(whole: Subject, *, budgets: tuple[int, ...]) -> list[Figure]:
+    """KL of the decoded network from the original at equal bytes, by what weighs the errors."""
+    assert whole.training is not None
+    fresh = [whole.training.batch(step)[0] for step in range(8)]  # augmented: not the same images
+    methods: dict[str, Encoding] = {
+        "plain": RateDistortion(fisher="network"),
+        "Fisher by layer": RateDistortion(fisher="layer"),
+        "Fisher by weight": RateDistortion(fisher="weight"),
+        "feedback": Feedback(),
+    }
+    figures = []
+    for budget in budgets:
+        lost = {}
+        for name, method in methods.items():
+            bounded = replace(method, file_bytes=budget, trials=12)
+            plan = bounded.plan(whole, Workbench())
+            model, _ = bounded.apply(copy.deepcopy(whole.model), plan, whole, Workbench())
+            lost[name] = divergence(whole.model, model, fresh)
+            figures.append(
+                Figure(
+                    name=f"KL at {budget} bytes: {name}",
+                    value=lost[name] / lost["plain"],
+                    unit="x",
+                    against="plain distortion",
+                    target=None if name == "plain" else 1.0,
+                    at_most=True,
+                    detail=f"{1e3 * lost[name]:.3g} millinats in {plan.coded_bytes} B",
+                )
+            )
+    return figures
+
+
+if __name__ == "__main__":
+    main()
