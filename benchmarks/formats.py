@@ -1,7 +1,11 @@
 """Our matrix formats against the fastest dense and sparse products there are.
 
     python benchmarks/formats.py
+    python benchmarks/formats.py --keep work/formats --json found.json
     python benchmarks/formats.py --quick --json found.json
+
+With `--keep FOLDER` each part is kept there once it is measured, and a run that was cut off goes
+on; what is kept is of one machine. The last lines say of each target whether it is met.
 
 Layers are trained on Fashion-MNIST, pruned by magnitude, trained on, and rounded to a few bits.
 Everything runs on one thread and in turns, each turn a few calls; a ratio is the median of the
@@ -17,10 +21,12 @@ os.environ["OMP_NUM_THREADS"] = os.environ["OPENBLAS_NUM_THREADS"] = "1"
 os.environ["MKL_NUM_THREADS"] = os.environ["NUMBA_NUM_THREADS"] = "1"
 
 import sys
+import tempfile
 import time
 import warnings
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
@@ -28,9 +34,9 @@ import scipy.sparse
 import torch
 from convention import Figure, arguments, publish
 from numba import njit
-from pruned_layers import rounded, train
+from pruned_layers import Network, rounded, train
 
-from tersenet.errors import DataError
+from tersenet.errors import TersenetError
 from tersenet.formats import (
     Dense,
     FastMatrix,
@@ -43,6 +49,7 @@ from tersenet.formats import (
 )
 from tersenet.formats.choice import FAST
 from tersenet.formats.simd import INSTRUCTIONS
+from tersenet.study import StudyFolder, open_study
 
 Product = Callable[[], Any]
 
@@ -67,53 +74,112 @@ class Race:
 
 def main() -> int:
     """Measures and prints; returns the exit code."""
-    options = arguments(__doc__).parse_args()
+    parser = arguments(__doc__)
+    parser.add_argument("--keep", type=Path, metavar="FOLDER", help="go on with what is there")
+    options = parser.parse_args()
     torch.set_num_threads(1)
     warnings.filterwarnings("ignore", message="Sparse (CSR|BSR)", category=UserWarning)
     figures: list[Figure] = []
     notes = [
-        "speed-ups are over the fastest peer, which is named; batch 64 has no target",
-        f"kernels compiled for {INSTRUCTIONS}; numbers of a loaded machine are not to be quoted",
+        f"kernels compiled for {INSTRUCTIONS}; a loaded machine's figures are not to be quoted"
     ]
-    turns = 5 if options.quick else 15
-    try:
-        for shape in QUICK if options.quick else FULL:
-            measure_layer(shape, turns, figures, notes, quick=options.quick)
-    except DataError as error:
-        print(error, file=sys.stderr)
-        return 1
+    settings = {"quick": options.quick, "instructions": INSTRUCTIONS}
+    with tempfile.TemporaryDirectory() as scratch:
+        try:
+            folder = options.keep or Path(scratch)
+            with open_study(folder, name="benchmark-formats", settings=settings) as study:
+                for shape in QUICK if options.quick else FULL:
+                    measure_layer(study, shape, figures, notes, quick=options.quick)
+        except TersenetError as error:
+            print(error, file=sys.stderr)
+            return 1
+    notes += verdicts(figures)
     publish("matrix formats on one thread", figures, json_file=options.json, notes=notes)
     return 0
 
 
+def verdicts(figures: Sequence[Figure]) -> list[str]:
+    """A line for each target: how often it is met, and where it is not."""
+    kinds = {
+        "≥ 90 % zeros, 5 bits, batch 1: ≥ 2× the fastest peer": ("5 bits, batch 1: speed-up", 2.0),
+        "4 bits dense, batch 1: ≥ 2× dense float32": ("4 bits dense, batch 1: speed-up", 2.0),
+        "beyond the last-level cache: ≤ 2× the time to read its bytes": ("over the floor", 2.0),
+        "chosen format: ≤ 1.05× dense storage's time": ("chosen format's time", 1.05),
+    }
+    lines = []
+    for title, (ending, target) in kinds.items():
+        due = [one for one in figures if ending in one.name and one.target == target]
+        missed = [f"{one.name.split(':')[0]} ({one.value:.2f}×)" for one in due if not one.met]
+        held = f"met in {len(due) - len(missed)} of {len(due)}"
+        lines.append(f"TARGET {title}: {held}{'; not: ' if missed else ''}{', '.join(missed)}")
+    batches = [one.value or 0 for one in figures if one.name.endswith("batch 64: speed-up")]
+    won = sum(value > 1 for value in batches)
+    return [*lines, f"batch 64, no target: faster than the fastest peer in {won} of {len(batches)}"]
+
+
 def measure_layer(
-    shape: tuple[int, int], turns: int, figures: list[Figure], notes: list[str], *, quick: bool
+    study: StudyFolder,
+    shape: tuple[int, int],
+    figures: list[Figure],
+    notes: list[str],
+    *,
+    quick: bool,
 ) -> None:
-    """All figures of one layer, sparse and dense."""
+    """All figures of one layer, sparse and dense; what the study holds is not measured again."""
     name = f"{shape[0]}×{shape[1]}"
+    turns = 5 if quick else 15
     # The largest layer's steps take a second each; it learns as much from fewer.
     steps = 20 if quick else 120 if shape[0] * shape[1] < 1 << 25 else 40
-    network = train(shape, steps=steps)
-    dense_weights, accuracy = network.weights(), network.accuracy()
-    notes.append(f"{name}: accuracy {accuracy:.1%} dense")
-    for zeros in (0.9, 0.99) if quick else (0.9, 0.95, 0.99):
-        network.prune(zeros, steps=steps // 3)
-        weights = rounded(network.weights(), bits=5)
-        accuracy = network.accuracy(weights)
-        levels = Levels.of(weights)
-        notes.append(
-            f"{name}: {levels.zero_share:.1%} zeros, {len(levels.values)} values,"
-            f" {levels.entropy_bits:.2f} bits of entropy: accuracy {accuracy:.1%},"
-            f" smallest file {smallest_format(levels).bits / levels.ranks.size:.2f} bits an element"
-        )
-        measure_sparse(f"{name}, {zeros:.0%} zeros, 5 bits", levels, turns, figures)
+    shares = (0.9, 0.99) if quick else (0.9, 0.95, 0.99)
+    keys = [f"{name}, dense", *(f"{name}, {zeros:.0%} zeros" for zeros in shares)]
+    if not all(key in study for key in keys):
+        network = train(shape, steps=steps)
+        study.point(keys[0], lambda: measured(measure_few_zeros, name, network, turns))
+        for key, zeros in zip(keys[1:], shares, strict=True):
+            network.prune(zeros, steps=steps // 3)
+            study.point(key, lambda: measured(measure_many_zeros, name, network, turns))
+    for key in keys:
+        found = study.point(key, dict)
+        figures += [Figure(**one) for one in found["figures"]]
+        notes += found["notes"]
+
+
+def measured(part: Callable[..., None], name: str, network: Network, turns: int) -> dict[str, Any]:
+    """Figures and notes of one part of a layer, as a journal keeps them."""
+    figures: list[Figure] = []
+    notes: list[str] = []
+    part(name, network, turns, figures, notes)
+    return {"figures": [asdict(one) for one in figures], "notes": notes}
+
+
+def measure_many_zeros(
+    name: str, network: Network, turns: int, figures: list[Figure], notes: list[str]
+) -> None:
+    """The layer as it is pruned now, in 5 bits."""
+    weights = rounded(network.weights(), bits=5)
+    accuracy = network.accuracy(weights)
+    levels = Levels.of(weights)
+    notes.append(
+        f"{name}: {levels.zero_share:.1%} zeros, {len(levels.values)} values,"
+        f" {levels.entropy_bits:.2f} bits of entropy: accuracy {accuracy:.1%},"
+        f" smallest file {smallest_format(levels).bits / levels.ranks.size:.2f} bits an element"
+    )
+    measure_sparse(f"{name}, {levels.zero_share:.0%} zeros, 5 bits", levels, turns, figures)
+
+
+def measure_few_zeros(
+    name: str, network: Network, turns: int, figures: list[Figure], notes: list[str]
+) -> None:
+    """The layer before it is pruned: in 4 bits, ternary and binary."""
+    dense_weights = network.weights()
+    notes.append(f"{name}: accuracy {network.accuracy():.1%} dense")
     four = rounded(dense_weights, bits=4)
     measure_dense(f"{name}, 4 bits dense", Levels.of(four), turns, figures, target=2.0)
     ternary = np.sign(four).astype(np.float32)
     measure_dense(f"{name}, ternary", Levels.of(ternary), turns, figures, target=None)
     binary = np.where(dense_weights < 0, -1, 1).astype(np.float32)
     measure_dense(f"{name}, binary", Levels.of(binary), turns, figures, target=None)
-    x = np.where(np.arange(shape[1]) % 3 == 0, -1, 1).astype(np.float32)
+    x = np.where(np.arange(binary.shape[1]) % 3 == 0, -1, 1).astype(np.float32)
     signs = {"Signs": product(Signs.encode(binary), x)}
     race = against_peers(signs, peers(binary, x, dense_only=True), turns)
     add_best(f"{name}, binary × binary", race, figures, target=None)

@@ -114,15 +114,9 @@ class Sliced(FastMatrix):
 
     def _product(self, x: NDArray[Any]) -> NDArray[Any]:
         out = np.empty(len(self.places), np.float32)
-        base = omitted(self.values, x)
-        _product(self.entries_, self.starts, self.places, self.table, x, base, out)
+        first = float(self.values[0])
+        _product(self.entries_, self.starts, self.places, self.table, x, first, out)
         return out[: self.shape[0]]
-
-
-def omitted(values: NDArray[Any], x: NDArray[Any]) -> np.float32:
-    """ω0 · Σx: what the omitted value contributes to every row."""
-    first = np.float32(values[0])
-    return first * x.sum(dtype=np.float32) if first else first
 
 
 def places_of(order: NDArray[np.int64]) -> NDArray[np.uint32]:
@@ -198,12 +192,23 @@ def put_sliced(entries, starts, order, codes):
                 codes[order[place], column] = entry & 31
 
 
+@njit(cache=True, nogil=True)
+@no_type_check
+def omitted(value, x):
+    """ω0 · Σx: what the omitted value contributes to every row."""
+    total = 0.0
+    if value != 0:
+        for at in range(len(x)):
+            total += x[at]
+    return np.float32(value * total)
+
+
 @njit(cache=True, nogil=True, error_model="numpy")
 @no_type_check
-def _product(entries, starts, places, table, x, base, out):
+def _product(entries, starts, places, table, x, omitted_value, out):
     sums = np.empty(len(out), np.float32)
     sum_sliced(entries, starts, table, x, sums)
-    start = broadcast(base)
+    start = broadcast(omitted(omitted_value, x))
     for first in range(0, len(out), 16):
         found = gather(sums, load_words(places, first))
         store_floats(out, first, add(found, start))

@@ -176,9 +176,9 @@ class Tiled(FastMatrix):
             (self.lines, self.blocks, self.starts, self.places),
             (self.rest_entries, self.rest_starts, self.rest_places),
             self.table,
-            aligned_vector(x, -(-len(x) // self.width) * self.width),
+            x,
             self.width,
-            omitted(self.values, x),
+            float(self.values[0]),
             out,
         )
         return out[: self.shape[0]]
@@ -303,16 +303,17 @@ def _sum_tiled64(lines, blocks, starts, table, x, sums):
 
 @njit(cache=True, nogil=True, error_model="numpy")
 @no_type_check
-def _product(tiles, rest, table, x, width, base, out):
+def _product(tiles, rest, table, vector, width, omitted_value, out):
     """Brings the sums of tiles and remainder to their rows, sixteen at a time."""
     lines, blocks, starts, places = tiles
     entries, ends, more_places = rest
+    x = aligned_vector(vector, (len(vector) + width - 1) // width * width)
     sums = np.empty(len(out), np.float32)
     if width == 32:
         _sum_tiled32(lines, blocks, starts, table, x, sums)
     else:
         _sum_tiled64(lines, blocks, starts, table, x, sums)
-    start = broadcast(base)
+    start = broadcast(omitted(omitted_value, x))
     if len(entries) == 0:
         for first in range(0, len(out), 16):
             found = gather(sums, load_words(places, first))

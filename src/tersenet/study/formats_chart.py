@@ -134,16 +134,18 @@ def costs(rows: int, columns: int, bits: int, zeros: float) -> dict[str, Any]:
     factor = rows / sample
     found: dict[str, Any] = {}
     for name, kind in _KINDS.items():
-        stored, operations = scaled(kind.encode(levels), factor)
+        encoded = kind.encode(levels)
+        assert isinstance(encoded, CountedMatrix)
+        stored, operations = scaled(encoded, factor)
         found[name] = {
             "storage": stored,
             "operations": operations.total,
             "energy": energy_pj(operations),
         }
     read = Levels.of(levels.astype(np.float32))
-    encoded: dict[str, Matrix] = {name: kind.encode(read) for name, kind in _KINDS.items()}
-    encoded["chosen"] = best_format(read, measure=False).matrix
-    for name, ms in timed(encoded).items():
+    held: dict[str, Matrix] = {name: kind.encode(read) for name, kind in _KINDS.items()}
+    held["chosen"] = best_format(read, measure=False).matrix
+    for name, ms in timed(held).items():
         found.setdefault(name, {})["time"] = ms * factor
     found["entropy"] = read.entropy_bits
     found["elements"] = rows * columns
