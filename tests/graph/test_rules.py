@@ -88,7 +88,7 @@ CASES = {
         "nc55 =c =c =c =c", lambda x, m, v, w, b: F.batch_norm(x, m, v.abs(), w, b), "nc55"
     ),
     "batch norm of the batch": Case(
-        "nc5", lambda x: F.batch_norm(x, None, None, training=True), "nc5", declared="n5"
+        "nc5", lambda x: F.batch_norm(x, None, None, training=True), "c"
     ),
     "linear of activations": Case("nc fc", F.linear, "nf"),
     "prelu": Case("nc4 =c", F.prelu, "nc4"),

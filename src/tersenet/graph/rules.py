@@ -119,8 +119,8 @@ def batch_norm(at: Visit) -> Value:
     positions = x[2:] if "instance_norm" in at.op else ()
     if at.args.get("training"):  # also how weights are standardised
         positions = (x[0], *x[2:])
-    if positions:
-        at.over_kept(positions, "normalises over what is left of them")
+    for labels in positions:
+        at.freeze(labels, "normalises over it")
     for name in ("weight", "bias", "running_mean", "running_var"):
         if at.value(name):
             at.tie(x[1], at.value(name)[0])
