@@ -203,6 +203,10 @@ def show_inspection(inspection: Inspection, *, json: bool) -> None:
             ", ".join(group.sources),
         )
     console.print(groups)
+    changes = {change: None for group in inspection.groups for change in group.changes}
+    for change in changes:
+        names = [group.name for group in inspection.groups if change in group.changes]
+        console.print(f"Another function with fewer units: {change}, in {', '.join(names)}")
     frozen = Table("cannot be pruned", "why", title="Frozen")
     for skip in inspection.frozen:
         frozen.add_row(skip.site, skip.reason)
