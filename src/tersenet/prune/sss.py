@@ -96,11 +96,10 @@ class SSS(Method[LayerPlan]):
             DataError: if there is no training data, or no loss for its targets.
             StructureError: if the network cannot be read, or no branch can have a scale.
         """
-        trained, scales = self._trained(subject, bench)
+        trained, scales, skips = self._trained(subject, bench)
         removed = tuple(name for name, scale in scales.items() if scale == 0)
         smaller = copy.deepcopy(trained)
         drop_blocks(smaller, removed, subject.example)
-        _, skips = self._blocks(subject)
         macs = [
             sum(one.macs for one in layers(model, subject.example))
             for model in (subject.model, smaller)
@@ -138,9 +137,12 @@ class SSS(Method[LayerPlan]):
         """
         return self._trained(subject, bench)[0]
 
-    def _trained(self, subject: Subject, bench: Workbench) -> tuple[nn.Module, dict[str, float]]:
+    def _trained(
+        self, subject: Subject, bench: Workbench
+    ) -> tuple[nn.Module, dict[str, float], list[Skip]]:
+        """Returns the network with scales in its weights, each block's, and the blocks left out."""
         training_of(self.name, subject)
-        blocks, _ = self._blocks(subject)
+        blocks, skips = self._blocks(subject)
         own = copy.deepcopy(subject.model)
         scales = [BranchScale() for _ in blocks]
         own.add_module(_SCALES, nn.ModuleList(scales))
@@ -168,7 +170,7 @@ class SSS(Method[LayerPlan]):
             block.name: scale.scale.item() for block, scale in zip(blocks, scales, strict=True)
         }
         _fold_(own, blocks, found)
-        return own, found
+        return own, found, skips
 
     def _blocks(self, subject: Subject) -> tuple[list[Block], list[Skip]]:
         found = find_blocks(subject.model, subject.example)
