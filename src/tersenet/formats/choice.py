@@ -106,6 +106,8 @@ _CACHE_BYTES: Final = 16 << 20
 """Weights beyond this are taken to come from memory."""
 _CALL_US: Final = 2.0
 """What a product costs before its first element."""
+_BY_VECTOR: Final = {"Grouped", "Even", "Tiled", "Sliced"}
+"""Formats that multiply a batch vector by vector."""
 
 
 @final
@@ -200,7 +202,8 @@ def predicted_us(levels: Levels, batch: int) -> dict[str, float]:
         ns["Sliced"] = batch * stored * 1.1 * speeds.gathered
         four, rest = divmod(-(-batch // 16), 4)  # four registers at once, or one
         ns["Panels"] = (stored + 2 * rows) * (1.5 * four + rest) * speeds.broadcast
-    return {name: value / 1e3 + _CALL_US for name, value in ns.items()}
+    calls = {name: batch if name in _BY_VECTOR else 1 for name in ns}
+    return {name: value / 1e3 + _CALL_US * calls[name] for name, value in ns.items()}
 
 
 def _fullest(mean: float) -> float:
