@@ -17,26 +17,37 @@ from torch.nn import functional
 from tersenet import graph
 from tersenet.api import conduct
 from tersenet.core.files import load_weights
-from tersenet.core.types import Subject, Workbench
+from tersenet.core.types import Deployment, Subject, Workbench
 from tersenet.distill import Response
 from tersenet.errors import StructureError
+from tersenet.export import to_onnx
+from tersenet.measure import compare_many
 from tersenet.models.resnet_cifar import resnet
 from tersenet.prune import (
     L1,
     PCA,
     SSS,
     Fisher,
+    Imprint,
+    LayerPrune,
     Slimming,
     average_zeros,
     feature_map_norm,
+    find_blocks,
+    imprint,
     lasso_channels,
+    layer_criteria,
     mean_rank,
     principal_width,
+    prove_drops,
     thinet,
 )
 from tersenet.study import sensitivity
+from tersenet.study.latency_bins import latency_reduction
 from tersenet.train import TrainingOptions, fit
 from tersenet.train.tasks import load_fashion_mnist
+
+WEIGHTS = Path(__file__).parents[2] / "weights" / "resnet20-fashion-mnist.safetensors"
 
 
 def parameters(model: nn.Module) -> int:
@@ -385,33 +396,56 @@ def test_row_22_greedy_and_one_shot(fashion_folder: Path) -> None:
     assert found["greedy"] >= found["one-shot"]
 
 
-@pytest.mark.not_built
-def test_row_25_layer_prune() -> None:
+def trained_resnet20(calibration: int) -> Subject:
+    model = resnet(depth=20, in_channels=1)
+    load_weights(model, WEIGHTS)
+    task = load_fashion_mnist(train_images=calibration, test_images=100, calibration=calibration)
+    return task.subject(model.eval())
+
+
+def test_row_25_layer_prune(tmp_path: Path) -> None:
     """LayerPrune by five criteria or more.
 
     As many blocks as asked are gone; the latency saved at batch 1 is within ten points of the
     share of MACs removed.
     """
-    layer_prune = import_module("tersenet.prune").LayerPrune
-    assert len(layer_prune.CRITERIA) >= 5
-    for criterion in layer_prune.CRITERIA:
-        found = import_module("tersenet.study").layer_prune(criterion=criterion, blocks=2)
-        assert found.blocks_removed == 2
-        assert abs(found.latency_reduction - found.macs_reduction) <= 10
+    whole = trained_resnet20(256)
+    files, saved = {"whole": tmp_path / "whole.onnx"}, {}
+    to_onnx(whole.model, whole.example, files["whole"])
+    criteria = ("l1", "bn-scale", "taylor", "activation", "imprint")
+    assert set(criteria) < set(layer_criteria())
+    for criterion in criteria:
+        method = LayerPrune(criterion=criterion, remove=2)
+        plan = method.plan(whole, Workbench())
+        smaller, edits = method.apply(copy.deepcopy(whole.model), plan, whole, Workbench())
+        assert len(plan.removed) == 2
+        assert not any(name.startswith(plan.removed) for name, _ in smaller.named_parameters())
+        proof = prove_drops(whole.model, smaller, edits, whole.example)[-1]
+        assert proof.holds
+        assert proof.effect is not None
+        assert proof.effect > 1e-3
+        name = " ".join(sorted(plan.removed))
+        saved[name] = 100 * (1 - plan.macs[1] / plan.macs[0])
+        files[name] = tmp_path / f"{criterion}.onnx"
+        to_onnx(smaller, whole.example, files[name])
+    found = compare_many(files, deployment=Deployment(batches=(1,)), iterations=200)
+    for name, macs_saved in saved.items():
+        (speedup,) = found[name]
+        assert latency_reduction(1 / speedup.ratio, 1.0) == pytest.approx(macs_saved, abs=10)
 
 
-@pytest.mark.not_built
 def test_row_26_imprinting() -> None:
     """Imprinted classifiers at each depth.
 
     Their weights are the class means exactly; accuracy rises with depth.
     """
-    imprint = import_module("tersenet.prune").imprint
     embeddings, labels = torch.randn(60, 8), torch.arange(60) % 4
     means = torch.stack([embeddings[labels == c].mean(0) for c in range(4)])
-    assert torch.allclose(imprint(embeddings, labels, classes=4), means)
-    curve = import_module("tersenet.study").imprinted_depth().accuracy
-    assert curve[-1] > curve[0]
+    torch.testing.assert_close(imprint(embeddings, labels, classes=4), means)
+    whole = trained_resnet20(1024)
+    blocks = find_blocks(whole.model, whole.example).blocks
+    curve = list(Imprint().curve(whole, blocks).values())
+    assert curve[-1] > curve[len(curve) // 2] > curve[0]
 
 
 def test_row_27_sensitivity(fashion_folder: Path, tmp_path: Path) -> None:
