@@ -330,6 +330,7 @@ def test_nothing_to_drop_and_nothing_to_judge_by():
         ({"remove": 1, "keep": 0.5}, "give either remove"),
         ({"remove": 0}, "greater than or equal to 1"),
         ({"remove": 1, "criterion": "l7"}, "must be one of"),
+        ({"remove": 1, "criterion": "thinet"}, "must be one of"),
         ({"remove": 1, "criterion": {"l1": {"keep": 0.5}}}, "'keep' of l1 says which channels"),
         ({"remove": 1, "criterion": {"taylor": {"batches": 0}}}, "taylor.batches: "),
     ],

@@ -29,6 +29,7 @@ from tersenet.prune.blocks import Block, find_blocks
 from tersenet.prune.dropping import drop, replay_drops
 from tersenet.prune.imprinting import Imprint
 from tersenet.prune.l1 import L1
+from tersenet.prune.reconstruction import ReconstructionScore
 from tersenet.prune.score import ChannelScore
 from tersenet.prune.widths import equal_widths
 
@@ -38,9 +39,15 @@ _OF_CHANNELS: Final = {one.name for one in dataclasses.fields(ChannelScore)}
 
 
 def layer_criteria() -> dict[str, Any]:
-    """Returns all that layers can be judged by, by the name in a recipe."""
-    known = methods("prune")
-    filters = {name: one for name, one in known.items() if issubclass(one, ChannelScore)}
+    """Returns all that layers can be judged by, by the name in a recipe.
+
+    Choices by reconstruction are places in an order, which say nothing across layers.
+    """
+    filters = {
+        name: one
+        for name, one in methods("prune").items()
+        if issubclass(one, ChannelScore) and not issubclass(one, ReconstructionScore)
+    }
     return {**filters, "imprint": Imprint}
 
 
