@@ -176,6 +176,7 @@ def _judged(
     except Exception as error:  # noqa: BLE001
         return {**row, "result": "crash", "why": f"does not run: {_what(error)}"}
     row |= {"error": verdict.error, "effect": verdict.effect, "tolerance": verdict.tolerance}
+    row["reference"] = verdict.reference
     if verdict.exact:
         return {**row, "result": "exact"}
     if verdict.error > verdict.tolerance:

@@ -12,6 +12,7 @@ from typing import Any, final
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
 
 from zoo import Inputs
@@ -32,6 +33,8 @@ class Verdict:
     effect: float
     """The same between the masked and the whole original: what the removal changed."""
     tolerance: float
+    reference: str
+    """How norms of the reference know the channels that are gone."""
 
     @property
     def exact(self) -> bool:
@@ -44,26 +47,41 @@ def compare(original: nn.Module, smaller: nn.Module, gone: Survivors, inputs: In
 
     Raises whatever the smaller network raises in both precisions.
     """
-    reference = masked(original, gone)
+    references = {
+        "by their own parameters": masked(original, gone),
+        "by what is zero": OverLive(masked(original, gone, wrap=False)),
+    }
     batches = [inputs(samples) for samples in (2, 3)]
-    try:
-        wide = [copy.deepcopy(one).double() for one in (original, reference, smaller)]
-        found = [[run(one, _double(x)) for x in batches] for one in wide]
-        tolerance = 1e-5
-    except Exception:  # noqa: BLE001 (float32 tells whether it was the precision)
-        found = [[run(one, x) for x in batches] for one in (original, reference, smaller)]
-        tolerance = 1e-4
-    whole, zeroed, small = found
-    return Verdict(
-        error=max(map(difference, small, zeroed)),
-        effect=max(map(difference, whole, zeroed)),
-        tolerance=tolerance,
-    )
+    best: Verdict | None = None
+    for name, reference in references.items():
+        try:
+            wide = [copy.deepcopy(one).double() for one in (original, reference, smaller)]
+            found = [[run(one, _double(x)) for x in batches] for one in wide]
+            tolerance = 1e-5
+        except Exception:  # noqa: BLE001 (float32 tells whether it was the precision)
+            found = [[run(one, x) for x in batches] for one in (original, reference, smaller)]
+            tolerance = 1e-4
+        whole, zeroed, small = found
+        verdict = Verdict(
+            error=max(map(difference, small, zeroed)),
+            effect=max(map(difference, whole, zeroed)),
+            tolerance=tolerance,
+            reference=name,
+        )
+        if best is None or verdict.error < best.error:
+            best = verdict
+        if best.exact:
+            break
+    assert best is not None
+    return best
 
 
 @torch.no_grad()
-def masked(original: nn.Module, gone: Survivors) -> nn.Module:
-    """Returns a copy with the removed entries zero; norms see the channels that survived."""
+def masked(original: nn.Module, gone: Survivors, *, wrap: bool = True) -> nn.Module:
+    """Returns a copy with the removed entries zero; norms see the channels that survived.
+
+    Where a norm has parameters, they say which those are. With `wrap` off norms see all.
+    """
     model = copy.deepcopy(original)
     for name, alive in gone.items():
         owner, _, own = name.rpartition(".")
@@ -74,12 +92,70 @@ def masked(original: nn.Module, gone: Survivors) -> nn.Module:
             module._parameters[own] = nn.Parameter(zeroed, tensor.requires_grad)  # noqa: SLF001
         else:
             module._buffers[own] = zeroed  # noqa: SLF001
-    for name, module in list(model.named_modules()):
+    for name, module in list(model.named_modules()) if wrap else ():
         found = [gone[key] for key in _own(name, module) if key in gone]
         if found and max(found[0].shape) == found[0].numel() and _normalises(module):
             owner, _, own = name.rpartition(".")
             setattr(model.get_submodule(owner), own, Kept(module, found[0].flatten()))
     return model
+
+
+class OverLive(nn.Module):
+    """Runs a masked network; norms and means leave out what is zero throughout.
+
+    For norms without parameters, ones written by hand, and standardised weights. A channel that
+    is silent by itself is left out too: then a right result looks wrong, never a wrong one right.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, *inputs: Tensor) -> Any:
+        """Returns the network's outputs."""
+        with _LiveMode():
+            return self.model(*inputs)
+
+
+class _LiveMode(TorchFunctionMode):
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        name = getattr(func, "__name__", "")
+        if name in ("layer_norm", "rms_norm"):
+            return _normed(func, *args, **kwargs)
+        if name in ("mean", "std", "var", "std_mean", "var_mean") and isinstance(args[0], Tensor):
+            dims = kwargs.get("dim", args[1] if len(args) > 1 else None)
+            dims = [dims] if isinstance(dims, int) else dims
+            if isinstance(dims, (tuple, list)) and all(isinstance(one, int) for one in dims):
+                return func(_live(args[0], dims), *args[1:], **kwargs)
+        standardises = kwargs.get("training", args[5] if len(args) > 5 else False)
+        if name == "batch_norm" and standardises and args[0].ndim == 3:
+            alive = args[0].abs().amax((0, 1)) > 0
+            found = func(args[0][..., alive], *args[1:], **kwargs)
+            out = torch.zeros_like(args[0])
+            out[..., alive] = found
+            return out
+        return func(*args, **kwargs)
+
+
+def _live(x: Tensor, dims: Sequence[int]) -> Tensor:
+    for dim in dims:
+        others = [one for one in range(x.ndim) if one != dim % x.ndim]
+        alive = x.detach().abs().amax(others) > 0 if others else torch.ones(len(x)).bool()
+        if alive.any() and not alive.all():
+            x = x.index_select(dim, alive.nonzero().flatten())
+    return x
+
+
+def _normed(func: Any, x: Tensor, shape: Sequence[int], *args: Any, **kwargs: Any) -> Tensor:
+    alive = x.detach().abs().flatten(0, -2).amax(0) > 0
+    if len(shape) != 1 or alive.all() or not alive.any():
+        return func(x, shape, *args, **kwargs)
+    cut = [one[alive] if isinstance(one, Tensor) else one for one in args]
+    named = {key: one[alive] if isinstance(one, Tensor) else one for key, one in kwargs.items()}
+    out = torch.zeros_like(x)
+    out[..., alive] = func(x[..., alive], (int(alive.sum()),), *cut, **named)
+    return out
 
 
 class Kept(nn.Module):
