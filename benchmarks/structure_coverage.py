@@ -22,7 +22,8 @@ has changed. Architectures and peer come from a Python that has them:
     peers/bin/pip install --no-deps torchvision==0.28.0 timm==1.0.31 torch-pruning==1.6.1
     echo torch==2.13.0 > only.txt
     peers/bin/pip install -c only.txt transformers==5.23.0 pillow
-    peers/bin/pip install -c only.txt pydantic jaxtyping rich onnx onnxscript onnxruntime
+    peers/bin/pip install -c only.txt pydantic jaxtyping numba rich jinja2 cyclopts
+    peers/bin/pip install -c only.txt onnx onnxscript onnxruntime
 
 Without `--peers` only networks that need none of these are tried, by tersenet alone.
 """

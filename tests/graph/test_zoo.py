@@ -4,6 +4,7 @@ The networks and the check are those of `benchmarks/structure_coverage.py`, whic
 """
 
 import copy
+import importlib
 import sys
 from pathlib import Path
 
@@ -25,9 +26,7 @@ def zoo():
     sys.path.insert(0, str(FOLDER))
     before = set(sys.modules)
     with torch.random.fork_rng():
-        import zoo
-
-        yield zoo
+        yield importlib.import_module("zoo")
     sys.path.remove(str(FOLDER))
     for name in set(sys.modules) - before:
         if name == "zoo" or name.startswith("zoo."):
@@ -36,8 +35,7 @@ def zoo():
 
 @pytest.mark.parametrize("name", NAMES)
 def test_what_is_left_is_the_masked_original(zoo, name: str):
-    from zoo import by_tersenet, check
-
+    by_tersenet, check = map(importlib.import_module, ("zoo.by_tersenet", "zoo.check"))
     network = zoo.build(name)
     model, example = network.model, network.inputs(2)
     before = copy.deepcopy(model.state_dict())
@@ -55,8 +53,7 @@ def test_what_is_left_is_the_masked_original(zoo, name: str):
 
 
 def test_the_check_can_fail(zoo):
-    from zoo import by_tersenet, check
-
+    by_tersenet, check = map(importlib.import_module, ("zoo.by_tersenet", "zoo.check"))
     network = zoo.build("hard:glu")
     smaller, done, _ = by_tersenet.prune(network.model, network.inputs(2), share=0.4)
     with torch.no_grad():
