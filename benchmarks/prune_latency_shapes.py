@@ -161,7 +161,8 @@ class _Finder:
             ways["imprint"] = lambda i: LayerPrune(criterion="imprint", remove=i)  # pyright: ignore[reportArgumentType]
         found = []
         for way, make in ways.items():
-            amount = self._bisect(lambda i, make=make: self._apply(make(i)), budget, most)
+            search = self._bisect if way == "keep" else self._first
+            amount = search(lambda i, make=make: self._apply(make(i)), budget, most)
             if amount is not None:
                 step = make(amount)
                 found.append((self._loss(self._apply(step)), way, amount, step))
@@ -230,15 +231,21 @@ class _Finder:
         low, high = 0, most + 1
         while high - low > 1:
             middle = (low + high) // 2
-            try:
-                fits = self._share(make(middle)) <= budget
-            except StructureError:
-                fits = True  # nothing would be left: less is to go
-            if fits:
+            if self._share(make(middle)) <= budget:
                 high = middle
             else:
                 low = middle
         return high if high <= most and self._share(make(high)) <= 1.02 * budget else None
+
+    def _first(self, make: Callable[[int], nn.Module], budget: float, most: int) -> int | None:
+        """Returns the least amount that keeps to the budget, of those that can go at all."""
+        for amount in range(1, most + 1):
+            try:
+                if self._share(make(amount)) <= budget:
+                    return amount
+            except StructureError:
+                continue
+        return None
 
     def _droppable(self) -> int:
         from tersenet.prune import find_blocks
