@@ -41,7 +41,7 @@ SCRATCH: Final = "trained anew"
 T_975: Final = {1: 12.706, 2: 4.303, 3: 3.182, 4: 2.776, 5: 2.571}
 """Student's t, two-sided 95 %, by degrees of freedom."""
 
-FULL: Final = Setting(train=20_000, test=10_000, epochs=2.0, seeds=3, budgets=BUDGETS)
+FULL: Final = Setting(train=10_000, test=10_000, epochs=2.0, seeds=3, budgets=BUDGETS)
 QUICK: Final = Setting(train=256, test=500, epochs=1.0, seeds=1, budgets=BUDGETS[:1])
 
 
