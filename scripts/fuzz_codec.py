@@ -15,8 +15,9 @@ import binascii
 import sys
 import zlib
 from contextlib import suppress
+from importlib import import_module
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "src"))
 
@@ -80,7 +81,7 @@ def put_right(data: bytes) -> bytes:
 
 def main() -> None:
     """Runs libFuzzer with its own options."""
-    import atheris  # type: ignore[import-not-found]
+    atheris: Any = import_module("atheris")
 
     # Kernels are compiled from their bytecode, which instrumenting would change.
     kernels = ["jit", "tables", "engine", "levels", "trellis", "ans", "feedback_kernels"]

@@ -20,10 +20,13 @@ def test_what_counts_more_is_kept_better():
     # At equal bits it loses less than weights that are all alike.
     flat = np.full_like(fisher, fisher.mean())
     budget = len(encode_levels(coded.levels, dependent=True))
-    for lam in (1e-4 * 2.0 ** np.arange(0, 4, 0.25)).tolist():
-        plain = quantise_diagonal(weights, flat, lam=lam, step=None, dependent=True)
-        if len(encode_levels(plain.levels, dependent=True)) <= budget:
-            break
+    candidates = (
+        quantise_diagonal(weights, flat, lam=lam, step=None, dependent=True)
+        for lam in (1e-4 * 2.0 ** np.arange(0, 4, 0.25)).tolist()
+    )
+    plain = next(
+        one for one in candidates if len(encode_levels(one.levels, dependent=True)) <= budget
+    )
     assert (fisher * errors).sum() < 0.9 * (fisher * (plain.weights() - weights) ** 2).sum()
 
 

@@ -73,7 +73,11 @@ CASES = {
         "b63v",
     ),
     "weight norm": Case(
-        "=fc =f1", lambda v, g: torch._weight_norm(v, g, 0), "fc1", whole=False, declared="f"
+        "=fc =f1",
+        lambda v, g: torch.ops.aten._weight_norm(v, g, 0),
+        "fc1",
+        whole=False,
+        declared="f",
     ),
     "attention with mask": Case("bhte bhse bhsv bhts", F.scaled_dot_product_attention, "bhv"),
     "layer norm": Case(

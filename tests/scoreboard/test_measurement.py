@@ -12,7 +12,9 @@ from onnx import TensorProto, helper, numpy_helper
 from torch import nn
 
 from tersenet import graph, measure
+from tersenet.core.findings import BoxChart
 from tersenet.core.types import Deployment, Energy, Unmeasured
+from tersenet.study import layer_vs_filter
 
 
 def matrix_product(path: Path, width: int) -> Path:
@@ -107,21 +109,20 @@ def test_row_54_tables_and_figures(tmp_path: Path) -> None:
     assert all(path.stat().st_size for path in made.values())
 
 
-@pytest.mark.not_built
-def test_row_55_random_models() -> None:
+@pytest.mark.in_part("5 + 5 networks, not trained; all: tersenet study layer-vs-filter")
+def test_row_55_random_models(tmp_path: Path) -> None:
     """The smoke test of 100 filter-pruned and 100 layer-pruned random networks.
 
     A box plot of the latency saved, mean and deviation of the accuracy; removing layers reaches
     further than removing filters.
     """
-    found = import_module("tersenet.study").random_models(each=100)
-    assert len(found.filters) == len(found.layers) == 100
-    spread = {
-        kind: np.ptp([one.latency_reduction for one in getattr(found, kind)])
-        for kind in ("filters", "layers")
-    }
-    assert spread["layers"] > spread["filters"]
-    assert found.plot.exists()
+    recipe = Path(__file__).parents[2] / "recipes" / "smoke.yaml"
+    found = layer_vs_filter(recipe, folder=tmp_path, models=5, batches=(1,), steps=0, iterations=10)
+    (plot,) = (chart for chart in found.charts if isinstance(chart, BoxChart))
+    saved = {box.group: box.values for box in plot.boxes}
+    assert len(saved["filter"]) == len(saved["layer"]) == 5
+    assert np.ptp(saved["layer"]) > np.ptp(saved["filter"])
+    assert found.verdicts
 
 
 @pytest.mark.not_built
