@@ -109,7 +109,7 @@ def test_row_54_tables_and_figures(tmp_path: Path) -> None:
     assert all(path.stat().st_size for path in made.values())
 
 
-@pytest.mark.in_part("5 + 5 networks, not trained; all: tersenet study layer-vs-filter")
+@pytest.mark.in_part("3 + 3 networks, not trained; all: tersenet study layer-vs-filter")
 def test_row_55_random_models(tmp_path: Path) -> None:
     """The smoke test of 100 filter-pruned and 100 layer-pruned random networks.
 
@@ -117,10 +117,10 @@ def test_row_55_random_models(tmp_path: Path) -> None:
     further than removing filters.
     """
     recipe = Path(__file__).parents[2] / "recipes" / "smoke.yaml"
-    found = layer_vs_filter(recipe, folder=tmp_path, models=5, batches=(1,), steps=0, iterations=10)
+    found = layer_vs_filter(recipe, folder=tmp_path, models=3, batches=(1,), steps=0, iterations=10)
     (plot,) = (chart for chart in found.charts if isinstance(chart, BoxChart))
     saved = {box.group: box.values for box in plot.boxes}
-    assert len(saved["filter"]) == len(saved["layer"]) == 5
+    assert len(saved["filter"]) == len(saved["layer"]) == 3
     assert np.ptp(saved["layer"]) > np.ptp(saved["filter"])
     assert found.verdicts
 

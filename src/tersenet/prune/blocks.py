@@ -16,10 +16,11 @@ from tersenet.core.types import Skip
 from tersenet.errors import StructureError
 from tersenet.graph import ChannelGroup, Graph, Member, trace
 from tersenet.graph.products import Product, named_tensors, sample_count
+from tersenet.graph.proof import difference
 from tersenet.graph.trace import tensors_of
 from tersenet.graph.visit import shape_of
 from tersenet.prune.dropping import StandIn, swap_
-from tersenet.prune.program import Program, difference, outputs_of
+from tersenet.prune.program import Program, outputs_of
 from tersenet.prune.regions import Flow, Residual
 from tersenet.prune.widths import Width, equal_widths
 

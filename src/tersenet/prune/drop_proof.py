@@ -10,8 +10,9 @@ from torch import Tensor, nn
 from tersenet.core.types import Edit, EditKind, Proof
 from tersenet.errors import StructureError
 from tersenet.graph import prove, replay
+from tersenet.graph.proof import difference
 from tersenet.prune.blocks import find_blocks
-from tersenet.prune.program import Program, difference, outputs_of
+from tersenet.prune.program import Program, outputs_of
 
 __all__ = ["prove_drops"]
 

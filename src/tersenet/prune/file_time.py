@@ -5,7 +5,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Final, final
+from typing import Final, final
 
 from torch import nn
 
@@ -153,8 +153,7 @@ def smaller_network(
         StructureError: if blocks are to go from a network whose own class no longer fits.
     """
     less = {name: units for name, units in keep.items() if len(units) < graph.by_name[name].size}
-    found: Any = remove(model, graph, less)
-    smaller, edits = found if isinstance(found, tuple) else (model, found)
+    smaller, edits = remove(model, graph, less)
     if blocks and smaller is not model:
         raise StructureError(
             "the network's own forward() does not fit fewer channels, so no block can go from it "

@@ -1,8 +1,7 @@
 """A network run value by value, so that values can be read, and replaced by others."""
 
 import copy
-import math
-from collections.abc import Iterator, Mapping, Sequence, Set
+from collections.abc import Iterator, Mapping, Set
 from typing import Any, final
 
 import torch
@@ -12,7 +11,7 @@ from torch.utils import _pytree as pytree
 from tersenet.graph.products import named_tensors
 from tersenet.graph.trace import evaluating, export, tensors_of
 
-__all__ = ["Program", "difference", "outputs_of"]
+__all__ = ["Program", "outputs_of"]
 
 
 def outputs_of(model: nn.Module, inputs: tuple[Tensor, ...]) -> list[Tensor]:
@@ -20,20 +19,6 @@ def outputs_of(model: nn.Module, inputs: tuple[Tensor, ...]) -> list[Tensor]:
     with evaluating(model), torch.no_grad():
         outputs = model(*inputs)
     return [one for one in pytree.tree_leaves(outputs) if isinstance(one, Tensor)]
-
-
-def difference(found: Sequence[Tensor], reference: Sequence[Tensor]) -> float:
-    """Returns the largest difference relative to the largest reference; inf if shapes differ."""
-    if [one.shape for one in found] != [one.shape for one in reference]:
-        return math.inf
-    worst = 0.0
-    for own, other in zip(found, reference, strict=True):
-        if other.numel():
-            error = float((own.double() - other.double()).abs().max())
-            scale = float(other.double().abs().max())
-            ratio = error / scale if scale else math.inf * error if error else 0.0
-            worst = max(worst, math.inf if math.isnan(ratio) else ratio)
-    return worst
 
 
 @final
