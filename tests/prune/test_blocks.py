@@ -238,6 +238,16 @@ def test_channels_that_remain_are_read_by_the_next_layer():
     assert {edit.kind for edit in edits} == {EditKind.SLICE, EditKind.DROP}
 
 
+@pytest.mark.parametrize("gone", [["features.10", "features.7"], "all"])
+def test_layers_of_equal_widths_shrink_with_the_neighbour_that_goes(gone: list[str] | str):
+    """Between two that go, as many channels are made as the first one left."""
+    model = stirred(vgg_small(width=8))
+    names = [one.name for one in find_blocks(model, (IMAGE,)).blocks] if gone == "all" else gone
+    smaller, edits = without(model, names)
+    assert all(one.holds for one in prove_drops(model, smaller, edits, (IMAGE,)))
+    assert sum(isinstance(one, nn.Conv2d) for one in smaller.modules()) == 6 - len(names)
+
+
 def test_a_network_that_asks_its_layers_for_more_keeps_them():
     layer = nn.TransformerEncoderLayer(16, 4, 32, batch_first=True)
     encoder = nn.TransformerEncoder(layer, 2, enable_nested_tensor=False).eval()

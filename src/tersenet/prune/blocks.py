@@ -54,7 +54,7 @@ class Block:
     filters: tuple[ChannelGroup, ...]
     """One group for each layer in it: its filters, uncoupled, with the norm behind them."""
     width: Width | None = None
-    """Of a layer that reads and makes channels in different numbers: what is to become equal."""
+    """Of a layer in a chain: the channels that it reads and makes, which are to be as many."""
     params: int
     macs: int
     """Of one sample."""
@@ -92,11 +92,11 @@ def find_blocks(model: nn.Module, example: tuple[Tensor, ...], *, tried: bool = 
     found.sort(key=lambda one: order[one.exit])
     if not tried:
         return Blocks(blocks=tuple(found), skips=tuple(finder.skips))
-    unequal = any(block.width for block in found)
+    unequal = any(block.width and block.width.unequal for block in found)
     graph = trace(own, example) if unequal else None
     kept = []
     for block in found:
-        if block.width and graph:
+        if graph and block.width and block.width.unequal:
             reason = _why_unequal(graph, block.width)
         else:
             reason = _why_not(own, finder.program, block, example)
@@ -184,7 +184,7 @@ class _Finder:
                 self._keep(product.site, f"it makes {_text(after)} of {_text(before)}")
             else:
                 end, width = covered[-1], None
-                if product.tensor and before != after:
+                if product.tensor:
                     width = Width(
                         site=product.site,
                         tensor=product.tensor,

@@ -261,9 +261,11 @@ def drop_blocks(model: nn.Module, names: Sequence[str], example: tuple[Tensor, .
     found = {one.name: one for one in find_blocks(model, example, tried=False).blocks}
     chosen = [found[name] for name in names]
     edits: list[Edit] = []
-    if any(one.kind == "layer" and one.width for one in chosen):
+    widths = [one.width for one in chosen if one.width]
+    if any(one.unequal for one in widths):
         graph = trace(model, example)
-        keep = equal_widths(graph, [one.width for one in chosen if one.width])
+        # Those that are equal too: a neighbour that shrinks what they read shrinks what they make.
+        keep = equal_widths(graph, widths)
         same, slices = remove(model, graph, keep)
         if same is not model:
             raise StructureError(

@@ -26,6 +26,11 @@ class Width:
     channels: tuple[int, int]
     """That it reads and makes."""
 
+    @property
+    def unequal(self) -> bool:
+        """Whether it cannot be dropped as it is."""
+        return self.channels[0] != self.channels[1]
+
 
 def equal_widths(graph: Graph, layers: Iterable[Width]) -> dict[str, tuple[int, ...]]:
     """Returns the units to keep, by group, for each layer to read as many channels as it makes.
