@@ -24,9 +24,7 @@ def test_its_names_and_commands_exist() -> None:
     assert names >= {"Classification", "compress"}
     assert names <= set(tersenet.__all__)
     commands = set(re.findall(r"`tersenet (\w+)", README))
-    assert commands == {"compress", "inspect", "bench", "train", "report"}
-    for command in commands:
-        assert app[command] is not None
+    assert commands == {name for name in app if not name.startswith("-")}
 
 
 def test_its_table_agrees_with_the_recipe() -> None:

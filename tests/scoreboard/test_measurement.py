@@ -109,7 +109,7 @@ def test_row_54_tables_and_figures(tmp_path: Path) -> None:
     assert all(path.stat().st_size for path in made.values())
 
 
-@pytest.mark.in_part("3 + 3 networks, not trained; all: tersenet study layer-vs-filter")
+@pytest.mark.in_part("3 + 3 networks; what reaches further, tersenet study layer-vs-filter says")
 def test_row_55_random_models(tmp_path: Path) -> None:
     """The smoke test of 100 filter-pruned and 100 layer-pruned random networks.
 
@@ -119,9 +119,11 @@ def test_row_55_random_models(tmp_path: Path) -> None:
     recipe = Path(__file__).parents[2] / "recipes" / "smoke.yaml"
     found = layer_vs_filter(recipe, folder=tmp_path, models=3, batches=(1,), steps=0, iterations=10)
     (plot,) = (chart for chart in found.charts if isinstance(chart, BoxChart))
-    saved = {box.group: box.values for box in plot.boxes}
-    assert len(saved["filter"]) == len(saved["layer"]) == 3
-    assert np.ptp(saved["layer"]) > np.ptp(saved["filter"])
+    assert {box.group: len(box.values) for box in plot.boxes} == {"filter": 3, "layer": 3}
+    (accuracy,) = (one for one in found.tables if one.name == "accuracy-by-latency")
+    assert accuracy.rows
+    # Which reaches further is for the whole study to say: so few networks decide nothing.
+    assert {one.found for one in found.verdicts} <= {"undecided"}
     assert found.verdicts
 
 
