@@ -135,4 +135,5 @@ def load_weights(model: nn.Module, path: Path) -> None:
             f"{path} holds the weights of another architecture: {'; '.join(parts)}. Give the "
             "model section the options that these weights were trained with."
         )
-    model.load_state_dict(tensors)
+    own.update(tensors)  # some modules look for their version beside the tensors
+    model.load_state_dict(own)

@@ -73,7 +73,7 @@ class Fit:
             tensor, dim = size.args
             value = self._values(tensor)
             return self.cut.size(value[dim])
-        if getattr(size.target, "__module__", "") == "_operator":
+        if getattr(size.target, "__module__", "") in ("_operator", "math"):
             own: Any = size.target
             return own(*(self._computed(one) for one in size.args))
         hint = size.meta["val"]

@@ -131,6 +131,8 @@ def spread(index: fx.Node) -> set[int]:
     if not operator_name(index.target).startswith(("aten.expand.", "aten.expand_as.")):
         return set()
     source: Any = index.args[0]
+    if not all("val" in one.meta for one in (source, index)):
+        return set()  # made anew since the graph was read
     before, after = shape_of(source), shape_of(index)
     first = len(after) - len(before)
     return {

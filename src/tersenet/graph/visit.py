@@ -182,7 +182,10 @@ def _shapes(node: fx.Node) -> list[tuple[int, ...]]:
 
 
 def _size(size: int | torch.SymInt) -> int:
-    return size if isinstance(size, int) else int(size.node.hint)
+    if isinstance(size, int):
+        return size
+    # A size that the data decides has no hint: any number stands for what cannot shrink.
+    return 1 if size.node.hint is None else int(size.node.hint)
 
 
 def bound_arguments(node: fx.Node) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from tersenet.core.registry import method
 from tersenet.core.types import Subject
 from tersenet.errors import StructureError
 from tersenet.graph import ChannelGroup
+from tersenet.graph.trace import tensors_of
 from tersenet.prune.score import ChannelScore
 
 __all__ = ["BNScale", "gammas"]
@@ -43,7 +44,7 @@ class BNScale(ChannelScore):
         Raises:
             StructureError: if a group has no batch norm with a scale.
         """
-        tensors = dict(subject.model.named_parameters())
+        tensors = tensors_of(subject.model)
         return {group.name: _scales(group, tensors) for group in groups}
 
     def _why_not(self, group: ChannelGroup) -> str | None:

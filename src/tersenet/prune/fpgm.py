@@ -15,6 +15,7 @@ from torch import Tensor
 from tersenet.core.registry import method
 from tersenet.core.types import Subject
 from tersenet.graph import ChannelGroup
+from tersenet.graph.trace import tensors_of
 from tersenet.prune.score import ChannelScore
 from tersenet.prune.weights import filter_rows
 
@@ -38,6 +39,6 @@ class FPGM(ChannelScore):
         self, subject: Subject, groups: Sequence[ChannelGroup]
     ) -> dict[str, Float[Tensor, " unit"]]:
         """Returns Δ_c for each unit of each group."""
-        tensors = dict(subject.model.named_parameters())
+        tensors = tensors_of(subject.model)
         rows = {group.name: filter_rows(group, tensors) for group in groups}
         return {name: torch.cdist(one, one).sum(1) for name, one in rows.items()}

@@ -15,6 +15,7 @@ from torch import Tensor
 from tersenet.core.registry import method
 from tersenet.core.types import Subject
 from tersenet.graph import ChannelGroup
+from tersenet.graph.trace import tensors_of
 from tersenet.prune.score import ChannelScore
 
 __all__ = ["L1"]
@@ -34,7 +35,7 @@ class L1(ChannelScore):
         self, subject: Subject, groups: Sequence[ChannelGroup]
     ) -> dict[str, Float[Tensor, " unit"]]:
         """Returns Δ_c for each unit of each group."""
-        tensors = dict(subject.model.named_parameters())
+        tensors = tensors_of(subject.model)
         return {group.name: _norms(group, tensors) for group in groups}
 
 

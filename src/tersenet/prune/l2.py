@@ -15,6 +15,7 @@ from torch import Tensor
 from tersenet.core.registry import method
 from tersenet.core.types import Subject
 from tersenet.graph import ChannelGroup
+from tersenet.graph.trace import tensors_of
 from tersenet.prune.score import ChannelScore
 from tersenet.prune.weights import filter_rows
 
@@ -36,5 +37,5 @@ class L2(ChannelScore):
         self, subject: Subject, groups: Sequence[ChannelGroup]
     ) -> dict[str, Float[Tensor, " unit"]]:
         """Returns Δ_c for each unit of each group."""
-        tensors = dict(subject.model.named_parameters())
+        tensors = tensors_of(subject.model)
         return {group.name: filter_rows(group, tensors).norm(dim=1) for group in groups}
