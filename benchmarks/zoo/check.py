@@ -177,6 +177,13 @@ class Kept(nn.Module):
         second = isinstance(norm, nn.GroupNorm) or type(norm).__name__.endswith("2d")
         self.dim = 1 if second else -1
 
+    def __getattr__(self, name: str) -> Any:
+        """Returns what a network asks of the norm itself, such as the type of its weight."""
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            return getattr(super().__getattr__("norm"), name)
+
     def forward(self, x: Tensor, *args: Any) -> Tensor:
         """Returns the norm of what is left."""
         found = self.norm(x.index_select(self.dim, self.kept), *args)
