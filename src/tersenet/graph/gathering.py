@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import fx
 
-from tersenet.graph.labels import Array, Value
+from tersenet.graph.labels import Value
 from tersenet.graph.visit import Visit, operator_name, rule, shape_of
 
 __all__ = ["spread"]
@@ -51,7 +51,7 @@ def index(at: Visit) -> Value | list[Value] | None:
         return at.unknown("picks by a mask")
     for dim in at_dims:
         at.freeze(x[dim], "looks it up by number")
-    looked = _broadcast(at, [at.of(nodes[dim]) for dim in at_dims])
+    looked = at.broadcast([at.of(nodes[dim]) for dim in at_dims])
     rest = [labels for dim, labels in enumerate(x) if dim not in at_dims]
     # The result stands where the lookups stood, or in front where they stood apart.
     together = at_dims == list(range(at_dims[0], at_dims[-1] + 1))
@@ -139,17 +139,3 @@ def spread(index: fx.Node) -> set[int]:
         dim for dim, size in enumerate(after) if size > 1 and dim >= first
         if before[dim - first] == 1
     } | set(range(first))  # fmt: skip
-
-
-def _broadcast(at: Visit, values: Sequence[Value]) -> Value:
-    outputs: list[Array] = []
-    for back in range(-max(map(len, values)), 0):
-        carried = [value[back] for value in values if len(value) >= -back]
-        widest = max(carried, key=len)
-        for labels in carried:
-            if len(labels) == len(widest):
-                at.tie(widest, labels)
-            else:
-                at.freeze(labels, "broadcasts it")
-        outputs.append(widest)
-    return tuple(outputs)

@@ -10,7 +10,7 @@ from typing import Final
 
 import numpy as np
 
-from tersenet.graph.labels import Array, Value
+from tersenet.graph.labels import Value
 from tersenet.graph.visit import Visit, rule
 
 _FEWER: Final = "normalises over the channels that are left"
@@ -138,7 +138,7 @@ def product(at: Visit) -> Value | list[Value] | None:
     else:
         for labels in (left[-1], right[-2]):
             at.freeze(labels, "sums over it between two activations")
-    batch = _broadcast(at, left[:-2], right[:-2])
+    batch = at.broadcast([left[:-2], right[:-2]])
     output = (*batch, *left[-2:-1], right[-1])
     added = at.value("self") if "self" not in (first, second) else ()
     for back in range(-len(added), 0):
@@ -154,17 +154,3 @@ def _factors(at: Visit) -> tuple[str, str]:
         if all(name in at.args for name in names):
             return names
     raise AssertionError(f"{at.op} has no two factors")
-
-
-def _broadcast(at: Visit, left: Value, right: Value) -> Value:
-    outputs: list[Array] = []
-    for back in range(-max(len(left), len(right)), 0):
-        carried = [one[back] for one in (left, right) if len(one) >= -back]
-        widest = max(carried, key=len)
-        for labels in carried:
-            if len(labels) == len(widest):
-                at.tie(widest, labels)
-            else:
-                at.freeze(labels, "broadcasts it")
-        outputs.append(widest)
-    return tuple(outputs)

@@ -111,6 +111,20 @@ class Visit:
             self.labels.declare(labels, change and f"{self.op} {change}")
             self.kept_only.setdefault(self.node, []).append(labels)
 
+    def broadcast(self, values: Sequence[Value]) -> Value:
+        """Ties tensors as they are spread over each other; what is spread itself must stay."""
+        outputs: list[Array] = []
+        for back in range(-max(map(len, values)), 0):
+            carried = [value[back] for value in values if len(value) >= -back]
+            widest = max(carried, key=len)
+            for labels in carried:
+                if len(labels) == len(widest):
+                    self.tie(widest, labels)
+                else:
+                    self.freeze(labels, "broadcasts it")
+            outputs.append(widest)
+        return tuple(outputs)
+
     def parts(self, value: Value, dim: int) -> list[Value]:
         """Returns the outputs of an operator that cuts a dimension into runs."""
         outputs, start = [], 0
