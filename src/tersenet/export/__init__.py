@@ -1,10 +1,14 @@
 """Files that run without tersenet, and proof that they compute the same."""
 
-from tersenet.export.formats_file import to_formats
+from typing import TYPE_CHECKING, Any
+
 from tersenet.export.kernels import Kernels, kernels
 from tersenet.export.onnx_file import to_onnx
 from tersenet.export.parity import Parity, check_parity, first_divergence
 from tersenet.export.trace import exported, trace
+
+if TYPE_CHECKING:
+    from tersenet.export.formats_file import to_formats
 
 __all__ = [
     "Kernels",
@@ -17,3 +21,12 @@ __all__ = [
     "to_onnx",
     "trace",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    # The matrix formats compile their kernels with Numba, which no other export needs.
+    if name != "to_formats":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from tersenet.export.formats_file import to_formats
+
+    return to_formats

@@ -14,7 +14,6 @@ import torch
 from pydantic import TypeAdapter
 from torch import nn
 
-from tersenet.codec import with_manifest
 from tersenet.core.files import CODED, load_weights, save_tensors, write_atomically, write_json
 from tersenet.core.registry import methods
 from tersenet.core.types import Edit, Method
@@ -74,6 +73,8 @@ def save(
     coded = folder / CODED
     if not coded.exists():
         return {"safetensors": weights, "manifest": manifest}
+    from tersenet.codec import with_manifest  # loads Numba, which few steps need
+
     write_atomically(coded, with_manifest(coded.read_bytes(), value))
     return {"safetensors": weights, "manifest": manifest, "coded": coded}
 
