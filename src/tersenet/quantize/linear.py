@@ -16,7 +16,7 @@ never occur: after a ReLU, symmetric ones waste a whole bit.
 """
 
 from dataclasses import dataclass
-from typing import Literal, final
+from typing import Literal, TypeAlias, final
 
 import torch
 from jaxtyping import Float
@@ -24,7 +24,10 @@ from torch import Tensor
 
 from tersenet.errors import QuantizeError
 
-__all__ = ["Grid", "asymmetric", "dequantize", "quantize", "symmetric"]
+__all__ = ["Grid", "Mode", "asymmetric", "dequantize", "quantize", "round_trip", "symmetric"]
+
+Mode: TypeAlias = Literal["asymmetric", "full", "restricted"]
+"""How levels lie around zero: see the table above."""
 
 
 @final
@@ -33,11 +36,15 @@ class Grid:
     """The reals that n bits can hold: scale * (level - zero_point)."""
 
     scale: Float[Tensor, "..."]
-    """Units per level: a scalar, or one per channel."""
+    """Units per level: a scalar, one per channel, or (channel, group) where `group` is set."""
     zero_point: Tensor
-    """The level of zero: uint8 where levels start at 0, else int8; of `scale`'s shape."""
+    """The level of zero, of `scale`'s shape, in the type of the levels: unsigned where they
+    start at 0, of 16 bits where there are more than 256."""
     low: int
     high: int
+    group: int | None = None
+    """That many values of a channel, in the order of memory, share a scale; the last group may
+    be shorter. The channel is then dimension 0."""
 
     @property
     def levels_per_unit(self) -> Tensor:
@@ -51,14 +58,16 @@ class Grid:
         return (self.low - zero) * self.scale, (self.high - zero) * self.scale
 
 
-def asymmetric(minimum: Tensor, maximum: Tensor, *, bits: int = 8) -> Grid:
+def asymmetric(
+    minimum: Tensor, maximum: Tensor, *, bits: int = 8, group: int | None = None
+) -> Grid:
     """Returns the grid of 2**bits levels from `minimum` to `maximum`.
 
     The range is first widened to hold zero, which then is one of the levels: padding and what
     a ReLU cut stay exact.
 
     Raises:
-        QuantizeError: if bits are not 2 to 8, or a range is NaN, infinite or of zero width.
+        QuantizeError: if bits are not 2 to 16, or a range is NaN, infinite or of zero width.
     """
     _check_bits(bits)
     low, high = minimum.double().clamp(max=0), maximum.double().clamp(min=0)
@@ -67,12 +76,17 @@ def asymmetric(minimum: Tensor, maximum: Tensor, *, bits: int = 8) -> Grid:
     # The end of the range that is farther from zero decides; a scale that underflows float32
     # would divide by zero.
     scale = (1 / per_unit).clamp(min=torch.finfo(torch.float32).tiny).float()
-    zero_point = (-low * per_unit).round()
-    return Grid(scale=scale, zero_point=zero_point.to(torch.uint8), low=0, high=2**bits - 1)
+    kind = torch.uint8 if bits <= 8 else torch.uint16
+    zero_point = (-low * per_unit).round().to(kind)
+    return Grid(scale=scale, zero_point=zero_point, low=0, high=2**bits - 1, group=group)
 
 
 def symmetric(
-    magnitude: Tensor, *, bits: int = 8, mode: Literal["full", "restricted"] = "restricted"
+    magnitude: Tensor,
+    *,
+    bits: int = 8,
+    mode: Literal["full", "restricted"] = "restricted",
+    group: int | None = None,
 ) -> Grid:
     """Returns the grid whose level 0 is zero and whose ends lie at -+`magnitude`.
 
@@ -87,9 +101,8 @@ def symmetric(
     if mode == "full":
         low, per_unit = -high - 1, (2**bits - 1) / 2 / largest
     scale = (1 / per_unit).clamp(min=torch.finfo(torch.float32).tiny).float()
-    return Grid(
-        scale=scale, zero_point=torch.zeros_like(scale, dtype=torch.int8), low=low, high=high
-    )
+    zero_point = torch.zeros_like(scale, dtype=torch.int8 if bits <= 8 else torch.int16)
+    return Grid(scale=scale, zero_point=zero_point, low=low, high=high, group=group)
 
 
 def quantize(x: Tensor, grid: Grid, *, axis: int = 0) -> Tensor:
@@ -102,28 +115,37 @@ def quantize(x: Tensor, grid: Grid, *, axis: int = 0) -> Tensor:
         raise QuantizeError(
             "cannot quantise values that are NaN or infinite: find what made them so."
         )
-    scale, zero_point = _along(grid.scale, x, axis), _along(grid.zero_point, x, axis)
-    levels = (x / scale).round() + zero_point
+    scale, zero_point = _along(grid.scale, x, axis, grid), _along(grid.zero_point, x, axis, grid)
+    levels = (x / scale).round() + zero_point.to(scale.dtype)
     return levels.clamp(grid.low, grid.high).to(grid.zero_point.dtype)
 
 
 def dequantize(levels: Tensor, grid: Grid, *, axis: int = 0) -> Tensor:
     """Returns the reals that `levels` stand for."""
-    scale, zero_point = _along(grid.scale, levels, axis), _along(grid.zero_point, levels, axis)
+    scale = _along(grid.scale, levels, axis, grid)
+    zero_point = _along(grid.zero_point, levels, axis, grid).to(scale.dtype)
     return (levels.to(scale.dtype) - zero_point) * scale
 
 
-def _along(parameter: Tensor, x: Tensor, axis: int) -> Tensor:
+def round_trip(x: Tensor, grid: Grid, *, axis: int = 0) -> Tensor:
+    """Returns the values of `grid` that `x` is rounded to."""
+    return dequantize(quantize(x, grid, axis=axis), grid, axis=axis)
+
+
+def _along(parameter: Tensor, x: Tensor, axis: int, grid: Grid) -> Tensor:
     if parameter.ndim == 0:
         return parameter
+    if grid.group is not None:
+        each = parameter.repeat_interleave(grid.group, 1)  # (channel, value)
+        return each[:, : x[0].numel()].reshape(x.shape)
     shape = [1] * x.ndim
     shape[axis] = -1
     return parameter.view(shape)
 
 
 def _check_bits(bits: int) -> None:
-    if not 2 <= bits <= 8:
-        raise QuantizeError(f"cannot quantise to {bits} bits: give 2 to 8.")
+    if not 2 <= bits <= 16:
+        raise QuantizeError(f"cannot quantise to {bits} bits: give 2 to 16.")
 
 
 def _check_range(low: Tensor, high: Tensor) -> None:
