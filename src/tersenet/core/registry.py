@@ -15,6 +15,7 @@ __all__ = ["FAMILIES", "method", "methods"]
 FAMILIES: Final = {
     "prune": "tersenet.prune",
     "repair": "tersenet.repair",
+    "replace": "tersenet.replace",
     "distill": "tersenet.distill",
     "quantize": "tersenet.quantize",
     "encode": "tersenet.encode",

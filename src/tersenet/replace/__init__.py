@@ -1,0 +1,23 @@
+"""Replacing: ordinary convolutions become the efficient blocks of small networks."""
+
+from tersenet.replace.base import Replacement, ReplacePlan, Swap
+from tersenet.replace.bottleneck import Bottleneck, tucker2
+from tersenet.replace.ghost import GhostConvolution, GhostModule
+from tersenet.replace.separable import DepthwiseSeparable
+from tersenet.replace.shuffle import ShuffledGroups, cp
+from tersenet.replace.sites import Convolution, convolutions
+
+__all__ = [
+    "Bottleneck",
+    "Convolution",
+    "DepthwiseSeparable",
+    "GhostConvolution",
+    "GhostModule",
+    "ReplacePlan",
+    "Replacement",
+    "ShuffledGroups",
+    "Swap",
+    "convolutions",
+    "cp",
+    "tucker2",
+]
