@@ -7,40 +7,16 @@ from collections.abc import Sequence
 from typing import ClassVar, final
 
 import torch
-from jaxtyping import Float, Int
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
-from torch.nn import functional
 
 from tersenet.core.registry import method
 from tersenet.core.types import Edit, EditKind, Method, Skip, Subject, Workbench
 from tersenet.errors import DataError, StructureError
-from tersenet.train import TrainingOptions, fit
+from tersenet.train import TrainingOptions, fit, response_loss
 
-__all__ = ["Response", "ResponsePlan", "response_loss"]
-
-
-def response_loss(
-    student: Float[Tensor, "sample label"],
-    teacher: Float[Tensor, "sample label"],
-    targets: Int[Tensor, " sample"],
-    *,
-    temperature: float,
-    weight: float,
-    hard_weight: float = 1.0,
-    squared: bool = False,
-) -> Float[Tensor, ""]:
-    """Returns the mean of α H(y, S(z_s; 1)) + λ H(S(z_t; τ), S(z_s; τ)), in nats per sample.
-
-    S(z; τ) is the softmax of z/τ and H the cross-entropy. The gradient by the student's
-    logits is α (S_s - y) + (λ/τ) (S_s(τ) - S_t(τ)): it fades as 1/τ² for large τ, which
-    Hinton's factor τ² (`squared`) undoes.
-    """
-    hard = functional.cross_entropy(student, targets)
-    soft = functional.cross_entropy(student / temperature, (teacher / temperature).softmax(1))
-    scale = temperature**2 if squared else 1.0
-    return hard_weight * hard + weight * scale * soft
+__all__ = ["Response", "ResponsePlan"]
 
 
 @final

@@ -3,7 +3,8 @@
 from tersenet.train.evaluate import TopOne
 from tersenet.train.loop import TrainingOptions, fit
 from tersenet.train.masks import Masks
+from tersenet.train.response import response_loss
 from tersenet.train.task import Classification
 from tersenet.train.tasks import TASKS
 
-__all__ = ["TASKS", "Classification", "Masks", "TopOne", "TrainingOptions", "fit"]
+__all__ = ["TASKS", "Classification", "Masks", "TopOne", "TrainingOptions", "fit", "response_loss"]
