@@ -1,0 +1,178 @@
+"""Quantisers of activations, as modules that training may hold parameters in."""
+
+import abc
+from dataclasses import dataclass
+from typing import Literal, TypeAlias, final
+
+import torch
+from torch import Tensor, nn
+
+from tersenet.errors import QuantizeError
+from tersenet.quantize.aware.dorefa import dorefa_activation
+from tersenet.quantize.aware.lsq import first_step, lsq, lsq_plus
+from tersenet.quantize.aware.pact import pact
+
+__all__ = ["ActivationKind", "ActivationQuantiser", "Seen", "activation_quantiser"]
+
+ActivationKind: TypeAlias = Literal["lsq", "lsq+", "pact", "dorefa", "wrpn", "ema"]
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Seen:
+    """What an activation was on the calibration samples."""
+
+    low: float
+    high: float
+    mean_magnitude: float
+
+
+class ActivationQuantiser(nn.Module, abc.ABC):
+    """An activation in, its levels' reals out; gradients pass. Levels are 0 to 2**bits − 1."""
+
+    def __init__(self, *, bits: int) -> None:
+        super().__init__()
+        self.bits = bits
+
+    @property
+    def top(self) -> int:
+        """The largest level."""
+        return 2**self.bits - 1
+
+    def decayed(self) -> Tensor:
+        """Returns half the square of what is to be kept small."""
+        return torch.zeros(())
+
+    @abc.abstractmethod
+    def grid(self) -> tuple[Tensor, Tensor]:
+        """Returns the reals that one level is worth, and the level of zero, whole."""
+
+
+@final
+class Learned(ActivationQuantiser):
+    """LSQ: zero is the lowest level, or the middle one of values of either sign."""
+
+    def __init__(self, seen: Seen, *, bits: int) -> None:
+        super().__init__(bits=bits)
+        zero = 0 if seen.low >= 0 else 2 ** (bits - 1)
+        self.register_buffer("zero", torch.tensor(float(zero)))
+        self.low, self.high = -zero, self.top - zero
+        start = first_step(torch.tensor(seen.mean_magnitude), high=self.high)
+        self.step = nn.Parameter(start)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return lsq(x, _positive(self.step), low=self.low, high=self.high)
+
+    def grid(self) -> tuple[Tensor, Tensor]:
+        return _positive(self.step).detach(), self.zero
+
+
+@final
+class LearnedOffset(ActivationQuantiser):
+    """LSQ+: the level of zero learns too."""
+
+    def __init__(self, seen: Seen, *, bits: int) -> None:
+        super().__init__(bits=bits)
+        low, high = min(seen.low, 0.0), max(seen.high, 0.0)
+        self.step = nn.Parameter(torch.tensor((high - low) / self.top))
+        self.zero = nn.Parameter(torch.tensor(-low / (high - low) * self.top))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return lsq_plus(x, _positive(self.step), self.zero, low=0, high=self.top)
+
+    def grid(self) -> tuple[Tensor, Tensor]:
+        return _positive(self.step).detach(), self.zero.detach().clamp(0, self.top).round()
+
+
+@final
+class Pact(ActivationQuantiser):
+    """Clipped at a bound that learns."""
+
+    def __init__(self, seen: Seen, *, bits: int) -> None:
+        super().__init__(bits=bits)
+        self.bound = nn.Parameter(torch.tensor(seen.high))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return pact(x, _positive(self.bound), bits=self.bits)
+
+    def decayed(self) -> Tensor:
+        return self.bound.square().sum() / 2
+
+    def grid(self) -> tuple[Tensor, Tensor]:
+        return _positive(self.bound).detach() / self.top, torch.zeros(())
+
+
+@final
+class Clipped(ActivationQuantiser):
+    """Clipped to [0, 1]: DoReFa and WRPN."""
+
+    def __init__(self, seen: Seen, *, bits: int) -> None:
+        super().__init__(bits=bits)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return dorefa_activation(x, bits=self.bits)
+
+    def grid(self) -> tuple[Tensor, Tensor]:
+        return torch.tensor(1 / self.top), torch.zeros(())
+
+
+@final
+class Averaged(ActivationQuantiser):
+    """The range of each batch, averaged exponentially while training.
+
+    Jacob et al., "Quantization and Training of Neural Networks for Efficient
+    Integer-Arithmetic-Only Inference", 2017, arXiv:1712.05877, section 3.1:
+    range ← m range + (1 − m) batch's range.
+    """
+
+    momentum = 0.99
+
+    def __init__(self, seen: Seen, *, bits: int) -> None:
+        super().__init__(bits=bits)
+        self.register_buffer("low", torch.tensor(min(seen.low, 0.0)))
+        self.register_buffer("high", torch.tensor(max(seen.high, 0.0)))
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.training:
+            with torch.no_grad():
+                low, high = x.aminmax()
+                self.low.lerp_(low.clamp(max=0), 1 - self.momentum)
+                self.high.lerp_(high.clamp(min=0), 1 - self.momentum)
+        step, zero = self.grid()
+        return torch.fake_quantize_per_tensor_affine(x, step, zero.int(), 0, self.top)
+
+    def grid(self) -> tuple[Tensor, Tensor]:
+        step = (self.high - self.low).clamp(min=1e-8) / self.top
+        return step, (-self.low / step).round()
+
+
+_KINDS: dict[ActivationKind, type[ActivationQuantiser]] = {
+    "lsq": Learned,
+    "lsq+": LearnedOffset,
+    "pact": Pact,
+    "dorefa": Clipped,
+    "wrpn": Clipped,
+    "ema": Averaged,
+}
+_NOT_NEGATIVE = {"pact", "dorefa", "wrpn"}
+
+
+def activation_quantiser(kind: ActivationKind, seen: Seen, *, bits: int) -> ActivationQuantiser:
+    """Returns a fresh quantiser; kinds that cut off what is negative give way to `ema` there.
+
+    Raises:
+        QuantizeError: if bits are not 1 to 8, or one bit is due to values of either sign.
+    """
+    if not 1 <= bits <= 8:
+        raise QuantizeError(f"activations have 1 to 8 bits, not {bits}: give that many.")
+    if bits == 1 and seen.low < 0:
+        raise QuantizeError(
+            "an activation of either sign has no grid of one bit that holds zero: give it two."
+        )
+    if kind in _NOT_NEGATIVE and seen.low < 0:
+        kind = "ema"
+    return _KINDS[kind](seen, bits=bits)  # pyright: ignore[reportCallIssue]
+
+
+def _positive(step: Tensor) -> Tensor:
+    return step.abs().clamp(min=1e-8)

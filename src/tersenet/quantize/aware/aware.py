@@ -1,0 +1,196 @@
+"""Quantisation-aware training: the network learns on the grids that it will ship with.
+
+Jacob et al., "Quantization and Training of Neural Networks for Efficient
+Integer-Arithmetic-Only Inference", 2017, arXiv:1712.05877; each kind of grid names its own paper.
+Learning from the float original's answers beside the labels: Mishra and Marr, "Apprentice",
+2017, arXiv:1711.05852.
+"""
+
+from collections.abc import Sequence
+from typing import ClassVar, final
+
+import torch
+from pydantic import Field
+from pydantic.dataclasses import dataclass
+from torch import Tensor, nn
+from torch.fx import GraphModule
+
+from tersenet.core.registry import method
+from tersenet.core.types import Edit, Method, Skip, Subject, Workbench
+from tersenet.errors import QuantizeError
+from tersenet.quantize.aware.activations import ActivationKind
+from tersenet.quantize.aware.bits import Bits, site_bits
+from tersenet.quantize.aware.deploy import deploy, edits_of, rebuild
+from tersenet.quantize.aware.network import Trainable, build, layers_of
+from tersenet.quantize.aware.weights import WeightKind
+from tersenet.train import TrainingOptions, fit, response_loss
+
+__all__ = ["Aware", "AwarePlan"]
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class AwarePlan:
+    """The bits of every layer, and how long to train."""
+
+    bits: dict[str, Bits]
+    """By layer, in the order they run."""
+    kinds: tuple[str, str]
+    """Of weights and of activations."""
+    share: float
+    """Of the network's weights, those stored as integers."""
+    steps: int
+    skips: tuple[Skip, ...] = ()
+
+    @property
+    def summary(self) -> str:
+        """One line for a person."""
+        counts: dict[str, int] = {}
+        for one in self.bits.values():
+            name = f"W{one.weight}A{one.activation}"
+            counts[name] = counts.get(name, 0) + 1
+        told = ", ".join(f"{count} at {name}" for name, count in counts.items())
+        return (
+            f"{len(self.bits)} layers with {100 * self.share:.1f} % of the weights ({told}; "
+            f"{self.kinds[0]} weights, {self.kinds[1]} activations), trained {self.steps:,} steps"
+        )
+
+
+@final
+@method("aware")
+@dataclass(frozen=True, kw_only=True, config={"extra": "forbid"})
+class Aware(Method[AwarePlan]):
+    """Trains with integer weights and activations simulated, then stores them.
+
+    Use it below 8 bits, where ranges alone no longer do. It starts from the subject's weights,
+    whatever they were trained for so far, and learns from the original's answers and the
+    labels. What ships computes what was trained: batch norms are folded into the scales, which
+    moves no level. Dropout is off throughout.
+    """
+
+    family: ClassVar[str] = "quantize"
+    plan_type: ClassVar[type] = AwarePlan
+
+    weight_bits: int = Field(default=4, ge=1, le=8)
+    """Of a weight; the kind of grid says which it can have."""
+    activation_bits: int = Field(default=8, ge=1, le=8)
+    """Of what a layer reads; what is added or pooled is carried in 8."""
+    edge_bits: int = Field(default=8, ge=1, le=8)
+    """Of the first and the last layer."""
+    weights: WeightKind = "lsq"
+    """Grid of weights: lsq and ttq learn it, min-max, xnor and twn follow the weights, dorefa
+    and wrpn have a fixed one."""
+    activations: ActivationKind = "lsq"
+    """Grid of activations: lsq, lsq+ and pact learn it, ema averages ranges, dorefa and wrpn
+    clip to [0, 1]."""
+    epochs: float = Field(default=2.0, gt=0)
+    """Passes over the training data."""
+    learning_rate: float = Field(default=0.01, gt=0)
+    """Peak of the schedule: linear warm-up, then a cosine to zero."""
+    freeze: float = Field(default=0.8, ge=0, le=1)
+    """Share of the steps after which batch norms stop following single batches; 0 never lets
+    them."""
+    weight: float = Field(default=0.5, ge=0)
+    """Of the cross-entropy with the original's softened answers; 0 learns from labels alone."""
+    hard_weight: float = Field(default=0.5, ge=0)
+    """Of the cross-entropy with the labels."""
+    temperature: float = Field(default=4.0, gt=0)
+    """Divides both networks' logits before the softmax."""
+    weight_decay: float = Field(default=5e-4, ge=0)
+    """Of weights, and of PACT's bounds."""
+    overrides: dict[str, Bits] = Field(default_factory=dict)
+    """Bits by glob of layers, as {weight: 8, activation: 4}; the first that matches counts."""
+    skip: tuple[str, ...] = ()
+    """Globs of layers to leave in float."""
+
+    def plan(self, subject: Subject, bench: Workbench) -> AwarePlan:
+        """Chooses layers and bits, and counts the steps.
+
+        Raises:
+            QuantizeError: if there is no training or calibration data, a glob matches nothing,
+                a kind of grid lacks the bits, or less than half of the weights could be
+                quantised without `skip` having asked for it.
+            StructureError: if the network cannot be read as a graph.
+        """
+        del bench
+        if subject.training is None or not subject.calibration:
+            raise QuantizeError(
+                "quantize.aware needs training and calibration data: add a data section to the "
+                "recipe, or use quantize.static."
+            )
+        sites, skips, share = layers_of(subject.model, subject.example, skip=self.skip)
+        bits = site_bits(
+            sites,
+            Bits(weight=self.weight_bits, activation=self.activation_bits),
+            edge_bits=self.edge_bits,
+            overrides=self.overrides,
+        )
+        steps = max(1, round(self.epochs * subject.training.steps_per_epoch))
+        kinds = (self.weights, self.activations)
+        return AwarePlan(bits=bits, kinds=kinds, share=share, steps=steps, skips=tuple(skips))
+
+    def apply(
+        self, model: nn.Module, plan: AwarePlan, subject: Subject, bench: Workbench
+    ) -> tuple[GraphModule, Sequence[Edit]]:
+        """Trains a graph that starts from `model`, and returns it with integers in place.
+
+        Continues from the checkpoint in `bench` if one is there.
+
+        Raises:
+            QuantizeError: if an activation is constant or not finite.
+            MeasureError: if the loss becomes infinite.
+        """
+        trainable = self.trained(model, plan, subject, bench)
+        graph = deploy(model, subject.example, trainable, plan.bits)
+        return graph, edits_of(trainable, plan.bits, subject.model)
+
+    def trained(
+        self, model: nn.Module, plan: AwarePlan, subject: Subject, bench: Workbench
+    ) -> Trainable:
+        """Returns the trained graph, its integers still simulated."""
+        assert subject.training is not None  # plan checked
+        trainable = build(
+            model,
+            subject.example,
+            plan.bits,
+            weights=self.weights,
+            activations=self.activations,
+            calibration=subject.calibration,
+            edits=subject.edits,
+            norm_steps=round(self.freeze * plan.steps),
+        )
+        teacher = (subject.original or subject.model).eval()
+
+        def objective(student: nn.Module, inputs: Tensor, targets: Tensor) -> Tensor:
+            logits = student(inputs)
+            with torch.no_grad():
+                answers = teacher(inputs) if self.weight else torch.zeros_like(logits)
+            loss = response_loss(
+                logits,
+                answers,
+                targets,
+                temperature=self.temperature,
+                weight=self.weight,
+                hard_weight=self.hard_weight,
+                squared=True,
+            )
+            decayed = (one.decayed() for one in trainable.activations.values())
+            return loss + self.weight_decay * torch.stack(list(decayed)).sum()
+
+        options = TrainingOptions(
+            epochs=self.epochs, learning_rate=self.learning_rate, weight_decay=self.weight_decay
+        )
+        fit(
+            trainable.module, subject.training, objective, options, edits=subject.edits, bench=bench
+        )
+        return trainable
+
+    def replay(
+        self, model: nn.Module, edits: Sequence[Edit], example: tuple[Tensor, ...]
+    ) -> GraphModule:
+        """Returns the graph that `apply` made, its tensors still to be loaded.
+
+        Raises:
+            QuantizeError: if there are no edits, or they are of another network.
+        """
+        return rebuild(model, edits, example)

@@ -1,0 +1,131 @@
+"""How many bits each layer's weight and input have, and where that makes a value two."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass as plain_dataclass
+from fnmatch import fnmatchcase
+from typing import Final, final
+
+import torch
+from pydantic import Field
+from pydantic.dataclasses import dataclass
+from torch.fx import GraphModule, Node
+
+from tersenet.errors import QuantizeError
+from tersenet.export.trace import operand
+from tersenet.quantize.structure import Site, Value, passes, values_of
+
+__all__ = ["CARRIED", "Bits", "Placed", "erase_marks", "mark_inputs", "place", "site_bits"]
+
+CARRIED: Final = 8
+"""Bits of activations that are added, pooled or returned: what low bits are read from."""
+
+_MARK: Final = torch.ops.aten.detach.default
+"""An identity that stands for a layer's input while values are written into a graph."""
+
+
+@final
+@dataclass(frozen=True, kw_only=True, config={"extra": "forbid"})
+class Bits:
+    """Of one layer."""
+
+    weight: int = Field(default=8, ge=1, le=8)
+    activation: int = Field(default=8, ge=1, le=8)
+    """Of what the layer reads."""
+
+
+@final
+@plain_dataclass(frozen=True, kw_only=True)
+class Placed:
+    """Where one activation is quantised: by the name of a graph's node."""
+
+    name: str
+    node: str
+    """The node whose output it is, or the layer that reads it where `is_input`."""
+    bits: int
+    is_input: bool = False
+    """Whether it is one layer's own copy, beside a value of more bits that others read too."""
+
+
+def site_bits(
+    names: Sequence[str], inner: Bits, *, edge_bits: int, overrides: Mapping[str, Bits]
+) -> dict[str, Bits]:
+    """Returns the bits of each layer: of the first glob that matches it, else its place's.
+
+    Args:
+        names: of the layers, in the order they run.
+        inner: of all but the first and the last.
+        edge_bits: of the first and the last, weights and inputs: few weights, much harm.
+        overrides: by glob.
+
+    Raises:
+        QuantizeError: if a glob matches no layer.
+    """
+    for glob in overrides:
+        if not any(fnmatchcase(name, glob) for name in names):
+            raise QuantizeError(
+                f"the override '{glob}' matches no layer: the layers are {', '.join(names)}."
+            )
+    edge, edges = Bits(weight=edge_bits, activation=edge_bits), {names[0], names[-1]}
+    found = {}
+    for name in names:
+        given = (bits for glob, bits in overrides.items() if fnmatchcase(name, glob))
+        found[name] = next(given, edge if name in edges else inner)
+    return found
+
+
+def place(module: GraphModule, sites: Sequence[Site], bits: Mapping[str, Bits]) -> list[Placed]:
+    """Returns the activations of a folded graph to quantise, and in how many bits.
+
+    A value that layers alone read, all in as many bits, has so many. One that is also added or
+    pooled is carried in 8, and each layer that wants fewer reads its own copy: a shortcut's sum
+    in two bits would be the end of it.
+    """
+    layers = {site.node: site.name for site in sites}
+    placed, copies = [], []
+    for value in values_of(module, sites):
+        handed = {value.node, *passes(value)}
+        readers = {user for node in handed for user in node.users} - handed
+        inside = [layers[one] for one in readers if one in layers]
+        wanted = {bits[name].activation for name in inside}
+        if len(inside) == len(readers) and len(wanted) == 1:
+            placed.append(Placed(name=value.name, node=value.node.name, bits=wanted.pop()))
+            continue
+        placed.append(Placed(name=value.name, node=value.node.name, bits=CARRIED))
+        copies += [name for name in inside if bits[name].activation < CARRIED]
+    placed += [
+        Placed(
+            name=f"{site.name}.input",
+            node=site.node.name,
+            bits=bits[site.name].activation,
+            is_input=True,
+        )
+        for site in sites
+        if site.name in copies
+    ]
+    return placed
+
+
+def mark_inputs(module: GraphModule, placed: Iterable[Placed]) -> list[Value]:
+    """Puts an identity before each layer with an input of its own; returns all as values."""
+    nodes = {node.name: node for node in module.graph.nodes}
+    values = []
+    for one in placed:
+        node = nodes[one.node]
+        if one.is_input:
+            source = operand(node, 0)
+            with module.graph.inserting_before(node):
+                mark = module.graph.call_function(_MARK, (source,))
+            node.replace_input_with(source, mark)
+            node = mark
+        values.append(Value(name=one.name, node=node))
+    return values
+
+
+def erase_marks(module: GraphModule) -> None:
+    """Takes the identities out again."""
+    for node in [one for one in module.graph.nodes if one.target is _MARK]:
+        source = operand(node, 0)
+        assert isinstance(source, Node)
+        node.replace_all_uses_with(source)
+        module.graph.erase_node(node)
+    module.recompile()

@@ -1,0 +1,163 @@
+"""From a trained graph to the one that ships, integers in place."""
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.fx import GraphModule
+
+from tersenet.core.types import Edit, EditKind
+from tersenet.errors import QuantizeError
+from tersenet.export.trace import trace
+from tersenet.graph.trace import tensors_of
+from tersenet.quantize.aware.bits import Bits, erase_marks, mark_inputs, place
+from tersenet.quantize.aware.network import Trainable
+from tersenet.quantize.fold import fold_batch_norm, tensor_of
+from tersenet.quantize.insert import ValueRange, WeightSettings, insert
+from tersenet.quantize.linear import Grid
+from tersenet.quantize.scheme import Scheme
+from tersenet.quantize.structure import normalise, sites_of
+
+__all__ = ["deploy", "edits_of", "rebuild"]
+
+
+def deploy(
+    model: nn.Module, example: tuple[Tensor, ...], trained: Trainable, bits: Mapping[str, Bits]
+) -> GraphModule:
+    """Returns the deployable graph; `model` is given the trained tensors, weights on their grids.
+
+    Folding a batch norm multiplies a filter, so its scale, and moves no level.
+    """
+    units = _write_back(model, trained)
+    folded = normalise(fold_batch_norm(trace(model, example)))
+    grids = {}
+    for site in sites_of(folded)[0]:
+        if site.name not in bits:
+            continue
+        own = trained.weights[site.name]
+        weight, (on_grid, unit) = tensor_of(folded, site.weight), units[site.name]
+        before = on_grid.abs().flatten(1).amax(1)  # (out)
+        factor = weight.detach().abs().flatten(1).amax(1) / before
+        scale = unit * torch.where(before > 0, factor, 1.0)
+        grids[site.name] = Grid(
+            scale=scale,
+            zero_point=torch.zeros_like(scale, dtype=torch.int8),
+            low=own.low,
+            high=own.high,
+        )
+    ranges = {}
+    for one in trained.placed:
+        step, zero = trained.activations[one.name].grid()
+        low = -zero.item() * step.item()
+        ranges[one.name] = ValueRange(
+            value=one.name,
+            low=low,
+            high=low + (2**one.bits - 1) * step.item(),
+            scale=step.item(),
+            zero_point=int(zero.item()),
+            bits=one.bits,
+        )
+    return _inserted(folded, bits, grids, ranges)
+
+
+def edits_of(trained: Trainable, bits: Mapping[str, Bits], model: nn.Module) -> list[Edit]:
+    """Returns one edit for each layer."""
+    tensors = tensors_of(model)
+    return [
+        Edit(
+            site=name,
+            kind=EditKind.ENCODE,
+            before="fp32",
+            after=f"trained at {bits[name].weight} bits, reads {bits[name].activation}",
+            data={
+                "shape": list(tensors[f"{name}.weight"].shape),
+                "weight": bits[name].weight,
+                "activation": bits[name].activation,
+                "low": trained.weights[name].low,
+                "high": trained.weights[name].high,
+            },
+        )
+        for name in trained.sites
+    ]
+
+
+def rebuild(model: nn.Module, edits: Sequence[Edit], example: tuple[Tensor, ...]) -> GraphModule:
+    """Returns the graph that `deploy` made, its tensors still to be loaded.
+
+    Raises:
+        QuantizeError: if there are no edits, or they are of another network.
+    """
+    if not edits:
+        raise QuantizeError("there is no layer to quantise in the edits: save the network again.")
+    folded = normalise(fold_batch_norm(trace(model, example)))
+    own = {site.name: site for site in sites_of(folded)[0]}
+    bits, grids = {}, {}
+    for edit in edits:
+        shape = tuple(edit.data["shape"])
+        found = tuple(tensor_of(folded, own[edit.site].weight).shape) if edit.site in own else None
+        if found != shape:
+            raise QuantizeError(
+                f"the edits are of another network: {edit.site} has shape {list(shape)} in them "
+                f"and {'is absent' if found is None else list(found)} here; save it again."
+            )
+        bits[edit.site] = Bits(weight=edit.data["weight"], activation=edit.data["activation"])
+        grids[edit.site] = Grid(
+            scale=torch.ones(shape[0]),
+            zero_point=torch.zeros(shape[0], dtype=torch.int8),
+            low=edit.data["low"],
+            high=edit.data["high"],
+        )
+    return _inserted(folded, bits, grids, None)
+
+
+def _inserted(
+    folded: GraphModule,
+    bits: Mapping[str, Bits],
+    grids: Mapping[str, Grid],
+    ranges: Mapping[str, ValueRange] | None,
+) -> GraphModule:
+    sites = [site for site in sites_of(folded)[0] if site.name in bits]
+    placed = place(folded, sites, bits)
+    values = mark_inputs(folded, placed)
+    if ranges is None:  # for tensors to be loaded into
+        ranges = {
+            one.name: ValueRange(
+                value=one.name, low=0, high=2**one.bits - 1, scale=1, zero_point=0, bits=one.bits
+            )
+            for one in placed
+        }
+    settings = {
+        site.name: WeightSettings(
+            site=site.name,
+            shape=tuple(tensor_of(folded, site.weight).shape),
+            scheme=Scheme(bits=_stored_bits(grids[site.name]), mode="full"),
+        )
+        for site in sites
+    }
+    module = insert(folded, sites, values, weights=settings, ranges=ranges, grids=grids)
+    erase_marks(module)
+    return module
+
+
+def _stored_bits(grid: Grid) -> int:
+    """The bits that an integer needs for the grid's levels."""
+    return max(2, int(max(grid.high, -grid.low - 1)).bit_length() + 1)
+
+
+def _write_back(model: nn.Module, trained: Trainable) -> dict[str, tuple[Tensor, Tensor]]:
+    """Gives `model` the trained tensors, weights on their grids.
+
+    Returns, by layer, its weight and the reals that a level of each channel is worth.
+    """
+    mine, theirs, units = tensors_of(model), tensors_of(trained.module), {}
+    with torch.no_grad():
+        for name in mine.keys() & theirs.keys():
+            mine[name].copy_(theirs[name])
+        for name in trained.gains:
+            mine[name].abs_()
+        for name, own in trained.weights.items():
+            weight = theirs[f"{name}.weight"]
+            on_grid = own.eval()(weight)
+            mine[f"{name}.weight"].copy_(on_grid)
+            units[name] = (on_grid, own.unit(weight).detach())
+    return units

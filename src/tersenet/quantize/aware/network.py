@@ -1,0 +1,313 @@
+"""A network as it is trained: every layer's weight and input on the grids it will ship with.
+
+The quantisers stand where the deployed file has its integers, on the network's exported graph.
+Batch norm stays batch norm: its gain is folded into the weight's scales afterwards, one scale
+for each output channel, which moves no level.
+"""
+
+import copy
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import Any, Final, final
+
+import torch
+from torch import Tensor, nn
+from torch.fx import GraphModule, Interpreter, Node
+
+from tersenet.core.types import Batch, Edit, EditKind, Skip
+from tersenet.errors import QuantizeError
+from tersenet.export.trace import BATCH_NORM, operand, trace
+from tersenet.quantize.aware.activations import (
+    ActivationKind,
+    ActivationQuantiser,
+    Seen,
+    activation_quantiser,
+)
+from tersenet.quantize.aware.bits import Bits, Placed, place
+from tersenet.quantize.aware.norm import Norm
+from tersenet.quantize.aware.weights import WeightKind, WeightQuantiser, weight_quantiser
+from tersenet.quantize.fold import fold_batch_norm, tensor_of
+from tersenet.quantize.ranges import MinMax
+from tersenet.quantize.structure import Site, normalise, sites_of
+
+__all__ = ["Trainable", "build", "layers_of"]
+
+aten = torch.ops.aten
+
+_HOME: Final = "aware"
+"""Of the modules that are added; the network's own tensors keep their names."""
+
+
+@final
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Trainable:
+    """The graph to train, and its quantisers."""
+
+    module: GraphModule
+    weights: Mapping[str, WeightQuantiser]
+    """By layer."""
+    activations: Mapping[str, ActivationQuantiser]
+    """By value."""
+    sites: Sequence[str]
+    placed: Sequence[Placed]
+    gains: Sequence[str]
+    """Names of the batch norms' gains that will be folded: their sizes are what counts."""
+
+
+def build(
+    model: nn.Module,
+    example: tuple[Tensor, ...],
+    bits: Mapping[str, Bits],
+    *,
+    weights: WeightKind,
+    activations: ActivationKind,
+    calibration: Sequence[Batch],
+    edits: Sequence[Edit] = (),
+    norm_steps: int = 2**62,
+) -> Trainable:
+    """Returns a graph of its own to train, which starts from `model` and its activations.
+
+    Args:
+        model: in float; it is not changed.
+        example: its inputs.
+        bits: by layer to quantise; others stay in float.
+        weights, activations: which quantisers.
+        calibration: what activations are observed on, to start from.
+        edits: what was done before: weights that were masked stay zero.
+        norm_steps: after how many steps batch norms stand still.
+
+    Raises:
+        QuantizeError: if an activation is constant or not finite.
+    """
+    module = normalise(trace(model, example))
+    folded = fold_batch_norm(copy.deepcopy(module))
+    sites = [site for site in sites_of(folded)[0] if site.name in bits]
+    placed = place(folded, sites, bits)
+    gains = _flip_negative_gains(module, folded)
+    seen = _observed(folded, placed, calibration)
+    nodes = _free_norms(module, folded, steps=norm_steps)
+    masked = {edit.site for edit in edits if edit.kind is EditKind.MASK}
+    own_weights = {
+        site.name: _quantise_weight(module, nodes, site, bits[site.name], weights, masked)
+        for site in sites
+    }
+    own_activations = _quantise_activations(module, nodes, placed, seen, activations)
+    for node in module.graph.nodes:
+        if node.target is aten.view.default:  # not every layout of memory has the view
+            node.target = aten.reshape.default
+    for parameter in module.parameters():
+        parameter.requires_grad_(True)
+    module.graph.eliminate_dead_code()
+    module.graph.lint()
+    module.recompile()
+    return Trainable(
+        module=module,
+        weights=own_weights,
+        activations=own_activations,
+        sites=[site.name for site in sites],
+        placed=placed,
+        gains=gains,
+    )
+
+
+def _flip_negative_gains(module: GraphModule, folded: GraphModule) -> list[str]:
+    """Makes gains positive that will be folded: −w, −mean and −g compute what w, mean and g do.
+
+    Returns their names.
+    """
+    names = []
+    for norm in _norms(module, folded, folds=True):
+        layer, gain_node = operand(norm, 0), operand(norm, 1)
+        if gain_node is None:
+            continue
+        names.append(str(gain_node.target))
+        gain = tensor_of(module, gain_node)
+        side = torch.where(gain.detach() < 0, -1.0, 1.0).to(gain.dtype)
+        flipped = [gain_node, operand(norm, 3), operand(layer, 1), operand(layer, 2)]
+        with torch.no_grad():
+            for node in filter(None, flipped):
+                tensor = tensor_of(module, node)
+                tensor.mul_(side.view(-1, *[1] * (tensor.ndim - 1)))
+    return names
+
+
+def _norms(module: GraphModule, folded: GraphModule, *, folds: bool) -> list[Node]:
+    left = {node.name for node in folded.graph.nodes}
+    return [
+        node
+        for node in module.graph.nodes
+        if node.target is BATCH_NORM and (node.name not in left) == folds
+    ]
+
+
+def _free_norms(module: GraphModule, folded: GraphModule, *, steps: int) -> dict[str, Node]:
+    """Replaces batch norms by modules that train, in place.
+
+    Returns the nodes by the name that the folded graph has for what they give: a layer stands
+    for itself and the norm folded into it.
+    """
+    nodes = {node.name: node for node in module.graph.nodes}
+    for folds in (True, False):
+        for count, norm in enumerate(_norms(module, folded, folds=folds)):
+            own = Norm(momentum=operand(norm, 5), eps=operand(norm, 6), steps=steps, folded=folds)
+            path = f"{_HOME}.norms.{'folded' if folds else 'kept'}{count}"
+            module.add_submodule(path, own)
+            with module.graph.inserting_before(norm):
+                new = module.graph.call_module(path, norm.args[:5])
+            firsts = list(norm.users)  # getitem 0: the normalised values, of the operator's three
+            for first in firsts:
+                nodes[first.name] = new
+                first.replace_all_uses_with(new)
+                module.graph.erase_node(first)
+            if folds:
+                nodes[operand(norm, 0).name] = new
+            module.graph.erase_node(norm)
+    return nodes
+
+
+def _quantise_weight(
+    module: GraphModule,
+    nodes: Mapping[str, Node],
+    site: Site,
+    bits: Bits,
+    kind: WeightKind,
+    masked: set[str],
+) -> WeightQuantiser:
+    name = str(site.weight.target)
+    node, tensor = nodes[site.weight.name], tensor_of(module, site.weight)
+    # Few kinds reach 8 bits, and none is worth training there: edges have the plain range.
+    exact = kind if bits.weight < 8 else "min-max"
+    own = weight_quantiser(exact, tensor, bits=bits.weight, masked=name in masked)
+    path = f"{_HOME}.weights.{site.name}.grid"
+    module.add_submodule(path, own)
+    with module.graph.inserting_after(node):
+        on_grid = module.graph.call_module(path, (node,))
+    node.replace_all_uses_with(on_grid, delete_user_cb=lambda user: user is not on_grid)
+    return own
+
+
+def _quantise_activations(
+    module: GraphModule,
+    nodes: Mapping[str, Node],
+    placed: Sequence[Placed],
+    seen: Mapping[str, Seen],
+    kind: ActivationKind,
+) -> dict[str, ActivationQuantiser]:
+    layers = {node.name: node for node in module.graph.nodes}
+    found = {}
+    for one in placed:
+        exact = kind if one.bits < 8 else "ema"
+        try:
+            own = activation_quantiser(exact, seen[one.name], bits=one.bits)
+        except QuantizeError as error:
+            raise QuantizeError(f"{one.name}: {error}") from error
+        path = f"{_HOME}.activations.{one.name}.grid"
+        module.add_submodule(path, own)
+        found[one.name] = own
+        if one.is_input:
+            layer = layers[one.node]
+            source = operand(layer, 0)
+            with module.graph.inserting_before(layer):
+                layer.replace_input_with(source, module.graph.call_module(path, (source,)))
+            continue
+        node = nodes[one.node]
+        with module.graph.inserting_after(node):
+            new = module.graph.call_module(path, (node,))
+        node.replace_all_uses_with(new, delete_user_cb=lambda user, own=new: user is not own)
+    return found
+
+
+def _observed(
+    folded: GraphModule, placed: Sequence[Placed], calibration: Sequence[Batch]
+) -> dict[str, Seen]:
+    """Returns what each value was on the calibration samples, by its name.
+
+    Raises:
+        QuantizeError: if one is not finite, or the same everywhere.
+    """
+    nodes = {node.name: node for node in folded.graph.nodes}
+    watch = _Watch(
+        folded,
+        {
+            one.name: operand(nodes[one.node], 0) if one.is_input else nodes[one.node]
+            for one in placed
+        },
+    )
+    with torch.inference_mode():
+        for inputs, _ in calibration:
+            watch.run(inputs)
+    for name, seen in watch.ranges.items():
+        if seen.constant:
+            raise QuantizeError(
+                f"the activation {name} is {seen.minimum:g} on every calibration sample: give "
+                "other samples, or skip the layers that read it."
+            )
+    return {
+        name: Seen(
+            low=seen.minimum,
+            high=seen.maximum,
+            mean_magnitude=watch.sums[name] / watch.counts[name],
+        )
+        for name, seen in watch.ranges.items()
+    }
+
+
+class _Watch(Interpreter):
+    """Runs a graph and keeps the range and the mean magnitude of some of its values."""
+
+    def __init__(self, module: GraphModule, watched: Mapping[str, Node]) -> None:
+        super().__init__(module)
+        self.names: dict[Node, list[str]] = {}
+        for name, node in watched.items():
+            self.names.setdefault(node, []).append(name)
+        self.ranges = {name: MinMax() for name in watched}
+        self.sums = dict.fromkeys(watched, 0.0)
+        self.counts = dict.fromkeys(watched, 0)
+
+    def run_node(self, n: Node) -> Any:
+        result = super().run_node(n)
+        for name in self.names.get(n, ()):
+            try:
+                self.ranges[name].observe(result)
+            except QuantizeError as error:
+                raise QuantizeError(
+                    f"{error} at {name}: check the network's weights and the calibration data."
+                ) from error
+            self.sums[name] += float(result.abs().sum(dtype=torch.float64))
+            self.counts[name] += result.numel()
+        return result
+
+
+def layers_of(
+    model: nn.Module, example: tuple[Tensor, ...], *, skip: Sequence[str] = ()
+) -> tuple[list[str], list[Skip], float]:
+    """Returns the layers to quantise in the order they run, the others, and their share.
+
+    The share is that of the network's weights in the layers to quantise.
+
+    Raises:
+        QuantizeError: if a glob matches no layer, or less than half of the weights could be
+            quantised without `skip` having asked for it.
+    """
+    folded = normalise(fold_batch_norm(trace(model, example)))
+    found, refused = sites_of(folded)
+    names = [site.name for site in found]
+    for glob in skip:
+        if not any(fnmatchcase(name, glob) for name in names):
+            raise QuantizeError(
+                f"quantize.aware: skip '{glob}' matches no layer: the layers are "
+                f"{', '.join(names)}."
+            )
+    left = [name for name in names if any(fnmatchcase(name, glob) for glob in skip)]
+    skips = [*refused, *(Skip(name, "in skip") for name in left)]
+    total = sum(one.numel() for one in folded.parameters() if one.ndim > 1)
+    chosen = [site for site in found if site.name not in left]
+    share = sum(tensor_of(folded, site.weight).numel() for site in chosen) / max(1, total)
+    if not chosen or (share < 0.5 and not skip):
+        reasons = "; ".join(f"{one.site}: {one.reason}" for one in skips[:5])
+        raise QuantizeError(
+            f"only {100 * share:.1f} % of the weights, in {len(chosen)} layers, can be quantised"
+            f"{f' ({reasons})' if reasons else ''}: wrap what you want trained in such layers."
+        )
+    return [site.name for site in chosen], skips, share

@@ -1,0 +1,69 @@
+"""Gradients that pass through functions which have none.
+
+Bengio, Léonard, Courville, "Estimating or Propagating Gradients Through Stochastic Neurons",
+2013, arXiv:1308.3432: rounding is treated as the identity when gradients are taken.
+"""
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+__all__ = ["round_through", "scaled_gradient", "sign", "sign_bireal", "sign_clipped"]
+
+
+def round_through(x: Tensor) -> Tensor:
+    """Returns x rounded, halves to even; its gradient is 1."""
+    return x + (x.round() - x).detach()
+
+
+def scaled_gradient(x: Tensor, factor: float) -> Tensor:
+    """Returns x; its gradient is multiplied by `factor`."""
+    return x * factor + (x * (1 - factor)).detach()
+
+
+def sign(x: Tensor) -> Tensor:
+    """Returns +1 where x ≥ 0, else −1: unlike `torch.sign`, never 0."""
+    return torch.where(x >= 0, 1.0, -1.0).to(x.dtype)
+
+
+def sign_clipped(x: Tensor) -> Tensor:
+    """Returns `sign(x)` with gradient 1 where |x| ≤ 1, else 0.
+
+    Hubara et al., "Binarized Neural Networks", 2016, arXiv:1602.02830, equation 4.
+    """
+    return _SignClipped.apply(x)
+
+
+def sign_bireal(x: Tensor) -> Tensor:
+    """Returns `sign(x)` with gradient 2 − 2|x| where |x| ≤ 1, else 0: it integrates to 2.
+
+    Liu et al., "Bi-Real Net", 2018, arXiv:1808.00278, equation 8: the derivative of a
+    piecewise polynomial that is nearer to the sign than the clipped identity.
+    """
+    return _SignBireal.apply(x)
+
+
+class _SignClipped(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x):
+        ctx.save_for_backward(x)
+        return sign(x)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, gradient):
+        (x,) = ctx.saved_tensors
+        return gradient * (x.abs() <= 1)
+
+
+class _SignBireal(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x):
+        ctx.save_for_backward(x)
+        return sign(x)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, gradient):
+        (x,) = ctx.saved_tensors
+        return gradient * (2 - 2 * x.abs()).clamp_(min=0)

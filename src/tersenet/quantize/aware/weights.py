@@ -1,0 +1,208 @@
+"""Quantisers of weights, as modules that training may hold parameters in."""
+
+import abc
+from typing import Final, Literal, TypeAlias, final
+
+import torch
+from torch import Tensor, nn
+
+from tersenet.errors import QuantizeError
+from tersenet.quantize.aware.binary import xnor
+from tersenet.quantize.aware.dorefa import dorefa
+from tersenet.quantize.aware.lsq import first_step, lsq
+from tersenet.quantize.aware.straight import round_through
+from tersenet.quantize.aware.ternary import ternary, trained_ternary
+from tersenet.quantize.aware.wrpn import wrpn
+
+__all__ = ["WEIGHTS", "WeightKind", "WeightQuantiser", "weight_quantiser"]
+
+WeightKind: TypeAlias = Literal["lsq", "min-max", "dorefa", "wrpn", "xnor", "twn", "ttq"]
+
+
+class WeightQuantiser(nn.Module, abc.ABC):
+    """A weight in, the same shape on a grid out; gradients pass.
+
+    Masked weights, those that are zero when training starts, stay zero: a grid without a level
+    of zero is given one.
+    """
+
+    low: int
+    high: int
+    """The ends of the levels that the grid has."""
+
+    def __init__(self, weight: Tensor, *, masked: bool) -> None:
+        super().__init__()
+        kept = (weight.detach() != 0).to(weight.dtype) if masked else None
+        self.register_buffer("kept", kept)
+
+    def forward(self, weight: Tensor) -> Tensor:
+        """Returns the weight, output channel first, on its grid."""
+        on_grid = self.on_grid(weight)
+        return on_grid if self.kept is None else on_grid * self.kept
+
+    @abc.abstractmethod
+    def on_grid(self, weight: Tensor) -> Tensor:
+        """Returns the weight on its grid, before masks."""
+
+    @abc.abstractmethod
+    def unit(self, weight: Tensor) -> Tensor:
+        """Returns the reals that one level is worth, for each output channel."""
+
+
+@final
+class Learned(WeightQuantiser):
+    """LSQ, one step for each output channel."""
+
+    def __init__(self, weight: Tensor, *, bits: int, masked: bool) -> None:
+        super().__init__(weight, masked=masked)
+        self.low, self.high = (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1) if bits > 1 else (-1, 1)
+        magnitude = weight.detach().abs().flatten(1).mean(1)
+        magnitude = torch.where(magnitude > 0, magnitude, magnitude.mean())
+        self.step = nn.Parameter(first_step(magnitude, high=self.high))
+
+    def on_grid(self, weight: Tensor) -> Tensor:
+        step = _positive(self.step).view(-1, *[1] * (weight.ndim - 1))
+        return lsq(weight, step, low=self.low, high=self.high)
+
+    def unit(self, weight: Tensor) -> Tensor:
+        return _positive(self.step)
+
+
+@final
+class MinMax(WeightQuantiser):
+    """The range of each output channel as it is at every step: Jacob et al. 2017, section 3."""
+
+    def __init__(self, weight: Tensor, *, bits: int, masked: bool) -> None:
+        super().__init__(weight, masked=masked)
+        self.high = 2 ** (bits - 1) - 1
+        self.low = -self.high
+
+    def on_grid(self, weight: Tensor) -> Tensor:
+        unit = self.unit(weight).view(-1, *[1] * (weight.ndim - 1))
+        return round_through(weight / unit) * unit
+
+    def unit(self, weight: Tensor) -> Tensor:
+        largest = weight.detach().abs().flatten(1).amax(1)
+        return torch.where(largest > 0, largest, largest.amax()) / self.high
+
+
+@final
+class DoReFa(WeightQuantiser):
+    """Odd multiples of 1/(2ᵏ − 1): as levels they take a bit more than they hold."""
+
+    def __init__(self, weight: Tensor, *, bits: int, masked: bool) -> None:
+        super().__init__(weight, masked=masked)
+        self.bits = bits
+        self.high = 2**bits - 1
+        self.low = -self.high
+
+    def on_grid(self, weight: Tensor) -> Tensor:
+        return dorefa(weight, bits=self.bits)
+
+    def unit(self, weight: Tensor) -> Tensor:
+        unit = weight.detach().abs().mean() if self.bits == 1 else torch.tensor(1 / self.high)
+        return unit.expand(len(weight))
+
+
+@final
+class Wrpn(WeightQuantiser):
+    """Levels of [−1, 1]."""
+
+    def __init__(self, weight: Tensor, *, bits: int, masked: bool) -> None:
+        super().__init__(weight, masked=masked)
+        self.bits = bits
+        self.high = 2 ** (bits - 1) - 1
+        self.low = -self.high
+
+    def on_grid(self, weight: Tensor) -> Tensor:
+        return wrpn(weight, bits=self.bits)
+
+    def unit(self, weight: Tensor) -> Tensor:
+        return torch.full((len(weight),), 1 / self.high)
+
+
+@final
+class Xnor(WeightQuantiser):
+    """A sign, and a scale for each output channel."""
+
+    low, high = -1, 1
+
+    def __init__(self, weight: Tensor, *, bits: int, masked: bool) -> None:
+        super().__init__(weight, masked=masked)
+
+    def on_grid(self, weight: Tensor) -> Tensor:
+        return xnor(weight)
+
+    def unit(self, weight: Tensor) -> Tensor:
+        return weight.detach().abs().flatten(1).mean(1)
+
+
+@final
+class Twn(WeightQuantiser):
+    """−, 0 or +, and a scale for each output channel."""
+
+    low, high = -1, 1
+
+    def __init__(self, weight: Tensor, *, bits: int, masked: bool) -> None:
+        super().__init__(weight, masked=masked)
+
+    def on_grid(self, weight: Tensor) -> Tensor:
+        return ternary(weight)
+
+    def unit(self, weight: Tensor) -> Tensor:
+        return ternary(weight).detach().abs().flatten(1).amax(1)
+
+
+@final
+class Ttq(WeightQuantiser):
+    """Three values, of which two learn; as levels, the larger one is worth 127."""
+
+    low, high = -127, 127
+
+    def __init__(self, weight: Tensor, *, bits: int, masked: bool) -> None:
+        super().__init__(weight, masked=masked)
+        scale = ternary(weight).detach().abs().amax()
+        self.plus, self.minus = nn.Parameter(scale.clone()), nn.Parameter(scale.clone())
+
+    def on_grid(self, weight: Tensor) -> Tensor:
+        plus, minus = _positive(self.plus), _positive(self.minus)
+        unit = torch.maximum(plus, minus).detach() / self.high
+        # Both values on one linear grid, so that what ships is what was trained.
+        snapped = (round_through(value / unit) * unit for value in (plus, minus))
+        return trained_ternary(weight, *snapped)
+
+    def unit(self, weight: Tensor) -> Tensor:
+        largest = torch.maximum(_positive(self.plus), _positive(self.minus)).detach()
+        return (largest / self.high).expand(len(weight))
+
+
+WEIGHTS: Final[dict[WeightKind, tuple[type[WeightQuantiser], int, int]]] = {
+    "lsq": (Learned, 2, 8),
+    "min-max": (MinMax, 2, 8),
+    "dorefa": (DoReFa, 1, 7),
+    "wrpn": (Wrpn, 2, 8),
+    "xnor": (Xnor, 1, 1),
+    "twn": (Twn, 2, 2),
+    "ttq": (Ttq, 2, 2),
+}
+"""By name: the class, and the least and most bits it is defined for and a byte can store."""
+
+
+def weight_quantiser(
+    kind: WeightKind, weight: Tensor, *, bits: int, masked: bool = False
+) -> WeightQuantiser:
+    """Returns a fresh quantiser for `weight`.
+
+    Raises:
+        QuantizeError: if the kind has no grid of so many bits.
+    """
+    cls, least, most = WEIGHTS[kind]
+    if not least <= bits <= most:
+        span = f"{least} bits" if least == most else f"{least} to {most} bits"
+        raise QuantizeError(f"{kind} weights have {span}, not {bits}: give that many.")
+    return cls(weight, bits=bits, masked=masked)  # pyright: ignore[reportCallIssue]
+
+
+def _positive(step: Tensor) -> Tensor:
+    """|step|, off zero: an optimiser's step may carry it across."""
+    return step.abs().clamp(min=1e-8)
