@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pytest
 
-from tersenet.prune.knapsack import Factor, TooCoupledError, solve, total
+from tersenet.core.knapsack import Factor, TooCoupledError, solve, total
 
 
 def by_brute_force(

@@ -18,13 +18,13 @@ from typing import final
 import numpy as np
 from jaxtyping import Float
 
+from tersenet.core.knapsack import Factor
 from tersenet.core.types import Subject, Workbench
 from tersenet.errors import MeasureError
 from tersenet.export import to_onnx
 from tersenet.graph import Graph
 from tersenet.measure import compare_many
 from tersenet.prune.file_time import smaller_network
-from tersenet.prune.knapsack import Factor
 from tersenet.prune.width_costs import SiteWidths, as_factors, widths_of
 
 __all__ = ["BilinearLatency", "fit_bilinear", "latency_model", "r_squared"]

@@ -5,7 +5,7 @@ from typing import Final
 
 import numpy as np
 
-from tersenet.prune.knapsack import Factor, TooCoupledError, solve, total
+from tersenet.core.knapsack import Factor, TooCoupledError, solve, total
 from tersenet.prune.width_costs import Costs
 
 __all__ = ["widths_within"]
