@@ -63,7 +63,10 @@ def test_only_dense_storage_is_left_for_many_values():
     [
         (2, 0.5, 1, "Grouped"),
         (16, 0.1, 1, "Even" if BYTE_DOT else "Packed"),
-        (32, 0.1, 1, "Packed"),
+        (32, 0.1, 1, "Even" if BYTE_DOT else "Packed"),
+        (200, 0.1, 1, "Even" if BYTE_DOT else "Packed"),
+        (200, 0.92, 1, "Tiled"),
+        (200, 0.95, 64, "Panels"),
         (32, 0.92, 1, "Tiled"),
         (32, 0.995, 1, "Sliced"),
         (32, 0.95, 64, "Panels"),

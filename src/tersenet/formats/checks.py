@@ -14,14 +14,14 @@ from numpy.typing import NDArray
 from tersenet.errors import FormatError
 from tersenet.formats.classic import Dense
 from tersenet.formats.even import Even, even_codes
-from tersenet.formats.fast import slabs, table
+from tersenet.formats.fast import MANY, code_bits, slabs, table
 from tersenet.formats.grouped import Grouped
 from tersenet.formats.matrix import Matrix
-from tersenet.formats.packed import Packed, unpack_fields
-from tersenet.formats.panels import Panels
+from tersenet.formats.packed import Packed, packed_bits, unpack_fields
+from tersenet.formats.panels import Panels, panel_width
 from tersenet.formats.simd import LANES
 from tersenet.formats.sliced import Sliced
-from tersenet.formats.tiled import Tiled
+from tersenet.formats.tiled import Tiled, tile_slots
 
 __all__ = ["CHECKED", "check"]
 
@@ -46,7 +46,7 @@ def check(matrix: Matrix) -> None:
         return
     values = np.asarray(getattr(matrix, "values"))  # noqa: B009
     _array(matrix, values, matrix.dtype, (len(values),), "its values")
-    _require(1 <= len(np.unique(values)) == len(values) <= 32, matrix, "its values")
+    _require(1 <= len(np.unique(values)) == len(values) <= MANY, matrix, "its values")
     with np.errstate(over="ignore"):
         single = values.astype(np.float32)
     _require(np.isfinite(single).all(), matrix, "its values")
@@ -54,22 +54,24 @@ def check(matrix: Matrix) -> None:
 
 
 def _even(matrix: Even, values: NDArray[np.float32]) -> None:
-    grid = even_codes(values)
-    _require(grid is not None and matrix.shape[1] <= 1 << 20, matrix, "its grid")
+    grid = even_codes(values, most=MANY - 1)
+    _require(grid is not None, matrix, "its grid")
     assert grid is not None
     _require((matrix.first, matrix.step) == grid[:2], matrix, "its grid")
     _array(matrix, matrix.codes, np.dtype(np.uint8), values.shape, "its grid")
     _require((matrix.codes == grid[2]).all(), matrix, "its grid")
+    bits = matrix.code_bits
+    _require(matrix.shape[1] <= 1 << (20 if bits == 4 else 16), matrix, "its grid")
     height = 2 * slabs(-(-matrix.shape[0] // 2))
-    shape = (height, -(-matrix.shape[1] // 8), LANES)
+    shape = (height, -(-matrix.shape[1] * bits // 32), LANES)
     _array(matrix, matrix.words, np.dtype(np.uint32), shape, "its codes")
-    _codes(matrix, matrix.words, 4, matrix.codes)
+    _codes(matrix, matrix.words, bits, matrix.codes)
 
 
 def _packed(matrix: Packed, values: NDArray[np.float32]) -> None:
-    bits = 4 if len(values) <= 16 else 5
+    bits = packed_bits(len(values))
     _require(matrix.code_bits == bits, matrix, "its code length")
-    _table(matrix, matrix.table, values)
+    _table(matrix, matrix.table, table(values))
     shape = (slabs(matrix.shape[0]), -(-matrix.shape[1] // (32 // bits)), LANES)
     _array(matrix, matrix.words, np.dtype(np.uint32), shape, "its codes")
     _codes(matrix, matrix.words, bits, np.arange(len(values)))
@@ -95,15 +97,21 @@ def _grouped(matrix: Grouped, values: NDArray[np.float32]) -> None:
 
 
 def _sliced(matrix: Sliced, values: NDArray[np.float32]) -> None:
-    _table(matrix, matrix.table, values - values[0])
+    _table(matrix, matrix.table, table(values - values[0]))
     _slices(matrix, matrix.entries_, matrix.starts, matrix.places, len(values))
 
 
 def _tiled(matrix: Tiled, values: NDArray[np.float32]) -> None:
-    _table(matrix, matrix.table, values - values[0])
     kinds, width = len(values), matrix.width
     _require(width in (32, 64), matrix, "its tiles")
-    _slices(matrix, matrix.rest_entries, matrix.rest_starts, matrix.rest_places, kinds)
+    slots = tile_slots(values, width)
+    _require(slots is not None, matrix, "its values")
+    assert slots is not None
+    _require(slots.bits < 16 or width == 64, matrix, "its tiles")
+    _table(matrix, matrix.table, slots.table)
+    rest = matrix.rest_entries
+    _require(slots.bits < 16 or not len(rest), matrix, "its remainder")
+    _slices(matrix, rest, matrix.rest_starts, matrix.rest_places, min(kinds, 32))
     lines, blocks = matrix.lines, matrix.blocks
     _array(matrix, lines, np.dtype(np.uint32), (len(lines), LANES), "its lines")
     _array(matrix, blocks, np.dtype(np.uint16), (len(lines),), "its tiles")
@@ -111,15 +119,19 @@ def _tiled(matrix: Tiled, values: NDArray[np.float32]) -> None:
     _places(matrix, matrix.places)
     last = -(-matrix.shape[1] // width)
     _require(not len(blocks) or int(blocks.max()) < last, matrix, "its tiles")
-    inside = _lines_inside(lines, blocks, width, kinds, matrix.shape[1])
+    known = np.zeros(1024, bool)
+    known[0] = known[slots.codes] = True
+    spec = (width, slots.count, slots.bits)
+    inside = _lines_inside(lines, blocks, *spec, known, matrix.shape[1])
     _require(inside, matrix, "a line")
 
 
 def _panels(matrix: Panels, values: NDArray[np.float32]) -> None:
-    _table(matrix, matrix.table, values - values[0])
+    _table(matrix, matrix.table, table(values - values[0]))
+    bits, width = code_bits(len(values)), panel_width(len(values))
     entries, starts, (rows, columns) = matrix.entries_, matrix.starts, matrix.shape
     _array(matrix, entries, np.dtype(np.uint16), (len(entries),), "its entries")
-    shape = (-(-columns // 2048), rows + 1)
+    shape = (-(-columns // width), rows + 1)
     _array(matrix, starts, np.dtype(np.int64), shape, "its starts")
     along = starts.reshape(-1)
     # A panel starts where the one before ended, so all of them rise as one.
@@ -129,7 +141,8 @@ def _panels(matrix: Panels, values: NDArray[np.float32]) -> None:
     for panel, row in enumerate(starts):
         for first in range(0, rows, _ROWS):
             some = entries[row[first] : row[min(rows, first + _ROWS)]]
-            inside = (some >> 5 < columns - 2048 * panel) & (some & 31 < len(values))
+            known = some & ((1 << bits) - 1) < len(values)
+            inside = (some >> bits < columns - width * panel) & known
             _require(inside.all(), matrix, "an entry")
 
 
@@ -158,9 +171,9 @@ def _array(
     _require(array.dtype == dtype and array.shape == shape, matrix, what)
 
 
-def _table(matrix: Matrix, stored: NDArray[Any], values: NDArray[np.float32]) -> None:
-    _array(matrix, stored, np.dtype(np.float32), (32,), "its table")
-    _require((stored == table(values, length=32)).all(), matrix, "its table")
+def _table(matrix: Matrix, stored: NDArray[Any], due: NDArray[np.float32]) -> None:
+    _array(matrix, stored, np.dtype(np.float32), due.shape, "its table")
+    _require((stored == due).all(), matrix, "its table")
 
 
 def _codes(matrix: Matrix, words: NDArray[np.uint32], bits: int, known: NDArray[Any]) -> None:
@@ -192,35 +205,37 @@ def _slices(
     _array(matrix, entries, np.dtype(np.uint16), (len(entries), LANES), "its entries")
     _starts(matrix, starts, slabs(matrix.shape[0]), len(entries))
     _places(matrix, places)
-    _require(_slices_inside(entries, starts, kinds, matrix.shape[1]), matrix, "an entry")
+    inside = _slices_inside(entries, starts, code_bits(kinds), kinds, matrix.shape[1])
+    _require(inside, matrix, "an entry")
 
 
 @njit(cache=True, nogil=True)
 @no_type_check
-def _slices_inside(entries, starts, kinds, columns):
+def _slices_inside(entries, starts, bits, kinds, columns):
     """Whether no lane steps beyond the columns, and no code beyond the values."""
     for slab in range(len(starts) - 1):
         for lane in range(entries.shape[1]):
             column = 0
             for step in range(starts[slab], starts[slab + 1]):
-                column += np.int64(entries[step, lane]) >> 5
-                if column >= columns or (entries[step, lane] & 31) >= kinds:
+                column += np.int64(entries[step, lane]) >> bits
+                if column >= columns or (entries[step, lane] & ((1 << bits) - 1)) >= kinds:
                     return False
     return True
 
 
 @njit(cache=True, nogil=True)
 @no_type_check
-def _lines_inside(lines, blocks, width, kinds, columns):
+def _lines_inside(lines, blocks, width, slots, slot_bits, known, columns):
     """Whether every slot that holds a value is of a known one, and of a column there is."""
     code_at = 5 if width == 32 else 6
+    most = (1 << (slot_bits - code_at)) - 1
     for visit in range(len(lines)):
         for lane in range(lines.shape[1]):
             entry = np.int64(lines[visit, lane])
-            for _ in range(3 if width == 32 else 2):
-                code = (entry >> code_at) & 31
+            for _ in range(slots):
+                code = (entry >> code_at) & most
                 column = np.int64(blocks[visit]) * width + (entry & (width - 1))
-                if code >= kinds or (code != 0 and column >= columns):
+                if not known[code] or (code != 0 and column >= columns):
                     return False
-                entry >>= code_at + 5
+                entry >>= slot_bits
     return True

@@ -16,8 +16,8 @@ from numpy.typing import ArrayLike
 from tersenet.errors import FormatError
 from tersenet.formats.cer import Cer, Cser
 from tersenet.formats.classic import Csr, Dense
-from tersenet.formats.even import Even, even_codes
-from tersenet.formats.fast import FastMatrix
+from tersenet.formats.even import Even, even_bits, even_codes
+from tersenet.formats.fast import FEW, MANY, FastMatrix
 from tersenet.formats.grouped import Grouped
 from tersenet.formats.levels import Levels
 from tersenet.formats.matrix import CountedMatrix, Matrix
@@ -189,17 +189,27 @@ def predicted_us(levels: Levels, batch: int) -> dict[str, float]:
     if kinds <= 5:
         together = {1: 4, 2: 4, 3: 3, 4: 2, 5: 2}[kinds]
         ns["Grouped"] = batch * elements / (16 * together) * speeds.grouped
-    if kinds <= 16 and even_codes(levels.values.astype(np.float32)) is not None:
+    few = kinds <= FEW
+    grid = even_codes(levels.values.astype(np.float32), most=MANY - 1) if kinds <= MANY else None
+    if grid is not None and even_bits(grid[2]) == 4:
         ns["Even"] = batch * elements * speeds.even
-    if kinds <= 32:
+    elif grid is not None and columns <= 1 << 16:
+        ns["Even"] = (
+            batch * elements * 1.5 * speeds.even
+        )  # half as many instructions, twice the bytes
+    if kinds <= MANY:
         decoding = elements * speeds.decoded + dense
-        ns["Packed"] = decoding if batch >= 8 else batch * elements * speeds.packed
-        tiles = elements / 512
+        once = speeds.packed if few else speeds.gathered
+        ns["Packed"] = decoding if batch >= 8 else batch * elements * once
         share = stored / elements
-        # A row of a tile holds 32 · share on average; its fullest of sixteen about twice that.
-        lines = tiles * max(1.0, _fullest(32 * share) / 3)
-        ns["Tiled"] = batch * lines * speeds.line
-        ns["Sliced"] = batch * stored * 1.1 * speeds.gathered
+        if few:
+            # A row of a tile has 32 · share on average; its fullest of sixteen about twice that.
+            lines = elements / 512 * max(1.0, _fullest(32 * share) / 3)
+        else:
+            lines = elements / 1024 * max(1.0, _fullest(64 * share) / 2)
+        if few or grid is not None:
+            ns["Tiled"] = batch * lines * speeds.line
+        ns["Sliced"] = batch * stored * (1.1 if few else 1.9) * speeds.gathered
         four, rest = divmod(-(-batch // 16), 4)  # four registers at once, or one
         ns["Panels"] = (stored + 2 * rows) * (1.5 * four + rest) * speeds.broadcast
     calls = {name: batch if name in _BY_VECTOR else 1 for name in ns}

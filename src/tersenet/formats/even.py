@@ -1,12 +1,14 @@
-"""Sixteen evenly spaced values, multiplied in integers: four bits an element, dense.
+"""Evenly spaced values, multiplied in integers: four bits an element or eight, dense.
 
 x is written as three signed bytes an element, 24 bits of fixed point with one scale, and every
 byte is multiplied with the codes by the processor's 8-bit dot product: a 64-byte line of 128
-codes takes nine instructions. The sums are integers, so they are exact and do not depend on
-their order; what is rounded is x, once, to 6e-8 of its largest element.
+codes of four bits takes nine instructions, one of 64 codes of eight bits three. The sums are
+integers, so they are exact and do not depend on their order; what is rounded is x, once, to 6e-8
+of its largest element.
 """
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Final, final, no_type_check
 
 import numpy as np
@@ -15,7 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from tersenet.errors import FormatError
 from tersenet.formats.accounting import StoredArray
-from tersenet.formats.fast import FastMatrix, checked_values, padded_codes
+from tersenet.formats.fast import MANY, FastMatrix, checked_values, padded_codes
 from tersenet.formats.levels import Levels, value_bits
 from tersenet.formats.packed import pack_fields, unpack_fields
 from tersenet.formats.simd import (
@@ -31,20 +33,19 @@ from tersenet.formats.simd import (
     store_words,
 )
 
-__all__ = ["Even", "even_codes"]
+__all__ = ["Even", "even_bits", "even_codes"]
 
-_COLUMNS: Final = 8
-"""Columns in a word: bytes hold columns 0 to 3 in their lower half and 4 to 7 in their upper."""
-_ORDER: Final = (0, 4, 1, 5, 2, 6, 3, 7)
-"""Column of each nibble of a word, from the lowest."""
-_MOST_COLUMNS: Final = 1 << 20
-"""Beyond, sums of 15 · 128 a column could leave 32 bits."""
+_ORDER: Final = {4: (0, 4, 1, 5, 2, 6, 3, 7), 8: (0, 1, 2, 3)}
+"""Column of each code of a word from the lowest, by the bits of a code: of eight columns, bytes
+hold 0 to 3 in their lower half and 4 to 7 in their upper."""
+_MOST_COLUMNS: Final = {4: 1 << 20, 8: 1 << 16}
+"""Beyond, sums of 15 · 128 or 255 · 128 a column could leave 32 bits."""
 
 
 @final
 @dataclass(frozen=True, eq=False)
 class Even(FastMatrix):
-    """Up to 16 values first + k · step, each as its k."""
+    """Up to 256 values first + k · step, each as its k: 4 bits up to k = 15, else 8."""
 
     shape: tuple[int, int]
     dtype: np.dtype[Any]
@@ -55,30 +56,34 @@ class Even(FastMatrix):
     first: float
     step: float
     words: NDArray[np.uint32]
-    """(slab, group of eight columns, row in slab)."""
+    """(slab, group of eight columns or four, row in slab)."""
 
     @classmethod
     def encode(cls, matrix: ArrayLike | Levels) -> "Even":
         """Packs the place of each value on the grid.
 
         Raises:
-            FormatError: Values that are not on an even grid of 16 or that float32 cannot hold,
-                or more than 1,048,576 columns.
+            FormatError: Values that are not on an even grid of 256 or that float32 cannot hold,
+                or more columns than 32 bits can sum: 1,048,576, or 65,536 beyond 16 places.
         """
         levels = Levels.of(matrix)
-        grid = even_codes(checked_values(levels, limit=16, format_name="Even"))
+        values = checked_values(levels, limit=MANY, format_name="Even")
+        grid = even_codes(values, most=MANY - 1)
         if grid is None:
             raise FormatError(
-                "Even holds values of one even grid of 16 and this matrix has others: use Packed."
-            )
-        if levels.shape[1] > _MOST_COLUMNS:
-            raise FormatError(
-                f"Even sums up to {_MOST_COLUMNS} columns and the matrix has"
-                f" {levels.shape[1]}: use Packed, or split it."
+                f"Even holds values of one even grid of {MANY} and this matrix has others: use"
+                " Packed."
             )
         first, step, codes = grid
-        fields = padded_codes(codes[levels.ranks], rows=2 * LANES, columns=_COLUMNS)
-        ordered = fields.reshape(len(fields), -1, _COLUMNS)[..., _ORDER]
+        bits = even_bits(codes)
+        if levels.shape[1] > _MOST_COLUMNS[bits]:
+            raise FormatError(
+                f"Even sums up to {_MOST_COLUMNS[bits]} columns of {bits} bits and the matrix has"
+                f" {levels.shape[1]}: use Packed, or split it."
+            )
+        together = 32 // bits
+        fields = padded_codes(codes[levels.ranks], rows=2 * LANES, columns=together)
+        ordered = fields.reshape(len(fields), -1, together)[..., _ORDER[bits]]
         return cls(
             shape=levels.shape,
             dtype=levels.values.dtype,
@@ -86,25 +91,31 @@ class Even(FastMatrix):
             codes=codes,
             first=first,
             step=step,
-            words=pack_fields(ordered.reshape(fields.shape), per_word=_COLUMNS, bits=4),
+            words=pack_fields(ordered.reshape(fields.shape), per_word=together, bits=bits),
         )
 
     def dense(self) -> NDArray[Any]:
         """The matrix again."""
-        fields = unpack_fields(self.words, per_word=_COLUMNS, bits=4)
-        codes = np.empty_like(fields).reshape(len(fields), -1, _COLUMNS)
-        codes[..., _ORDER] = fields.reshape(codes.shape)
-        value_of = np.zeros(16, self.values.dtype)
+        bits = self.code_bits
+        fields = unpack_fields(self.words, per_word=32 // bits, bits=bits)
+        codes = np.empty_like(fields).reshape(len(fields), -1, 32 // bits)
+        codes[..., _ORDER[bits]] = fields.reshape(codes.shape)
+        value_of = np.zeros(MANY, self.values.dtype)
         value_of[self.codes] = self.values
         rows, columns = self.shape
         return value_of[codes.reshape(fields.shape)[:rows, :columns]]
 
+    @property
+    def code_bits(self) -> int:
+        """Bits of an element: 4 or 8."""
+        return even_bits(self.codes)
+
     def arrays(self) -> tuple[StoredArray, ...]:
-        """The values, and four bits per element."""
+        """The values, and a code per element."""
         rows, columns = self.shape
         return (
             StoredArray(name="Ω", entries=len(self.values), bits_each=value_bits(self.values)),
-            StoredArray(name="codes", entries=rows * columns, bits_each=4),
+            StoredArray(name="codes", entries=rows * columns, bits_each=self.code_bits),
         )
 
     @property
@@ -118,16 +129,28 @@ class Even(FastMatrix):
         return self.words.nbytes
 
     def _product(self, x: NDArray[Any]) -> NDArray[Any]:
-        planes = np.zeros((3, self.words.shape[1] * _COLUMNS), np.int8)
-        unit, total = _to_bytes(x, planes)
         out = np.empty(len(self.words) * LANES, np.float32)
-        low, middle, high = planes.view(np.uint32)
-        _product(self.words, low, middle, high, unit * self.step, total * self.first, out)
+        _product(*self._operands, x, out)
         return out[: self.shape[0]]
 
+    @cached_property
+    def _operands(self) -> tuple[Any, ...]:
+        """What every product begins with."""
+        return self.words, self.code_bits, self.first, self.step
 
-def even_codes(values: NDArray[np.float32]) -> tuple[float, float, NDArray[np.uint8]] | None:
-    """First value, step, and the place of each value on an even grid of 16; None if off it."""
+
+def even_bits(codes: NDArray[np.uint8]) -> int:
+    """Bits of a code, by the farthest place on the grid that has a value."""
+    return 4 if codes.max() <= 15 else 8
+
+
+def even_codes(
+    values: NDArray[np.float32], *, most: int
+) -> tuple[float, float, NDArray[np.uint8]] | None:
+    """First value, step, and the place of each value on an even grid; None if off it.
+
+    No place lies beyond `most`, 255 at most.
+    """
     exact = values.astype(np.float64)
     first = float(exact.min())
     gaps = np.diff(np.sort(exact))
@@ -135,7 +158,7 @@ def even_codes(values: NDArray[np.float32]) -> tuple[float, float, NDArray[np.ui
         return first, 0.0, np.zeros(1, np.uint8)
     places = np.rint((exact - first) / gaps.min())
     last = places.max()
-    if last > 15:
+    if last > most:
         return None
     step = (float(exact.max()) - first) / last
     # Values that were rounded to float32 lie on the grid to its precision.
@@ -165,12 +188,24 @@ def _to_bytes(x, planes):
 
 @njit(cache=True, nogil=True, error_model="numpy")
 @no_type_check
-def _product(words, low, middle, high, scale, offset, out):
+def _product(words, bits, first, step, x, out):
+    planes = np.zeros((3, words.shape[1] * (32 // bits)), np.int8)
+    unit, total = _to_bytes(x, planes)
+    low = planes[0].view(np.uint32)
+    middle, high = planes[1].view(np.uint32), planes[2].view(np.uint32)
+    if bits == 4:
+        _product4(words, low, middle, high, unit * step, total * first, out)
+    else:
+        _product8(words, low, middle, high, unit * step, total * first, out)
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+@no_type_check
+def _product4(words, low, middle, high, scale, offset, out):
     """Two slabs at a time: six sums each that wait for nothing of one another."""
     flat = words.reshape(-1)
     width = words.shape[1]
-    sums = np.empty((3, 16), np.int32)
-    lines = sums.reshape(-1)
+    lines = np.empty(48, np.int32)
     for slab in range(0, words.shape[0], 2):
         a, b, c = no_words(), no_words(), no_words()
         d, e, f = no_words(), no_words(), no_words()
@@ -190,10 +225,41 @@ def _product(words, low, middle, high, scale, offset, out):
             x, y, z = broadcast_word(x), broadcast_word(y), broadcast_word(z)
             a, b, c = dot_bytes(a, r, x), dot_bytes(b, r, y), dot_bytes(c, r, z)
             d, e, f = dot_bytes(d, s, x), dot_bytes(e, s, y), dot_bytes(f, s, z)
-        for half in range(2):
-            store_words(lines, 0, d if half else a)
-            store_words(lines, 16, e if half else b)
-            store_words(lines, 32, f if half else c)
-            for lane in range(16):
-                total = sums[0, lane] + 256.0 * sums[1, lane] + 65536.0 * sums[2, lane]
-                out[(slab + half) * 16 + lane] = total * scale + offset
+        _join(lines, a, b, c, scale, offset, out, slab * 16)
+        _join(lines, d, e, f, scale, offset, out, slab * 16 + 16)
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+@no_type_check
+def _product8(words, low, middle, high, scale, offset, out):
+    """The same with a code in each byte."""
+    flat = words.reshape(-1)
+    width = words.shape[1]
+    lines = np.empty(48, np.int32)
+    for slab in range(0, words.shape[0], 2):
+        a, b, c = no_words(), no_words(), no_words()
+        d, e, f = no_words(), no_words(), no_words()
+        at = slab * width * 16
+        for group in range(width):
+            prefetch(flat, at + AHEAD)
+            prefetch(flat, at + width * 16 + AHEAD)
+            p, q = load_words(flat, at), load_words(flat, at + width * 16)
+            at += 16
+            x, y, z = low[group], middle[group], high[group]
+            x, y, z = broadcast_word(x), broadcast_word(y), broadcast_word(z)
+            a, b, c = dot_bytes(a, p, x), dot_bytes(b, p, y), dot_bytes(c, p, z)
+            d, e, f = dot_bytes(d, q, x), dot_bytes(e, q, y), dot_bytes(f, q, z)
+        _join(lines, a, b, c, scale, offset, out, slab * 16)
+        _join(lines, d, e, f, scale, offset, out, slab * 16 + 16)
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+@no_type_check
+def _join(lines, low, middle, high, scale, offset, out, first):
+    """Sums of the three bytes as one, sixteen rows of them."""
+    store_words(lines, 0, low)
+    store_words(lines, 16, middle)
+    store_words(lines, 32, high)
+    for lane in range(16):
+        total = lines[lane] + 256.0 * lines[16 + lane] + 65536.0 * lines[32 + lane]
+        out[first + lane] = total * scale + offset

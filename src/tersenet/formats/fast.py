@@ -13,17 +13,25 @@ from tersenet.formats.matrix import Matrix
 from tersenet.formats.simd import LANES
 
 __all__ = [
+    "FEW",
     "FastMatrix",
+    "MANY",
     "aligned",
     "aligned_vector",
     "checked_values",
+    "code_bits",
     "padded",
     "padded_codes",
     "slabs",
     "table",
 ]
 
+FEW: Final = 32
+"""Values whose table lies in two registers."""
+MANY: Final = 256
+"""Values that a byte can name."""
 LINE_BYTES: Final = 64
+_SINGLE: Final = np.dtype(np.float32)
 
 
 class FastMatrix(Matrix):
@@ -48,6 +56,20 @@ class FastMatrix(Matrix):
     @abc.abstractmethod
     def stream_bytes(self) -> int:
         """Bytes of a product's read-once stream: what memory bandwidth has to carry."""
+
+    def __matmul__(self, x: ArrayLike) -> NDArray[Any]:
+        """Multiplies as `Matrix` does; a vector with nothing to convert is not looked at twice.
+
+        Small products take a few microseconds, and so would all the checks.
+        """
+        if (
+            type(x) is np.ndarray
+            and x.dtype is _SINGLE
+            and x.shape == self.shape[1:]
+            and x.flags.c_contiguous
+        ):
+            return self._product(x)
+        return super().__matmul__(x)
 
     def _product_dtype(self, x: NDArray[Any]) -> type[np.floating[Any]]:
         return np.float32
@@ -76,9 +98,14 @@ def checked_values(levels: Levels, *, limit: int, format_name: str) -> NDArray[n
     return values
 
 
-def table(values: NDArray[np.float32], *, length: int) -> NDArray[np.float32]:
-    """The values padded with zeros to a register's table."""
-    out = np.zeros(length, np.float32)
+def code_bits(kinds: int) -> int:
+    """Bits of a value's code beside a column: 5 for up to 32 values, 8 for up to 256."""
+    return 5 if kinds <= FEW else 8
+
+
+def table(values: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The values padded with zeros to two registers, or to all that 8 bits can name."""
+    out = np.zeros(1 << code_bits(len(values)), np.float32)
     out[: len(values)] = values
     return out
 
@@ -115,11 +142,9 @@ def padded(x: NDArray[np.float32], multiple: int) -> NDArray[np.float32]:
     return np.concatenate((x, np.zeros(missing, x.dtype))) if missing else x
 
 
-def padded_codes(
-    codes: NDArray[Any], *, rows: int, columns: int, code: int = 0
-) -> NDArray[np.uint8]:
-    """Codes as bytes, with rows and columns of `code` added up to multiples of the given."""
+def padded_codes(codes: NDArray[Any], *, rows: int, columns: int, code: int = 0) -> NDArray[Any]:
+    """Codes with rows and columns of `code` added, up to multiples of the given."""
     height, width = codes.shape
-    out = np.full((height + -height % rows, width + -width % columns), code, np.uint8)
+    out = np.full((height + -height % rows, width + -width % columns), code, codes.dtype)
     out[:height, :width] = codes
     return out

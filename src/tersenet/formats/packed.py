@@ -3,7 +3,8 @@
 A slab of sixteen rows is stored column by column: lane r of a 64-byte line holds the codes of
 row r for 8 (4 bits) or 6 (5 bits) consecutive columns. One shift, one in-register look-up and
 one multiply-add decode and multiply sixteen elements, whatever the values are: they need not be
-evenly spaced.
+evenly spaced. Beyond 32 values codes take 8 bits and the look-up goes to memory: small, but no
+faster than float32 for a single vector.
 """
 
 from dataclasses import dataclass
@@ -14,17 +15,27 @@ from numba import njit
 from numpy.typing import ArrayLike, NDArray
 
 from tersenet.formats.accounting import StoredArray
-from tersenet.formats.fast import FastMatrix, checked_values, padded, padded_codes, table
+from tersenet.formats.fast import (
+    MANY,
+    FastMatrix,
+    checked_values,
+    code_bits,
+    padded,
+    padded_codes,
+    table,
+)
 from tersenet.formats.levels import Levels, value_bits
 from tersenet.formats.simd import (
     AHEAD,
     LANES,
     add,
     broadcast,
+    gather,
     load_floats,
     load_words,
     lookup16,
     lookup32,
+    low_bytes,
     multiply_add,
     prefetch,
     shifted,
@@ -32,9 +43,9 @@ from tersenet.formats.simd import (
     zeros,
 )
 
-__all__ = ["Packed"]
+__all__ = ["Packed", "packed_bits"]
 
-_PER_WORD: Final = {4: 8, 5: 6}
+_PER_WORD: Final = {4: 8, 5: 6, 8: 4}
 """Codes in a 32-bit word, by their bits."""
 _PANEL_BYTES: Final = 1 << 20
 """Decoded weights that a batch works on at once: half of a usual second-level cache."""
@@ -43,7 +54,7 @@ _PANEL_BYTES: Final = 1 << 20
 @final
 @dataclass(frozen=True, eq=False)
 class Packed(FastMatrix):
-    """Every element as a 4-bit code (up to 16 values) or a 5-bit code (up to 32)."""
+    """Every element as a code of 4 bits (up to 16 values), 5 (up to 32) or 8 (up to 256)."""
 
     shape: tuple[int, int]
     dtype: np.dtype[Any]
@@ -58,11 +69,11 @@ class Packed(FastMatrix):
         """Packs codes by the number of values.
 
         Raises:
-            FormatError: More than 32 values, or values that float32 cannot hold.
+            FormatError: More than 256 values, or values that float32 cannot hold.
         """
         levels = Levels.of(matrix)
-        values = checked_values(levels, limit=32, format_name="Packed")
-        bits = 4 if len(values) <= 16 else 5
+        values = checked_values(levels, limit=MANY, format_name="Packed")
+        bits = packed_bits(len(values))
         per_word = _PER_WORD[bits]
         codes = padded_codes(levels.ranks, rows=LANES, columns=per_word)
         return cls(
@@ -71,7 +82,7 @@ class Packed(FastMatrix):
             values=levels.values,
             code_bits=bits,
             words=pack_fields(codes, per_word=per_word, bits=bits),
-            table=table(values, length=32),
+            table=table(values),
         )
 
     def dense(self) -> NDArray[Any]:
@@ -106,7 +117,7 @@ class Packed(FastMatrix):
     def _product(self, x: NDArray[Any]) -> NDArray[Any]:
         out = np.empty(len(self.words) * LANES, np.float32)
         vector = padded(x, _PER_WORD[self.code_bits])
-        (_product4 if self.code_bits == 4 else _product5)(self.words, self.table, vector, out)
+        _PRODUCTS[self.code_bits](self.words, self.table, vector, out)
         return out[: self.shape[0]]
 
     def _products(self, x: NDArray[Any]) -> NDArray[Any]:
@@ -117,14 +128,18 @@ class Packed(FastMatrix):
         width = self.words.shape[1] * _PER_WORD[self.code_bits]
         step = max(1, _PANEL_BYTES // (4 * LANES * width))
         panel = np.empty((step * LANES, width), np.float32)
-        decode = _decode4 if self.code_bits == 4 else _decode5
         for first in range(0, len(self.words), step):
             words = self.words[first : first + step]
             rows = min(len(words) * LANES, self.shape[0] - first * LANES)
-            decode(words, self.table, panel)
+            _decode(words, self.table, _PER_WORD[self.code_bits], self.code_bits, panel)
             start = first * LANES
             np.matmul(panel[:rows, : self.shape[1]], x, out=out[start : start + rows])
         return out
+
+
+def packed_bits(kinds: int) -> int:
+    """Bits of a code, by the number of values."""
+    return 4 if kinds <= 16 else code_bits(kinds)
 
 
 def pack_fields(codes: NDArray[np.uint8], *, per_word: int, bits: int) -> NDArray[np.uint32]:
@@ -191,23 +206,33 @@ def _product5(words, table, x, out):
 
 @njit(cache=True, nogil=True, error_model="numpy")
 @no_type_check
-def _decode4(words, table, out):
+def _product8(words, table, x, out):
+    lines = words.reshape(-1)
+    at = 0
     for slab in range(words.shape[0]):
-        for group in range(words.shape[1]):
-            for lane in range(16):
-                w = words[slab, group, lane]
-                for field in range(8):
-                    code = np.intp(w >> np.uint32(4 * field)) & 15
-                    out[slab * 16 + lane, group * 8 + field] = table[code]
+        a, b = zeros(), zeros()
+        for j in range(0, 4 * words.shape[1], 4):
+            prefetch(lines, at + AHEAD)
+            w = load_words(lines, at)
+            at += 16
+            a = multiply_add(gather(table, low_bytes(w)), broadcast(x[j]), a)
+            b = multiply_add(gather(table, low_bytes(shifted(w, 8))), broadcast(x[j + 1]), b)
+            a = multiply_add(gather(table, low_bytes(shifted(w, 16))), broadcast(x[j + 2]), a)
+            b = multiply_add(gather(table, shifted(w, 24)), broadcast(x[j + 3]), b)
+        store_floats(out, slab * 16, add(a, b))
+
+
+_PRODUCTS: Final = {4: _product4, 5: _product5, 8: _product8}
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
 @no_type_check
-def _decode5(words, table, out):
+def _decode(words, table, per_word, bits, out):
+    most = (1 << bits) - 1
     for slab in range(words.shape[0]):
         for group in range(words.shape[1]):
             for lane in range(16):
                 w = words[slab, group, lane]
-                for field in range(6):
-                    code = np.intp(w >> np.uint32(5 * field)) & 31
-                    out[slab * 16 + lane, group * 6 + field] = table[code]
+                for field in range(per_word):
+                    code = np.intp(w >> np.uint32(bits * field)) & most
+                    out[slab * 16 + lane, group * per_word + field] = table[code]

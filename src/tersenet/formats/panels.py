@@ -3,18 +3,19 @@
 With a batch, x has a row of samples per column of the matrix, so nothing needs gathering: the
 lanes are samples. Columns go by panels of 2,048, whose piece of x stays in the second-level
 cache while all rows pass; an entry is 16 bits, 11 for the column in its panel and 5 for the
-value. As in CER the most frequent value is not stored and is added back as ω0 · Σx.
+value. More than 32 values take 8 bits and panels of 256 columns. As in CER the most frequent value
+is not stored and is added back as ω0 · Σx.
 """
 
 from dataclasses import dataclass
-from typing import Any, Final, final, no_type_check
+from typing import Any, final, no_type_check
 
 import numpy as np
 from numba import njit
 from numpy.typing import ArrayLike, NDArray
 
 from tersenet.formats.accounting import StoredArray
-from tersenet.formats.fast import FastMatrix, checked_values, table
+from tersenet.formats.fast import MANY, FastMatrix, checked_values, code_bits, table
 from tersenet.formats.levels import Levels, value_bits
 from tersenet.formats.simd import (
     LANES,
@@ -24,15 +25,13 @@ from tersenet.formats.simd import (
     store_floats,
 )
 
-__all__ = ["Panels"]
-
-_WIDTH: Final = 2048
+__all__ = ["Panels", "panel_width"]
 
 
 @final
 @dataclass(frozen=True, eq=False)
 class Panels(FastMatrix):
-    """Up to 32 values, 16 bits per stored element, made for batches of sixteen and more."""
+    """Up to 256 values, 16 bits per stored element, made for batches of sixteen and more."""
 
     shape: tuple[int, int]
     dtype: np.dtype[Any]
@@ -48,16 +47,17 @@ class Panels(FastMatrix):
         """Stores all but the most frequent value.
 
         Raises:
-            FormatError: More than 32 values, or values that float32 cannot hold.
+            FormatError: More than 256 values, or values that float32 cannot hold.
         """
         levels = Levels.of(matrix)
-        values = checked_values(levels, limit=32, format_name="Panels")
+        values = checked_values(levels, limit=MANY, format_name="Panels")
+        bits, width = code_bits(len(values)), panel_width(len(values))
         rows, columns = levels.shape
         parts, starts, total = [], [], 0
-        for first in range(0, columns, _WIDTH):
-            ranks = levels.ranks[:, first : first + _WIDTH]
+        for first in range(0, columns, width):
+            ranks = levels.ranks[:, first : first + width]
             row, column = np.nonzero(ranks)
-            parts.append(((column << 5) | ranks[row, column]).astype(np.uint16))
+            parts.append(((column << bits) | ranks[row, column]).astype(np.uint16))
             ends = np.cumsum(np.bincount(row, minlength=rows))
             starts.append(np.concatenate(([total], total + ends)))
             total += len(row)
@@ -67,17 +67,18 @@ class Panels(FastMatrix):
             values=levels.values,
             entries_=np.concatenate(parts),
             starts=np.array(starts),
-            table=table(values - values[0], length=32),
+            table=table(values - values[0]),
         )
 
     def dense(self) -> NDArray[Any]:
         """The matrix again."""
         codes = np.zeros(self.shape, np.uint8)
         rows = np.arange(self.shape[0])
+        bits, width = code_bits(len(self.values)), panel_width(len(self.values))
         for panel, starts in enumerate(self.starts):
             entries = self.entries_[starts[0] : starts[-1]]
-            columns = panel * _WIDTH + (entries >> 5).astype(np.int64)
-            codes[np.repeat(rows, np.diff(starts)), columns] = entries & 31
+            columns = panel * width + (entries >> bits).astype(np.int64)
+            codes[np.repeat(rows, np.diff(starts)), columns] = entries & ((1 << bits) - 1)
         return self.values[codes]
 
     def arrays(self) -> tuple[StoredArray, ...]:
@@ -109,29 +110,35 @@ class Panels(FastMatrix):
         out = np.zeros((self.shape[0], width), np.float32)
         if self.values[0] != 0:
             out += np.float32(self.values[0]) * x.sum(axis=0, dtype=np.float32)
-        first = 0
+        bits, first = code_bits(len(self.values)), 0
         while first < width:
             wide = width - first >= 4 * LANES
             multiply = _add_64 if wide else _add_16
-            multiply(self.entries_, self.starts, self.table, x, first, out)
+            multiply(self.entries_, self.starts, self.table, bits, x, first, out)
             first += 4 * LANES if wide else LANES
         return out[:, :batch]
 
 
+def panel_width(kinds: int) -> int:
+    """Columns of a panel: what the bits beside a code can count."""
+    return 1 << (16 - code_bits(kinds))
+
+
 @njit(cache=True, nogil=True, error_model="numpy")
 @no_type_check
-def _add_64(entries, starts, table, x, first, out):
+def _add_64(entries, starts, table, bits, x, first, out):
+    most, columns = (1 << bits) - 1, 1 << (16 - bits)
     samples, sums, stride = x.reshape(-1), out.reshape(-1), x.shape[1]
     for panel in range(starts.shape[0]):
-        base = panel * 2048 * stride + first
+        base = panel * columns * stride + first
         for row in range(starts.shape[1] - 1):
             at = row * stride + first
             a, b = load_floats(sums, at), load_floats(sums, at + 16)
             c, d = load_floats(sums, at + 32), load_floats(sums, at + 48)
             for place in range(starts[panel, row], starts[panel, row + 1]):
                 entry = np.intp(entries[place])
-                v = broadcast(table[entry & 31])
-                j = base + (entry >> 5) * stride
+                v = broadcast(table[entry & most])
+                j = base + (entry >> bits) * stride
                 a = multiply_add(v, load_floats(samples, j), a)
                 b = multiply_add(v, load_floats(samples, j + 16), b)
                 c = multiply_add(v, load_floats(samples, j + 32), c)
@@ -144,15 +151,16 @@ def _add_64(entries, starts, table, x, first, out):
 
 @njit(cache=True, nogil=True, error_model="numpy")
 @no_type_check
-def _add_16(entries, starts, table, x, first, out):
+def _add_16(entries, starts, table, bits, x, first, out):
+    most, columns = (1 << bits) - 1, 1 << (16 - bits)
     samples, sums, stride = x.reshape(-1), out.reshape(-1), x.shape[1]
     for panel in range(starts.shape[0]):
-        base = panel * 2048 * stride + first
+        base = panel * columns * stride + first
         for row in range(starts.shape[1] - 1):
             at = row * stride + first
             a = load_floats(sums, at)
             for place in range(starts[panel, row], starts[panel, row + 1]):
                 entry = np.intp(entries[place])
-                j = base + (entry >> 5) * stride
-                a = multiply_add(broadcast(table[entry & 31]), load_floats(samples, j), a)
+                j = base + (entry >> bits) * stride
+                a = multiply_add(broadcast(table[entry & most]), load_floats(samples, j), a)
             store_floats(sums, at, a)

@@ -18,13 +18,27 @@ Numba's cache watches the file of a kernel, not this one: after a change here, r
 # Numba fixes the parameters of an intrinsic and of what generates it, used or not.
 # ruff: noqa: ARG001
 
-from typing import Any, Final
+from typing import Final
 
 from llvmlite import ir
 from numba import types
-from numba.core import cgutils
-from numba.core.registry import cpu_target
-from numba.extending import intrinsic, models, register_model
+from numba.extending import intrinsic
+
+from tersenet.formats.lanes import (
+    BYTE_DOT,
+    FLOAT_LANES,
+    FLOATS,
+    INSTRUCTIONS,
+    INT,
+    LANES,
+    WORD_LANES,
+    WORDS,
+    address,
+    call,
+    filled,
+    splat,
+)
+from tersenet.formats.lookups import gather, lookup16, lookup32, lookup64
 
 __all__ = [
     "AHEAD",
@@ -39,6 +53,7 @@ __all__ = [
     "load_floats",
     "load_halves",
     "load_words",
+    "low_bytes",
     "low_nibbles",
     "lookup16",
     "lookup32",
@@ -49,122 +64,14 @@ __all__ = [
     "prefetch",
     "popcount",
     "shifted",
+    "signed_field",
     "store_floats",
     "store_words",
     "zeros",
 ]
 
-LANES: Final = 16
 AHEAD: Final = 2048
 """Words, 8 KiB, between what a kernel reads and what it asks the memory for."""
-
-
-def _features() -> frozenset[str]:
-    # What Numba compiles for, which NUMBA_CPU_NAME can set below what the machine has.
-    context: Any = cpu_target.target_context
-    return frozenset(context.codegen().magic_tuple()[2].split(","))
-
-
-def _instructions() -> str:
-    if "+avx512f" in _features():
-        return "avx512"
-    return "avx2" if "+avx2" in _features() else "any"
-
-
-BYTE_DOT: Final = {"+avx512f", "+avx512vnni"} <= _features()
-"""Whether `dot_bytes` is one instruction."""
-INSTRUCTIONS: Final = _instructions()
-"""The instruction set that kernels are compiled for: avx512, avx2 or any."""
-
-_INT: Final = ir.IntType(32)
-_FLOATS: Final = ir.VectorType(ir.FloatType(), LANES)
-_WORDS: Final = ir.VectorType(_INT, LANES)
-_HALF_FLOATS: Final = ir.VectorType(ir.FloatType(), 8)
-_HALF_WORDS: Final = ir.VectorType(_INT, 8)
-
-
-class _Lanes(types.Type):
-    """Numba's view of sixteen lanes."""
-
-    def __init__(self, kind: str) -> None:
-        self.vector = _FLOATS if kind == "float32" else _WORDS
-        super().__init__(name=f"lanes({kind})")
-
-
-@register_model(_Lanes)
-class _LanesModel(models.PrimitiveModel):
-    def __init__(self, dmm: Any, fe_type: Any) -> None:
-        super().__init__(dmm, fe_type, fe_type.vector)
-
-
-FLOATS: Final = _Lanes("float32")
-WORDS: Final = _Lanes("uint32")
-
-
-def _call(builder: Any, name: str, result: Any, args: list[Any]) -> Any:
-    kind = ir.FunctionType(result, [arg.type for arg in args])
-    return builder.call(cgutils.get_or_insert_function(builder.module, kind, name), args)
-
-
-def _at(context: Any, builder: Any, kind: Any, array: Any, index: Any, vector: Any) -> Any:
-    data = context.make_array(kind)(context, builder, array).data
-    return builder.bitcast(builder.gep(data, [index]), vector.as_pointer())
-
-
-def _splat(builder: Any, scalar: Any, vector: Any) -> Any:
-    empty = ir.Constant(vector, ir.Undefined)
-    first = builder.insert_element(empty, scalar, ir.Constant(_INT, 0))
-    return builder.shuffle_vector(first, empty, ir.Constant(_WORDS, [0] * LANES))
-
-
-def _part(builder: Any, vector: Any, first: int) -> Any:
-    mask = ir.Constant(_HALF_WORDS, list(range(first, first + 8)))
-    return builder.shuffle_vector(vector, ir.Constant(vector.type, ir.Undefined), mask)
-
-
-def _lookup(builder: Any, tables: list[Any], index: Any) -> Any:
-    """Picks from 16 or 32 floats by the low 4 or 5 bits of each lane."""
-    if INSTRUCTIONS == "avx512":
-        if len(tables) == 1:
-            name = "llvm.x86.avx512.permvar.sf.512"
-            return _call(builder, name, _FLOATS, [tables[0], index])
-        name = "llvm.x86.avx512.vpermi2var.ps.512"
-        return _call(builder, name, _FLOATS, [tables[0], index, tables[1]])
-    if INSTRUCTIONS == "avx2":
-        return _lookup_avx2(builder, tables, index)
-    low = builder.and_(index, ir.Constant(_WORDS, [16 * len(tables) - 1] * LANES))
-    table = tables[0]
-    if len(tables) == 2:
-        both = ir.Constant(ir.VectorType(_INT, 32), list(range(32)))
-        table = builder.shuffle_vector(tables[0], tables[1], both)
-    out: Any = ir.Constant(_FLOATS, ir.Undefined)
-    for lane in range(LANES):
-        place = ir.Constant(_INT, lane)
-        picked = builder.extract_element(table, builder.extract_element(low, place))
-        out = builder.insert_element(out, picked, place)
-    return out
-
-
-def _lookup_avx2(builder: Any, tables: list[Any], index: Any) -> Any:
-    """Eight floats a register: look up in each, then choose by the bits above the third."""
-    halves = []
-    for first in (0, 8):
-        lanes = _part(builder, index, first)
-        found = [
-            _call(builder, "llvm.x86.avx2.permps", _HALF_FLOATS, [_part(builder, t, f), lanes])
-            for t in tables
-            for f in (0, 8)
-        ]
-        bit = 8
-        while len(found) > 1:
-            mask = ir.Constant(_HALF_WORDS, [bit] * 8)
-            zero = ir.Constant(_HALF_WORDS, [0] * 8)
-            high = builder.icmp_unsigned("!=", builder.and_(lanes, mask), zero)
-            pairs = zip(found[::2], found[1::2], strict=True)
-            found = [builder.select(high, upper, lower) for lower, upper in pairs]
-            bit *= 2
-        halves.append(found[0])
-    return builder.shuffle_vector(*halves, ir.Constant(_WORDS, list(range(LANES))))
 
 
 @intrinsic
@@ -172,7 +79,9 @@ def load_floats(typingctx, array, index):
     """Sixteen consecutive elements of a float32 array."""
 
     def generate(context, builder, signature, args):
-        value = builder.load(_at(context, builder, signature.args[0], args[0], args[1], _FLOATS))
+        value = builder.load(
+            address(context, builder, signature.args[0], args[0], args[1], FLOAT_LANES)
+        )
         value.align = 4
         return value
 
@@ -184,7 +93,9 @@ def load_words(typingctx, array, index):
     """Sixteen consecutive elements of a uint32 array."""
 
     def generate(context, builder, signature, args):
-        value = builder.load(_at(context, builder, signature.args[0], args[0], args[1], _WORDS))
+        value = builder.load(
+            address(context, builder, signature.args[0], args[0], args[1], WORD_LANES)
+        )
         value.align = 4
         return value
 
@@ -197,9 +108,9 @@ def load_halves(typingctx, array, index):
     narrow = ir.VectorType(ir.IntType(16), LANES)
 
     def generate(context, builder, signature, args):
-        value = builder.load(_at(context, builder, signature.args[0], args[0], args[1], narrow))
+        value = builder.load(address(context, builder, signature.args[0], args[0], args[1], narrow))
         value.align = 2
-        return builder.zext(value, _WORDS)
+        return builder.zext(value, WORD_LANES)
 
     return WORDS(array, types.intp), generate
 
@@ -209,7 +120,7 @@ def store_floats(typingctx, array, index, value):
     """Writes sixteen consecutive elements of a float32 array."""
 
     def generate(context, builder, signature, args):
-        place = _at(context, builder, signature.args[0], args[0], args[1], _FLOATS)
+        place = address(context, builder, signature.args[0], args[0], args[1], FLOAT_LANES)
         builder.store(args[2], place, align=4)
         return context.get_dummy_value()
 
@@ -221,7 +132,7 @@ def broadcast(typingctx, scalar):
     """The same float32 in every lane."""
 
     def generate(context, builder, signature, args):
-        return _splat(builder, args[0], _FLOATS)
+        return splat(builder, args[0], FLOAT_LANES)
 
     return FLOATS(types.float32), generate
 
@@ -231,7 +142,7 @@ def no_words(typingctx):
     """0 in every lane."""
 
     def generate(context, builder, signature, args):
-        return ir.Constant(_WORDS, [0] * LANES)
+        return filled(0)
 
     return WORDS(), generate
 
@@ -241,7 +152,7 @@ def zeros(typingctx):
     """0.0 in every lane."""
 
     def generate(context, builder, signature, args):
-        return ir.Constant(_FLOATS, [0.0] * LANES)
+        return ir.Constant(FLOAT_LANES, [0.0] * LANES)
 
     return FLOATS(), generate
 
@@ -251,12 +162,26 @@ def shifted(typingctx, words, bits):
     """Every lane shifted right by a constant number of bits."""
     if not isinstance(bits, types.IntegerLiteral):
         return None
-    distance = ir.Constant(_WORDS, [bits.literal_value] * LANES)
+    distance = filled(bits.literal_value)
 
     def generate(context, builder, signature, args):
         return builder.lshr(args[0], distance)
 
     return WORDS(WORDS, bits), generate
+
+
+@intrinsic
+def signed_field(typingctx, words, first, bits):
+    """Every lane's signed integer of `bits` bits from bit `first` on, as a float."""
+    if not (isinstance(first, types.IntegerLiteral) and isinstance(bits, types.IntegerLiteral)):
+        return None
+    up, down = 32 - first.literal_value - bits.literal_value, 32 - bits.literal_value
+
+    def generate(context, builder, signature, args):
+        field = builder.ashr(builder.shl(args[0], filled(up)), filled(down))
+        return builder.sitofp(field, FLOAT_LANES)
+
+    return FLOATS(WORDS, first, bits), generate
 
 
 @intrinsic
@@ -284,77 +209,9 @@ def multiply_add(typingctx, first, second, third):
     """Fused first * second + third: one rounding, where the processor can."""
 
     def generate(context, builder, signature, args):
-        return _call(builder, "llvm.fmuladd.v16f32", _FLOATS, list(args))
+        return call(builder, "llvm.fmuladd.v16f32", FLOAT_LANES, list(args))
 
     return FLOATS(FLOATS, FLOATS, FLOATS), generate
-
-
-@intrinsic
-def lookup16(typingctx, table, index):
-    """table[index & 15], the table in one register."""
-
-    def generate(context, builder, signature, args):
-        return _lookup(builder, [args[0]], args[1])
-
-    return FLOATS(FLOATS, WORDS), generate
-
-
-@intrinsic
-def lookup32(typingctx, lower, upper, index):
-    """The 32 floats of lower and upper, picked by index & 31."""
-
-    def generate(context, builder, signature, args):
-        return _lookup(builder, [args[0], args[1]], args[2])
-
-    return FLOATS(FLOATS, FLOATS, WORDS), generate
-
-
-@intrinsic
-def lookup64(typingctx, first, second, third, fourth, index):
-    """The 64 floats of four registers, picked by index & 63."""
-
-    def generate(context, builder, signature, args):
-        index = args[4]
-        lower = _lookup(builder, [args[0], args[1]], index)
-        upper = _lookup(builder, [args[2], args[3]], index)
-        bit = builder.and_(index, ir.Constant(_WORDS, [32] * LANES))
-        high = builder.icmp_unsigned("!=", bit, ir.Constant(_WORDS, [0] * LANES))
-        return builder.select(high, upper, lower)
-
-    return FLOATS(FLOATS, FLOATS, FLOATS, FLOATS, WORDS), generate
-
-
-@intrinsic
-def gather(typingctx, array, index):
-    """array[index] of a float32 array in memory, lane by lane."""
-
-    def generate(context, builder, signature, args):
-        data = context.make_array(signature.args[0])(context, builder, args[0]).data
-        if INSTRUCTIONS == "avx512":
-            return _gather_avx512(builder, data, args[1])
-        out: Any = ir.Constant(_FLOATS, ir.Undefined)
-        for lane in range(LANES):
-            place = ir.Constant(_INT, lane)
-            at = builder.zext(builder.extract_element(args[1], place), ir.IntType(64))
-            out = builder.insert_element(out, builder.load(builder.gep(data, [at])), place)
-        return out
-
-    return FLOATS(array, WORDS), generate
-
-
-def _gather_avx512(builder: Any, data: Any, index: Any) -> Any:
-    return _call(
-        builder,
-        "llvm.x86.avx512.gather.dps.512",
-        _FLOATS,
-        [
-            ir.Constant(_FLOATS, [0.0] * LANES),
-            builder.bitcast(data, ir.IntType(8).as_pointer()),
-            index,
-            ir.Constant(ir.IntType(16), -1),  # every lane
-            ir.Constant(_INT, 4),  # bytes from one element to the next
-        ],
-    )
 
 
 @intrinsic
@@ -369,9 +226,9 @@ def prefetch(typingctx, array, index):
     def generate(context, builder, signature, args):
         data = context.make_array(signature.args[0])(context, builder, args[0]).data
         place = builder.bitcast(builder.gep(data, [args[1]]), ir.IntType(8).as_pointer())
-        kind = ir.FunctionType(ir.VoidType(), [place.type, _INT, _INT, _INT])
+        kind = ir.FunctionType(ir.VoidType(), [place.type, INT, INT, INT])
         function = builder.module.declare_intrinsic("llvm.prefetch", [place.type], kind)
-        builder.call(function, [place, _INT(0), _INT(3), _INT(1)])  # read, keep, data
+        builder.call(function, [place, INT(0), INT(3), INT(1)])  # read, keep, data
         return context.get_dummy_value()
 
     return types.void(array, types.intp), generate
@@ -392,9 +249,19 @@ def broadcast_word(typingctx, scalar):
     """The same uint32 in every lane."""
 
     def generate(context, builder, signature, args):
-        return _splat(builder, args[0], _WORDS)
+        return splat(builder, args[0], WORD_LANES)
 
     return WORDS(types.uint32), generate
+
+
+@intrinsic
+def low_bytes(typingctx, words):
+    """Every lane's lowest byte."""
+
+    def generate(context, builder, signature, args):
+        return builder.and_(args[0], filled(0xFF))
+
+    return WORDS(WORDS), generate
 
 
 @intrinsic
@@ -402,7 +269,7 @@ def low_nibbles(typingctx, words):
     """Every byte without its upper four bits."""
 
     def generate(context, builder, signature, args):
-        return builder.and_(args[0], ir.Constant(_WORDS, [0x0F0F0F0F] * LANES))
+        return builder.and_(args[0], filled(0x0F0F0F0F))
 
     return WORDS(WORDS), generate
 
@@ -414,10 +281,10 @@ def dot_bytes(typingctx, total, unsigned, signed):
     def generate(context, builder, signature, args):
         if BYTE_DOT:
             # Words for bytes: the signature of old, which newer LLVM still reads.
-            return _call(builder, "llvm.x86.avx512.vpdpbusd.512", _WORDS, list(args))
-        total, top = args[0], ir.Constant(_WORDS, [24] * LANES)
+            return call(builder, "llvm.x86.avx512.vpdpbusd.512", WORD_LANES, list(args))
+        total, top = args[0], filled(24)
         for place in range(4):
-            up = ir.Constant(_WORDS, [24 - 8 * place] * LANES)
+            up = filled(24 - 8 * place)
             first = builder.lshr(builder.shl(args[1], up), top)
             second = builder.ashr(builder.shl(args[2], up), top)
             total = builder.add(total, builder.mul(first, second))
@@ -431,7 +298,7 @@ def store_words(typingctx, array, index, value):
     """Writes sixteen consecutive elements of a uint32 or int32 array."""
 
     def generate(context, builder, signature, args):
-        place = _at(context, builder, signature.args[0], args[0], args[1], _WORDS)
+        place = address(context, builder, signature.args[0], args[0], args[1], WORD_LANES)
         builder.store(args[2], place, align=4)
         return context.get_dummy_value()
 

@@ -1,20 +1,22 @@
 """Sixteen rows abreast, each a list of steps to its next element: for very sparse matrices.
 
 Sliced ELLPACK (Monakov, Lokhmotov, Avetisyan, HiPEAC 2010) with the columns as differences and
-the values as codes: an entry is 16 bits, 11 of distance and 5 of code. Rows are sorted by their
+the values as codes: an entry is 16 bits, 11 of distance and 5 of code, or 8 and 8 where there are
+more than 32 values. Rows are sorted by their
 number of entries, so that the sixteen rows of a slab are of almost equal length. As in CER the
 most frequent value is not stored and is added back as ω0 · Σx.
 """
 
 from dataclasses import dataclass
-from typing import Any, Final, final, no_type_check
+from functools import cached_property
+from typing import Any, final, no_type_check
 
 import numpy as np
 from numba import njit
 from numpy.typing import ArrayLike, NDArray
 
 from tersenet.formats.accounting import StoredArray
-from tersenet.formats.fast import FastMatrix, checked_values, slabs, table
+from tersenet.formats.fast import MANY, FastMatrix, checked_values, code_bits, slabs, table
 from tersenet.formats.levels import Levels, value_bits
 from tersenet.formats.simd import (
     LANES,
@@ -25,6 +27,7 @@ from tersenet.formats.simd import (
     load_halves,
     load_words,
     lookup32,
+    low_bytes,
     multiply_add,
     no_words,
     plus,
@@ -34,7 +37,6 @@ from tersenet.formats.simd import (
 )
 
 __all__ = [
-    "FARTHEST",
     "Sliced",
     "omitted",
     "order_of",
@@ -44,14 +46,11 @@ __all__ = [
     "sum_sliced",
 ]
 
-FARTHEST: Final = 2047
-"""Columns that one entry can step over; a longer gap takes entries of value zero on the way."""
-
 
 @final
 @dataclass(frozen=True, eq=False)
 class Sliced(FastMatrix):
-    """Up to 32 values, 16 bits per stored element, one gather per sixteen of them."""
+    """Up to 256 values, 16 bits per stored element, one gather per sixteen of them."""
 
     shape: tuple[int, int]
     dtype: np.dtype[Any]
@@ -71,11 +70,13 @@ class Sliced(FastMatrix):
         """Stores all but the most frequent value.
 
         Raises:
-            FormatError: More than 32 values, or values that float32 cannot hold.
+            FormatError: More than 256 values, or values that float32 cannot hold.
         """
         levels = Levels.of(matrix)
-        values = checked_values(levels, limit=32, format_name="Sliced")
-        entries, starts, order = slice_rows(levels.ranks.astype(np.uint8, copy=False))
+        values = checked_values(levels, limit=MANY, format_name="Sliced")
+        entries, starts, order = slice_rows(
+            levels.ranks.astype(np.uint8, copy=False), bits=code_bits(len(values))
+        )
         return cls(
             shape=levels.shape,
             dtype=levels.values.dtype,
@@ -83,13 +84,14 @@ class Sliced(FastMatrix):
             entries_=entries,
             starts=starts,
             places=places_of(order),
-            table=table(values - values[0], length=32),
+            table=table(values - values[0]),
         )
 
     def dense(self) -> NDArray[Any]:
         """The matrix again."""
         codes = np.zeros(self.shape, np.uint8)
-        put_sliced(self.entries_, self.starts, order_of(self.places, len(codes)), codes)
+        order = order_of(self.places, len(codes))
+        put_sliced(self.entries_, self.starts, order, codes, code_bits(len(self.values)))
         return self.values[codes]
 
     def arrays(self) -> tuple[StoredArray, ...]:
@@ -114,9 +116,13 @@ class Sliced(FastMatrix):
 
     def _product(self, x: NDArray[Any]) -> NDArray[Any]:
         out = np.empty(len(self.places), np.float32)
-        first = float(self.values[0])
-        _product(self.entries_, self.starts, self.places, self.table, x, first, out)
+        _product(*self._operands, x, out)
         return out[: self.shape[0]]
+
+    @cached_property
+    def _operands(self) -> tuple[Any, ...]:
+        """What every product begins with."""
+        return self.entries_, self.starts, self.places, self.table, float(self.values[0])
 
 
 def places_of(order: NDArray[np.int64]) -> NDArray[np.uint32]:
@@ -132,36 +138,41 @@ def order_of(places: NDArray[np.uint32], rows: int) -> NDArray[np.int64]:
 
 
 def slice_rows(
-    codes: NDArray[np.uint8],
+    codes: NDArray[np.uint8], *, bits: int = 5
 ) -> tuple[NDArray[np.uint16], NDArray[np.int64], NDArray[np.int64]]:
-    """Entries, starts and order of the codes that are not 0."""
-    lengths = _lengths(codes)
+    """Entries, starts and order of the codes of `bits` bits that are not 0.
+
+    A gap longer than the other bits can say takes entries of value zero on the way.
+    """
+    lengths = _lengths(codes, bits)
     order = np.argsort(-lengths, kind="stable")
     tallest = np.zeros(-(-len(order) // LANES) * LANES, np.int64)
     tallest[: len(order)] = lengths[order]
     steps = tallest.reshape(-1, LANES).max(axis=1)
     starts = np.concatenate(([0], np.cumsum(steps + steps % 2)))  # the kernel goes by twos
     entries = np.zeros((int(starts[-1]), LANES), np.uint16)
-    _fill(codes, starts, order, entries)
+    _fill(codes, bits, starts, order, entries)
     return entries, starts, order
 
 
 @njit(cache=True, nogil=True)
 @no_type_check
-def _lengths(codes):
+def _lengths(codes, bits):
+    farthest = (1 << (16 - bits)) - 1
     lengths = np.zeros(codes.shape[0], np.int64)
     for row in range(codes.shape[0]):
         last = 0
         for column in range(codes.shape[1]):
             if codes[row, column] != 0:
-                lengths[row] += 1 + max(0, column - last - 1) // 2047
+                lengths[row] += 1 + max(0, column - last - 1) // farthest
                 last = column
     return lengths
 
 
 @njit(cache=True, nogil=True)
 @no_type_check
-def _fill(codes, starts, order, entries):
+def _fill(codes, bits, starts, order, entries):
+    farthest = (1 << (16 - bits)) - 1
     for place in range(len(order)):
         row, lane = order[place], place % 16
         step, last = starts[place // 16], 0
@@ -170,26 +181,27 @@ def _fill(codes, starts, order, entries):
             if code == 0:
                 continue
             gap = column - last
-            while gap > 2047:
-                entries[step, lane] = 2047 << 5
-                gap -= 2047
+            while gap > farthest:
+                entries[step, lane] = farthest << bits
+                gap -= farthest
                 step += 1
-            entries[step, lane] = (gap << 5) | code
+            entries[step, lane] = (gap << bits) | code
             step += 1
             last = column
 
 
 @njit(cache=True, nogil=True)
 @no_type_check
-def put_sliced(entries, starts, order, codes):
+def put_sliced(entries, starts, order, codes, bits):
     """Writes the codes of the entries back to their places."""
     for place in range(len(order)):
         column = 0
         for step in range(starts[place // 16], starts[place // 16 + 1]):
             entry = np.int64(entries[step, place % 16])
-            column += entry >> 5
-            if entry & 31:
-                codes[order[place], column] = entry & 31
+            column += entry >> bits
+            code = entry & ((1 << bits) - 1)
+            if code:
+                codes[order[place], column] = code
 
 
 @njit(cache=True, nogil=True)
@@ -205,9 +217,12 @@ def omitted(value, x):
 
 @njit(cache=True, nogil=True, error_model="numpy")
 @no_type_check
-def _product(entries, starts, places, table, x, omitted_value, out):
+def _product(entries, starts, places, table, omitted_value, x, out):
     sums = np.empty(len(out), np.float32)
-    sum_sliced(entries, starts, table, x, sums)
+    if len(table) == 32:
+        sum_sliced(entries, starts, table, x, sums)
+    else:
+        _sum_bytes(entries, starts, table, x, sums)
     start = broadcast(omitted(omitted_value, x))
     for first in range(0, len(out), 16):
         found = gather(sums, load_words(places, first))
@@ -229,4 +244,21 @@ def sum_sliced(entries, starts, table, x, sums):
             e = load_halves(lines, step * 16 + 16)
             column = plus(column, shifted(e, 5))
             b = multiply_add(gather(x, column), lookup32(low, high, e), b)
+        store_floats(sums, slab * 16, add(a, b))
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+@no_type_check
+def _sum_bytes(entries, starts, table, x, sums):
+    """The same with codes of 8 bits, whose table lies in the first-level cache."""
+    lines = entries.reshape(-1)
+    for slab in range(len(starts) - 1):
+        a, b, column = zeros(), zeros(), no_words()
+        for step in range(starts[slab], starts[slab + 1], 2):
+            e = load_halves(lines, step * 16)
+            column = plus(column, shifted(e, 8))
+            a = multiply_add(gather(x, column), gather(table, low_bytes(e)), a)
+            e = load_halves(lines, step * 16 + 16)
+            column = plus(column, shifted(e, 8))
+            b = multiply_add(gather(x, column), gather(table, low_bytes(e)), b)
         store_floats(sums, slab * 16, add(a, b))
