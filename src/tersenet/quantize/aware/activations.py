@@ -11,10 +11,11 @@ from tersenet.errors import QuantizeError
 from tersenet.quantize.aware.dorefa import dorefa_activation
 from tersenet.quantize.aware.lsq import first_step, lsq, lsq_plus
 from tersenet.quantize.aware.pact import pact
+from tersenet.quantize.aware.straight import sign_clipped
 
 __all__ = ["ActivationKind", "ActivationQuantiser", "Seen", "activation_quantiser"]
 
-ActivationKind: TypeAlias = Literal["lsq", "lsq+", "pact", "dorefa", "wrpn", "ema"]
+ActivationKind: TypeAlias = Literal["lsq", "lsq+", "pact", "dorefa", "wrpn", "sign", "ema"]
 
 
 @final
@@ -117,6 +118,20 @@ class Clipped(ActivationQuantiser):
 
 
 @final
+class Sign(ActivationQuantiser):
+    """+1 or −1: of what stands before the ReLU, whose output has one sign alone."""
+
+    def __init__(self, seen: Seen, *, bits: int) -> None:
+        super().__init__(bits=bits)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return sign_clipped(x)
+
+    def grid(self) -> tuple[Tensor, Tensor]:
+        return torch.ones(()), torch.zeros(())
+
+
+@final
 class Averaged(ActivationQuantiser):
     """The range of each batch, averaged exponentially while training.
 
@@ -152,6 +167,7 @@ _KINDS: dict[ActivationKind, type[ActivationQuantiser]] = {
     "pact": Pact,
     "dorefa": Clipped,
     "wrpn": Clipped,
+    "sign": Sign,
     "ema": Averaged,
 }
 _NOT_NEGATIVE = {"pact", "dorefa", "wrpn"}
@@ -165,6 +181,10 @@ def activation_quantiser(kind: ActivationKind, seen: Seen, *, bits: int) -> Acti
     """
     if not 1 <= bits <= 8:
         raise QuantizeError(f"activations have 1 to 8 bits, not {bits}: give that many.")
+    if kind == "sign":
+        if bits != 1:
+            raise QuantizeError(f"sign activations have 1 bit, not {bits}: give that many.")
+        return Sign(seen, bits=bits)
     if bits == 1 and seen.low < 0:
         raise QuantizeError(
             "an activation of either sign has no grid of one bit that holds zero: give it two."

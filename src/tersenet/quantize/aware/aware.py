@@ -78,15 +78,18 @@ class Aware(Method[AwarePlan]):
     edge_bits: int = Field(default=8, ge=1, le=8)
     """Of the first and the last layer."""
     weights: WeightKind = "lsq"
-    """Grid of weights: lsq and ttq learn it, min-max, xnor and twn follow the weights, dorefa
-    and wrpn have a fixed one."""
+    """Grid of weights: lsq and ttq learn it, min-max, xnor and twn follow the weights, dorefa,
+    wrpn and sign have a fixed one."""
     activations: ActivationKind = "lsq"
     """Grid of activations: lsq, lsq+ and pact learn it, ema averages ranges, dorefa and wrpn
-    clip to [0, 1]."""
+    clip to [0, 1], sign is of what stands before the ReLU."""
     epochs: float = Field(default=2.0, gt=0)
     """Passes over the training data."""
     learning_rate: float = Field(default=0.01, gt=0)
     """Peak of the schedule: linear warm-up, then a cosine to zero."""
+    weights_after: float = Field(default=0.0, ge=0, lt=1)
+    """Share of the steps before weights are on their grids too. Binary networks want some:
+    activations first, then weights (Martinez et al. 2020, arXiv:2003.11535)."""
     freeze: float = Field(default=0.8, ge=0, le=1)
     """Share of the steps after which batch norms stop following single batches; 0 never lets
     them."""
@@ -158,6 +161,7 @@ class Aware(Method[AwarePlan]):
             calibration=subject.calibration,
             edits=subject.edits,
             norm_steps=round(self.freeze * plan.steps),
+            weight_steps=round(self.weights_after * plan.steps),
         )
         teacher = (subject.original or subject.model).eval()
 

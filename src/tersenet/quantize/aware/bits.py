@@ -12,7 +12,7 @@ from torch.fx import GraphModule, Node
 
 from tersenet.errors import QuantizeError
 from tersenet.export.trace import operand
-from tersenet.quantize.structure import Site, Value, passes, values_of
+from tersenet.quantize.structure import ACTIVATIONS, Site, Value, passes, values_of
 
 __all__ = ["CARRIED", "Bits", "Placed", "erase_marks", "mark_inputs", "place", "site_bits"]
 
@@ -40,10 +40,12 @@ class Placed:
 
     name: str
     node: str
-    """The node whose output it is, or the layer that reads it where `is_input`."""
+    """The node whose output it is."""
     bits: int
-    is_input: bool = False
-    """Whether it is one layer's own copy, beside a value of more bits that others read too."""
+    layer: str | None = None
+    """Where it is one layer's own copy, beside a value of more bits that others read: its node."""
+    signs: bool = False
+    """Whether it is +1 and −1."""
 
 
 def site_bits(
@@ -73,35 +75,48 @@ def site_bits(
     return found
 
 
-def place(module: GraphModule, sites: Sequence[Site], bits: Mapping[str, Bits]) -> list[Placed]:
+def place(
+    module: GraphModule, sites: Sequence[Site], bits: Mapping[str, Bits], *, signs: bool = False
+) -> list[Placed]:
     """Returns the activations of a folded graph to quantise, and in how many bits.
 
     A value that layers alone read, all in as many bits, has so many. One that is also added or
     pooled is carried in 8, and each layer that wants fewer reads its own copy: a shortcut's sum
     in two bits would be the end of it.
+
+    Args:
+        module: the graph.
+        sites: the layers to quantise.
+        bits: of each.
+        signs: have one bit be a sign, read before the ReLU: after it there is but one.
     """
     layers = {site.node: site.name for site in sites}
-    placed, copies = [], []
+    placed, copied = [], set[str]()
     for value in values_of(module, sites):
         handed = {value.node, *passes(value)}
         readers = {user for node in handed for user in node.users} - handed
-        inside = [layers[one] for one in readers if one in layers]
+        inside = {layers[one] for one in readers if one in layers}
         wanted = {bits[name].activation for name in inside}
-        if len(inside) == len(readers) and len(wanted) == 1:
+        alone = len(inside) == len(readers) and len(wanted) == 1
+        if alone and not (signs and wanted == {1}):
             placed.append(Placed(name=value.name, node=value.node.name, bits=wanted.pop()))
             continue
-        placed.append(Placed(name=value.name, node=value.node.name, bits=CARRIED))
-        copies += [name for name in inside if bits[name].activation < CARRIED]
-    placed += [
-        Placed(
-            name=f"{site.name}.input",
-            node=site.node.name,
-            bits=bits[site.name].activation,
-            is_input=True,
-        )
-        for site in sites
-        if site.name in copies
-    ]
+        if not alone:
+            placed.append(Placed(name=value.name, node=value.node.name, bits=CARRIED))
+        copied |= {name for name in inside if bits[name].activation < CARRIED}
+    for site in sites:
+        if site.name in copied:
+            source, own = operand(site.node, 0), bits[site.name].activation
+            if signs and own == 1 and source.target in ACTIVATIONS:
+                source = operand(source, 0)
+            copy = Placed(
+                name=f"{site.name}.input",
+                node=source.name,
+                bits=own,
+                layer=site.node.name,
+                signs=signs and own == 1,
+            )
+            placed.append(copy)
     return placed
 
 
@@ -111,11 +126,11 @@ def mark_inputs(module: GraphModule, placed: Iterable[Placed]) -> list[Value]:
     values = []
     for one in placed:
         node = nodes[one.node]
-        if one.is_input:
-            source = operand(node, 0)
-            with module.graph.inserting_before(node):
-                mark = module.graph.call_function(_MARK, (source,))
-            node.replace_input_with(source, mark)
+        if one.layer is not None:
+            layer = nodes[one.layer]
+            with module.graph.inserting_before(layer):
+                mark = module.graph.call_function(_MARK, (node,))
+            layer.args = (mark, *layer.args[1:])
             node = mark
         values.append(Value(name=one.name, node=node))
     return values

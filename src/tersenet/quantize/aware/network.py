@@ -65,6 +65,7 @@ def build(
     calibration: Sequence[Batch],
     edits: Sequence[Edit] = (),
     norm_steps: int = 2**62,
+    weight_steps: int = 0,
 ) -> Trainable:
     """Returns a graph of its own to train, which starts from `model` and its activations.
 
@@ -72,10 +73,12 @@ def build(
         model: in float; it is not changed.
         example: its inputs.
         bits: by layer to quantise; others stay in float.
-        weights, activations: which quantisers.
+        weights: which quantisers of weights.
+        activations: which quantisers of activations.
         calibration: what activations are observed on, to start from.
         edits: what was done before: weights that were masked stay zero.
         norm_steps: after how many steps batch norms stand still.
+        weight_steps: after how many steps weights, too, are on their grids.
 
     Raises:
         QuantizeError: if an activation is constant or not finite.
@@ -83,16 +86,19 @@ def build(
     module = normalise(trace(model, example))
     folded = fold_batch_norm(copy.deepcopy(module))
     sites = [site for site in sites_of(folded)[0] if site.name in bits]
-    placed = place(folded, sites, bits)
+    placed = place(folded, sites, bits, signs=activations == "sign")
     gains = _flip_negative_gains(module, folded)
     seen = _observed(folded, placed, calibration)
+    layers = {node.name: node for node in module.graph.nodes}
     nodes = _free_norms(module, folded, steps=norm_steps)
     masked = {edit.site for edit in edits if edit.kind is EditKind.MASK}
     own_weights = {
         site.name: _quantise_weight(module, nodes, site, bits[site.name], weights, masked)
         for site in sites
     }
-    own_activations = _quantise_activations(module, nodes, placed, seen, activations)
+    own_activations = _quantise_activations(module, layers, nodes, placed, seen, activations)
+    for own in own_weights.values():
+        own.start = weight_steps
     for node in module.graph.nodes:
         if node.target is aten.view.default:  # not every layout of memory has the view
             node.target = aten.reshape.default
@@ -189,14 +195,15 @@ def _quantise_weight(
 
 def _quantise_activations(
     module: GraphModule,
+    layers: Mapping[str, Node],
     nodes: Mapping[str, Node],
     placed: Sequence[Placed],
     seen: Mapping[str, Seen],
     kind: ActivationKind,
 ) -> dict[str, ActivationQuantiser]:
-    layers = {node.name: node for node in module.graph.nodes}
     found = {}
-    for one in placed:
+    # Copies first: what they are taken of is not quantised yet where it stands before a ReLU.
+    for one in sorted(placed, key=lambda one: not one.signs):
         exact = kind if one.bits < 8 else "ema"
         try:
             own = activation_quantiser(exact, seen[one.name], bits=one.bits)
@@ -205,11 +212,11 @@ def _quantise_activations(
         path = f"{_HOME}.activations.{one.name}.grid"
         module.add_submodule(path, own)
         found[one.name] = own
-        if one.is_input:
-            layer = layers[one.node]
-            source = operand(layer, 0)
+        if one.layer is not None:
+            layer = layers[one.layer]
+            source = nodes[one.node] if one.signs else operand(layer, 0)
             with module.graph.inserting_before(layer):
-                layer.replace_input_with(source, module.graph.call_module(path, (source,)))
+                layer.args = (module.graph.call_module(path, (source,)), *layer.args[1:])
             continue
         node = nodes[one.node]
         with module.graph.inserting_after(node):
@@ -227,13 +234,7 @@ def _observed(
         QuantizeError: if one is not finite, or the same everywhere.
     """
     nodes = {node.name: node for node in folded.graph.nodes}
-    watch = _Watch(
-        folded,
-        {
-            one.name: operand(nodes[one.node], 0) if one.is_input else nodes[one.node]
-            for one in placed
-        },
-    )
+    watch = _Watch(folded, {one.name: nodes[one.node] for one in placed})
     with torch.inference_mode():
         for inputs, _ in calibration:
             watch.run(inputs)

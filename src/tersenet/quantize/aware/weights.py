@@ -10,13 +10,13 @@ from tersenet.errors import QuantizeError
 from tersenet.quantize.aware.binary import xnor
 from tersenet.quantize.aware.dorefa import dorefa
 from tersenet.quantize.aware.lsq import first_step, lsq
-from tersenet.quantize.aware.straight import round_through
+from tersenet.quantize.aware.straight import round_through, sign_clipped
 from tersenet.quantize.aware.ternary import ternary, trained_ternary
 from tersenet.quantize.aware.wrpn import wrpn
 
 __all__ = ["WEIGHTS", "WeightKind", "WeightQuantiser", "weight_quantiser"]
 
-WeightKind: TypeAlias = Literal["lsq", "min-max", "dorefa", "wrpn", "xnor", "twn", "ttq"]
+WeightKind: TypeAlias = Literal["lsq", "min-max", "dorefa", "wrpn", "sign", "xnor", "twn", "ttq"]
 
 
 class WeightQuantiser(nn.Module, abc.ABC):
@@ -34,9 +34,17 @@ class WeightQuantiser(nn.Module, abc.ABC):
         super().__init__()
         kept = (weight.detach() != 0).to(weight.dtype) if masked else None
         self.register_buffer("kept", kept)
+        self.register_buffer("seen", torch.zeros((), dtype=torch.int64))
+        """Steps trained so far: saved, so that training resumes exactly."""
+        self.start = 0
+        """The step from which on training has the weight on its grid."""
 
     def forward(self, weight: Tensor) -> Tensor:
         """Returns the weight, output channel first, on its grid."""
+        if self.training:
+            self.seen.add_(1)
+            if int(self.seen) <= self.start:
+                return weight
         on_grid = self.on_grid(weight)
         return on_grid if self.kept is None else on_grid * self.kept
 
@@ -122,6 +130,22 @@ class Wrpn(WeightQuantiser):
 
 
 @final
+class Sign(WeightQuantiser):
+    """+1 or −1."""
+
+    low, high = -1, 1
+
+    def __init__(self, weight: Tensor, *, bits: int, masked: bool) -> None:
+        super().__init__(weight, masked=masked)
+
+    def on_grid(self, weight: Tensor) -> Tensor:
+        return sign_clipped(weight)
+
+    def unit(self, weight: Tensor) -> Tensor:
+        return torch.ones(len(weight))
+
+
+@final
 class Xnor(WeightQuantiser):
     """A sign, and a scale for each output channel."""
 
@@ -181,6 +205,7 @@ WEIGHTS: Final[dict[WeightKind, tuple[type[WeightQuantiser], int, int]]] = {
     "min-max": (MinMax, 2, 8),
     "dorefa": (DoReFa, 1, 7),
     "wrpn": (Wrpn, 2, 8),
+    "sign": (Sign, 1, 1),
     "xnor": (Xnor, 1, 1),
     "twn": (Twn, 2, 2),
     "ttq": (Ttq, 2, 2),
