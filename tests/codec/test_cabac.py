@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from tersenet.codec import cabac, engine
+from tersenet.codec.bins import Bins
 from tersenet.codec.cabac import decode_levels, encode_levels
 from tersenet.codec.tables import FAST_START, SLOW_START, TRELLIS
 from tersenet.errors import FormatError
@@ -93,10 +94,10 @@ def test_bits_are_within_one_percent_of_what_the_estimates_say():
     levels = np.rint(np.random.default_rng(0).normal(0, 2, 1_000_000)).astype(np.int32)
     payload = encode_levels(levels, search=False)
     np.testing.assert_array_equal(decode_levels(payload, levels.shape).levels, levels)
-    bins = cabac._Bins(levels, 0, None, dependent=False, unary=11)
+    bins = Bins(cabac._symbols(levels, cabac.Layout(shape=levels.shape), skip=False))
     seen, costs = np.zeros(bins.contexts, np.int64), np.zeros((bins.contexts, engine.SETS + 1))
     starts = [np.tile(start, (bins.contexts, 1)) for start in (FAST_START, SLOW_START)]
-    for count in bins:
+    for count, _ in bins:
         engine.count_costs(bins.symbols, count, bins.contexts, seen, costs, *starts)
     assert 0.99 < 8 * len(payload) / costs[:, 0].sum() < 1.01
 

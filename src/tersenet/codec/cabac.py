@@ -5,24 +5,80 @@ writes them; `docs/codec.md` says what was compared, and what about patents. The
 universal (no table travels with the data) and lossless for every int32 tensor.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
 from math import prod
-from typing import Final
+from typing import Final, final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tersenet.codec import engine
 from tersenet.codec import levels as bins
-from tersenet.codec.tables import FAST_START, SLOW_START
+from tersenet.codec.bins import Bins, Symbols, named_contexts
 from tersenet.errors import FormatError
-
-CHUNK: Final = 1 << 16
-"""Levels whose bins are written down at a time: what bounds the encoder's memory."""
 
 SMALL: Final = 1 << 16
 """Levels up to which coding twice to learn whether skipping rows pays costs nothing."""
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Layout:
+    """How a tensor lies in a payload: what coder and decoder must agree on."""
+
+    shape: tuple[int, ...]
+    dependent: bool = False
+    """The levels come from the trellis of dependent quantisation."""
+    leading_bits: int = 0
+    """Of a number in front; ISO puts the step size there."""
+    unary: int = bins.UNARY
+    """Flags "greater than" before the exponential-Golomb code."""
+    limits: tuple[int, int] | None = None
+    """The largest magnitudes below and above zero, where a codebook sets them."""
+    scan: int = 0
+    """0: row by row. 1 to 4: in blocks of 4 << scan rows and columns; contexts start anew with
+    each row of blocks, at what is called an entry point."""
+    trellis: int = 0
+    """The state that the trellis begins in."""
+
+    @property
+    def row(self) -> int:
+        """Levels in a row, or 0 where there are no rows to skip: one row, or one column."""
+        if len(self.shape) < 2 or 0 in self.shape:
+            return 0
+        width = prod(self.shape[1:])
+        return width if width > 1 and self.shape[0] > 1 else 0
+
+    @property
+    def restarts(self) -> int:
+        """Levels between entry points, 0 where there are none."""
+        return (4 << self.scan) * prod(self.shape[1:]) if self.scan else 0
+
+    def order(self) -> NDArray[np.int64] | None:
+        """The indices of the levels in the order they are coded in; None is row by row."""
+        if not self.scan:
+            return None
+        side = 4 << self.scan
+        r, c = np.divmod(np.arange(prod(self.shape)), max(1, prod(self.shape[1:])))
+        return np.lexsort((c, r, c // side, r // side))
+
+    def bounds(self) -> NDArray[np.int64]:
+        """The limits as the kernels take them."""
+        return bins.FREE if self.limits is None else np.array(self.limits, np.int64)
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Entry:
+    """Where decoding can begin in the middle of a payload, relative to the start before."""
+
+    bits: int
+    """Read since then."""
+    window: int
+    """The decoder's offset in its interval, 8 bits."""
+    trellis: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,6 +89,8 @@ class Payload:
     bytes_read: int
     leading: int
     """The bypass bits in front, as an unsigned number."""
+    entries: tuple[Entry, ...] = ()
+    """With a scan in blocks: of each row of blocks but the first."""
 
 
 def encode_levels(
@@ -43,42 +101,54 @@ def encode_levels(
     search: bool = True,
     skip_rows: bool | None = None,
     unary: int = bins.UNARY,
+    limits: tuple[int, int] | None = None,
+    scan: int = 0,
+    trellis: int = 0,
 ) -> bytes:
     """Codes a tensor of any shape; the shape itself is not part of the bytes.
 
     Args:
         levels: Integers of any shape. Rows are the slices of the first dimension.
-        dependent: The levels come from the trellis of dependent quantisation.
-        leading: A number and its bits, coded in front (ISO puts the step size there).
+        leading: A number and its bits, coded in front.
         search: Spends a few bits to start every context where it suits the data.
         skip_rows: Codes rows that are all zero as one bin; None does what is shorter.
-        unary: Flags "greater than" before the exponential-Golomb code.
+        dependent, unary, limits, scan, trellis: as in `Layout`.
 
     Raises:
-        ValueError: `dependent` is set and the trellis cannot reach a level.
+        ValueError: `dependent` is set and the trellis cannot reach a level, or a level lies
+            beyond its limit.
     """
-    flat = np.ascontiguousarray(levels, dtype=np.int32).reshape(-1)
-    row = _row_width(levels.shape)
-    empty = _empty_rows(flat, row)
-    if skip_rows is None and empty is not None and empty.any() and flat.size <= SMALL:
-        return min(
-            (
-                encode_levels(
-                    levels,
-                    dependent=dependent,
-                    leading=leading,
-                    search=search,
-                    skip_rows=choice,
-                    unary=unary,
-                )
-                for choice in (True, False)
-            ),
-            key=len,
-        )
-    skips = skip_rows is not False and empty is not None and empty.any()
-    skipped = empty if skips else None
-    stream = _Bins(flat, row, skipped, dependent=dependent, unary=unary)
-    return stream.code(leading, may_skip=bool(row), search=search)
+    layout = Layout(
+        shape=levels.shape, dependent=dependent, leading_bits=leading[1], unary=unary,
+        limits=limits, scan=scan, trellis=trellis,
+    )  # fmt: skip
+    return encode_tensors([(levels, layout, leading[0])], search=search, skip_rows=skip_rows)
+
+
+def encode_tensors(
+    tensors: Sequence[tuple[NDArray[np.int32], Layout, int]],
+    *,
+    search: bool = True,
+    skip_rows: bool | None = None,
+) -> bytes:
+    """Codes tensors one after the other into one payload: (levels, layout, leading number)."""
+    state = np.array([0, 510, 9, 0], dtype=np.int64)
+    out = np.empty(256, dtype=np.uint8)
+    for levels, layout, leading in tensors:
+        choices = [skip_rows] if skip_rows is not None else _skips(levels, layout)
+        front = (leading, layout.leading_bits)
+        tried = []
+        for choice in choices:
+            here = state.copy()
+            symbols = Bins(_symbols(levels, layout, skip=choice))
+            coded = symbols.code(
+                out.copy() if len(choices) > 1 else out,
+                here, front, may_skip=bool(layout.row), search=search,
+            )  # fmt: skip
+            tried.append((int(8 * here[3] + here[2]), coded, here))
+        _, out, state = min(tried, key=lambda one: one[0])
+    out = np.concatenate((out, np.empty(64, np.uint8)))
+    return out[: engine.finish(out, state)].tobytes()
 
 
 def decode_levels(
@@ -88,123 +158,175 @@ def decode_levels(
     dependent: bool = False,
     leading_bits: int = 0,
     unary: int = bins.UNARY,
+    limits: tuple[int, int] | None = None,
+    scan: int = 0,
+    trellis: int = 0,
+    entries: Sequence[Entry] = (),
+    threads: int = 1,
 ) -> Payload:
     """Decodes the payload of a tensor; the inverse of `encode_levels`.
 
     It takes 4 bytes per level whatever the bytes say: bound the shape before calling.
 
+    Args:
+        entries: With a scan in blocks, where its rows of blocks begin: `threads` of them are
+            then decoded at a time.
+
     Raises:
         FormatError: The bytes are not such a payload; names the offset in them.
     """
+    layout = Layout(
+        shape=tuple(shape), dependent=dependent, leading_bits=leading_bits, unary=unary,
+        limits=limits, scan=scan, trellis=trellis,
+    )  # fmt: skip
+    return decode_tensors(data, [layout], entries=entries, threads=threads)[0]
+
+
+def decode_tensors(
+    data: bytes | memoryview | NDArray[np.uint8],
+    layouts: Sequence[Layout],
+    *,
+    entries: Sequence[Entry] = (),
+    threads: int = 1,
+) -> list[Payload]:
+    """Decodes a payload that holds tensors one after the other.
+
+    Raises:
+        FormatError: As `decode_levels`.
+    """
     data = np.frombuffer(data, dtype=np.uint8)
-    out = np.empty(prod(shape), dtype=np.int32)
-    row = _row_width(shape)
-    status, index, used, leading = bins.decode(data, leading_bits, row, dependent, unary, out)
+    stream = np.zeros(4, np.int64)
+    bins.open_payload(data, 0, stream)
+    found = [_decode_one(data, one, stream, entries, threads) for one in layouts]
+    status, used = bins.read_end(data, stream)
     if status != bins.OK:
-        fault = {
-            bins.OVERRUN: f"it ends before level {index} of {out.size}",
-            bins.OVERFLOW: f"level {index} is not a 32-bit number",
-            bins.NO_END: "it does not end where its last level does",
-        }[status]
-        where = min(int(used), len(data))
-        raise FormatError(f"Offset {where} of an arithmetic code: {fault}.")
-    return Payload(levels=out.reshape(tuple(shape)), bytes_read=int(used), leading=int(leading))
+        _fail(data, status, layouts[-1], prod(layouts[-1].shape), int(used))
+    return [replace(one, bytes_read=int(used)) for one in found]
 
 
-def _row_width(shape: Sequence[int]) -> int:
-    """Levels in a row, or 0 where a tensor has no rows to skip: one row, or one column."""
-    if len(shape) < 2 or 0 in shape:
-        return 0
-    width = prod(shape[1:])
-    return width if width > 1 and shape[0] > 1 else 0
+def _decode_one(
+    data: NDArray[np.uint8],
+    layout: Layout,
+    stream: NDArray[np.int64],
+    entries: Sequence[Entry],
+    threads: int,
+) -> Payload:
+    out = np.empty(prod(layout.shape), dtype=np.int32)
+    leading = bins.read_number(data, layout.leading_bits, stream)
+    skipped = np.zeros(layout.shape[0] if layout.row else 0, np.uint8)
+    skips = bool(layout.row) and bins.read_rows(data, skipped, layout.unary, stream)
+    if skips and layout.scan:
+        raise FormatError(
+            f"Offset {min(int(stream[3]), len(data))} of an arithmetic code: it skips rows of "
+            "blocks, which is not read yet."
+        )
+    sets = np.zeros(bins.GREATER + 2 * layout.unary + bins.PREFIXES + 2, np.uint8)
+    limits = layout.bounds()
+    named = named_contexts(layout.unary, limits, dependent=layout.dependent)
+    bins.read_sets(data, named, sets, stream)
 
-
-def _empty_rows(flat: NDArray[np.int32], row: int) -> NDArray[np.uint8] | None:
-    if not row:
-        return None
-    return np.logical_not(flat.reshape(-1, row).any(axis=1)).astype(np.uint8)
-
-
-class _Bins:
-    """The bins of one tensor, written down a chunk at a time."""
-
-    def __init__(
-        self,
-        flat: NDArray[np.int32],
-        row: int,
-        skipped: NDArray[np.uint8] | None,
-        *,
-        dependent: bool,
-        unary: int,
-    ) -> None:
-        if not 1 <= unary <= bins.MAX_UNARY:
-            raise ValueError(f"The coder has 1 to {bins.MAX_UNARY} unary flags, not {unary}.")
-        self.flat, self.row, self.dependent, self.unary = flat, row, dependent, unary
-        self.skipped = skipped
-        self.contexts = bins.GREATER + 2 * unary + bins.PREFIXES
-        room = min(CHUNK, flat.size) * (bins.SYMBOLS_PER_LEVEL + unary)
-        self.symbols = np.empty(room, dtype=np.uint8)
-
-    def __iter__(self):
-        """Yields the number of symbols that lie in `symbols`, chunk by chunk."""
-        state = np.zeros(3, dtype=np.int64)
-        skipped = np.zeros(0, np.uint8) if self.skipped is None else self.skipped
-        width = 0 if self.skipped is None else self.row
-        while state[0] < self.flat.size:
-            count = bins.binarise(
-                self.flat, CHUNK, width, skipped, self.dependent, self.unary, self.symbols, state
-            )
-            if count < 0:
-                at = -count - 1
-                raise ValueError(
-                    f"Level {at} is {self.flat[at]}, which the trellis cannot reach there; "
-                    "take the levels from dependent quantisation."
-                )
-            yield count
-
-    def best_sets(self) -> NDArray[np.uint8]:
-        """The initial set of each context that costs the fewest bits."""
-        seen = np.zeros(self.contexts, np.int64)
-        costs = np.zeros((self.contexts, engine.SETS + 1))
-        fast = np.tile(FAST_START, (self.contexts, 1))
-        slow = np.tile(SLOW_START, (self.contexts, 1))
-        for count in self:
-            engine.count_costs(self.symbols, count, self.contexts, seen, costs, fast, slow)
-        costs[:, 1 : engine.SETS] += 3  # bits that naming another set than the first costs
-        return costs[:, : engine.SETS].argmin(axis=1).astype(np.uint8)
-
-    def code(self, leading: tuple[int, int], *, may_skip: bool, search: bool) -> bytes:
-        sets = np.zeros(self.contexts + 2, np.uint8)
-        if search:
-            sets[:-2] = self.best_sets()
-        models = np.empty((self.contexts + 2, 4), np.int32)
+    def part(begin: int, end: int, stream: NDArray[np.int64], path: NDArray[np.int64]) -> None:
+        models = np.empty((len(sets), 4), np.int32)
         engine.start_contexts(sets, models)
-        head = np.array(self._head(leading, sets, may_skip=may_skip), dtype=np.uint8)
-        state = np.array([0, 510, 9, 0], dtype=np.int64)
-        out = np.empty(len(head) + 64, dtype=np.uint8)
-        engine.code_symbols(head, len(head), models, out, state)
-        for count in self:
-            if len(out) < state[3] + count + 64:
-                grown = np.empty(2 * len(out) + count, dtype=np.uint8)
-                grown[: state[3]] = out[: state[3]]
-                out = grown
-            engine.code_symbols(self.symbols, count, models, out, state)
-        return out[: engine.finish(out, state)].tobytes()
+        status, index = bins.read_levels(
+            data, models, layout.row if skips else 0, skipped, layout.dependent, layout.unary,
+            limits, path, stream, out[begin:end],
+        )  # fmt: skip
+        if status != bins.OK:
+            _fail(data, status, layout, begin + int(index), int(stream[3]))
 
-    def _head(
-        self, leading: tuple[int, int], sets: NDArray[np.uint8], *, may_skip: bool
-    ) -> list[int]:
-        value, length = leading
-        even = 2 * engine.BYPASS
-        symbols = [even + ((value >> (length - 1 - i)) & 1) for i in range(length)]
-        if may_skip:
-            symbols.append(even + (self.skipped is not None))
-            if self.skipped is not None:
-                symbols += (2 * (self.contexts + 1) + self.skipped.astype(int)).tolist()
-        for context, chosen in enumerate(sets[:-2].tolist()):
-            if not self.dependent and 3 <= context < bins.SIGN:
-                continue
-            symbols.append(2 * self.contexts + (chosen != 0))
-            if chosen:
-                symbols += [even + ((chosen - 1) >> i & 1) for i in (2, 1, 0)]
-        return symbols
+    step = layout.restarts or max(1, out.size)
+    begins = range(0, out.size, step)
+    path = np.array([0, layout.trellis], np.int64)
+    seen: list[Entry] = []
+    if entries and len(entries) == len(begins) - 1 and threads > 1:
+        _in_threads(data, part, begins, out.size, stream, entries, threads)
+        seen = list(entries)
+    else:
+        last = 0
+        for begin in begins:
+            if layout.scan:
+                path[0], stream[1] = 0, 256
+                bits = int(8 * stream[3] - stream[2])
+                if begin:
+                    window = int(stream[0] >> stream[2]) & 255
+                    seen.append(Entry(bits=bits - last, window=window, trellis=int(path[1])))
+                last = bits
+            part(begin, min(begin + step, out.size), stream, path)
+    if layout.scan:
+        scanned, out = out, np.empty_like(out)
+        out[layout.order()] = scanned
+    levels = out.reshape(layout.shape)
+    return Payload(levels=levels, bytes_read=0, leading=int(leading), entries=tuple(seen))
+
+
+def _in_threads(
+    data: NDArray[np.uint8],
+    part: Callable[[int, int, NDArray[np.int64], NDArray[np.int64]], None],
+    begins: range,
+    size: int,
+    stream: NDArray[np.int64],
+    entries: Sequence[Entry],
+    threads: int,
+) -> None:
+    """Decodes the rows of blocks side by side; `stream` becomes that after the last."""
+    first = stream.copy()
+    first[1] = 256
+    streams, paths = [first], [np.zeros(2, np.int64)]
+    position = int(8 * first[3] - first[2])
+    for entry in entries:
+        position += entry.bits
+        own = np.zeros(4, np.int64)
+        bins.seek(data, position, entry.window, own)
+        streams.append(own)
+        paths.append(np.array([0, entry.trellis], np.int64))
+    ends = [*begins[1:], size]
+    with ThreadPoolExecutor(threads) as pool:
+        jobs = zip(begins, ends, streams, paths, strict=True)
+        for done in [pool.submit(part, *job) for job in jobs]:
+            done.result()
+    stream[:] = streams[-1]
+
+
+def _fail(
+    data: NDArray[np.uint8], status: int, layout: Layout, index: int, used: int
+) -> None:
+    fault = {
+        bins.OVERRUN: f"it ends before level {index} of {prod(layout.shape)}",
+        bins.OVERFLOW: f"level {index} is not a 32-bit number, or none of its codebook",
+        bins.NO_END: "it does not end where its last level does",
+    }[status]
+    raise FormatError(f"Offset {min(used, len(data))} of an arithmetic code: {fault}.")
+
+
+def _skips(levels: NDArray[np.int32], layout: Layout) -> list[bool]:
+    """What to try: skipping the rows that are all zero, where there are such, and not."""
+    empty = _empty_rows(levels, layout)
+    if empty is None or not empty.any():
+        return [False]
+    return [True, False] if levels.size <= SMALL else [True]
+
+
+def _empty_rows(levels: NDArray[np.int32], layout: Layout) -> NDArray[np.uint8] | None:
+    if not layout.row or layout.scan:
+        return None
+    return np.logical_not(levels.reshape(len(levels), -1).any(axis=1)).astype(np.uint8)
+
+
+def _symbols(levels: NDArray[np.int32], layout: Layout, *, skip: bool) -> Symbols:
+    flat = np.ascontiguousarray(levels, dtype=np.int32).reshape(-1)
+    order = layout.order()
+    limits = layout.bounds()
+    if flat.size and (flat.min() < -limits[0] or flat.max() > limits[1]):
+        raise ValueError(f"A level lies beyond the limits {layout.limits} of its codebook.")
+    empty = _empty_rows(levels, layout) if skip else None
+    return Symbols(
+        flat=flat if order is None else flat[order],
+        row=layout.row,
+        skipped=empty if empty is not None and empty.any() else None,
+        dependent=layout.dependent,
+        unary=layout.unary,
+        limits=limits,
+        trellis=layout.trellis,
+        restarts=layout.restarts,
+    )

@@ -34,34 +34,54 @@ PAST_END = 8
 
 OK, OVERRUN, OVERFLOW, NO_END = 0, 1, 2, 3
 
+FREE = np.array([1 << 40, 1 << 40])
+"""The largest magnitudes below and above zero, where there is no codebook."""
+
+ZERO, ONE = np.uint32(0), np.uint32(1)
+
 
 @no_type_check
 @helper
-def _spell(level, neighbour, significant, unary, symbols, n):
-    """Writes down the bins of a level that is not zero; returns the new number of bins."""
+def _spell(level, neighbour, significant, unary, limits, symbols, n):
+    """Writes down the bins of a level that is not zero; returns the new number of bins.
+
+    `limits` holds the largest magnitude below and above zero. What they already say is not
+    written: the sign where there is one side, a flag "greater than" the limit.
+    """
     negative = np.int64(level < 0)
+    limit = limits[np.uint32(1 - negative)]
     symbols[n] = 2 * significant + 1
-    symbols[n + 1] = 2 * (SIGN + neighbour) + negative
-    n += 2
+    n += 1
+    if limits[ZERO] > 0 and limits[ONE] > 0:
+        symbols[n] = 2 * (SIGN + neighbour) + negative
+        n += 1
     rest = abs(level) - 1
+    flags = min(unary, limit - 1)
     context = 2 * (GREATER + negative)
-    for _ in range(min(rest, unary)):
+    for _ in range(min(rest, flags)):
         symbols[n] = context + 1
         n += 1
         context += 4
-    if rest < unary:
+    if rest < flags:
         symbols[n] = context
         return n + 1
-    rest -= unary
+    if limit <= flags + 1:
+        return n
+    rest -= flags
+    least = flags + 1
     group = 0
     context = 2 * (GREATER + 2 * unary)
-    while rest >= (1 << group):
-        symbols[n] = context + 2 * group + 1
+    while True:
+        larger = np.int64(rest >= (1 << group))
+        symbols[n] = context + 2 * group + larger
         n += 1
+        if not larger:
+            break
         rest -= 1 << group
+        least += 1 << group
         group += 1
-    symbols[n] = context + 2 * group
-    n += 1
+        if limit < least + (1 << group):
+            break
     while group > 0:
         group -= 1
         symbols[n] = 2 * BYPASS + ((rest >> group) & 1)
@@ -71,7 +91,7 @@ def _spell(level, neighbour, significant, unary, symbols, n):
 
 @no_type_check
 @kernel
-def binarise(levels, most, width, skipped, dependent, unary, symbols, state):
+def binarise(levels, most, width, skipped, dependent, unary, limits, symbols, state):
     """Writes down the bins of the next `most` levels; returns their number, or -1 - i.
 
     A negative result says that levels[i] is not one that the trellis can reach.
@@ -102,7 +122,7 @@ def binarise(levels, most, width, skipped, dependent, unary, symbols, state):
             n += 1
             neighbour = 0
         else:
-            n = _spell(level, neighbour, significant, unary, symbols, n)
+            n = _spell(level, neighbour, significant, unary, limits, symbols, n)
             neighbour = 1 if level < 0 else 2
         if dependent:
             trellis = np.int64(TRELLIS[np.uint32(trellis), np.uint32(level & 1)])
@@ -133,54 +153,102 @@ def _read_bits(count, data, value, width, ready, at):
 
 @no_type_check
 @helper
-def _read_level(negative, unary, models, data, value, width, ready, at):
+def _read_level(negative, limit, unary, models, data, value, width, ready, at):
     """Decodes a level that is not zero, its sign known; 0 says that it is too large."""
     magnitude, bit, flag = np.int64(1), np.int64(1), np.int64(0)
+    flags = min(np.int64(unary), limit - 1)
     context = GREATER + negative
-    while flag < unary and bit:
+    while flag < flags and bit:
         bit, value, width, ready, at = decode_bin(
             np.uint32(context + 2 * flag), models, data, value, width, ready, at
         )
         magnitude += bit
         flag += 1
-    if bit:
+    if bit and magnitude < limit:
         group = np.int64(0)
         context = GREATER + 2 * unary
-        while bit and group < PREFIXES:
+        while bit and group < PREFIXES and (group == 0 or limit >= magnitude + (1 << group)):
             bit, value, width, ready, at = decode_bin(
                 np.uint32(context + group), models, data, value, width, ready, at
             )
             magnitude += bit << group
             group += bit
-        if bit:
+        if group == PREFIXES:
             return np.int64(0), value, width, ready, at
         suffix, value, ready, at = _read_bits(group, data, value, width, ready, at)
         magnitude += suffix
+        if magnitude > limit:
+            return np.int64(0), value, width, ready, at
     return (-magnitude if negative else magnitude), value, width, ready, at
 
 
 @no_type_check
-@helper
-def _read_skipped(skipped, context, models, data, value, width, ready, at):
-    """Decodes which rows are all zero, if the payload says any."""
+@kernel
+def open_payload(data, bits, stream):
+    """Fills `stream`: value, range, bits read ahead, bytes read; returns `bits` bypass bins.
+
+    Reading past the end of `data` yields zeros and is noticed within a few levels.
+    """
+    # The first 9 bits are the offset itself; what follows is read ahead.
+    value, ready, at = refill(data, np.int64(0), np.int64(-9), np.int64(0))
+    stream[0], stream[1], stream[2], stream[3] = value, 510, ready, at
+    return read_number(data, bits, stream)
+
+
+@no_type_check
+@kernel
+def read_number(data, bits, stream):
+    """Decodes a number of so many bypass bins."""
+    number, value, ready, at = _read_bits(bits, data, stream[0], stream[1], stream[2], stream[3])
+    stream[0], stream[2], stream[3] = value, ready, at
+    return number
+
+
+@no_type_check
+@kernel
+def seek(data, position, value, stream):
+    """Stands where `position` bits were read and the window held `value`: an entry point."""
+    at = np.int64(position >> 3)
+    ready = np.int64(0)
+    if position & 7:
+        ready = 8 - np.int64(position & 7)
+        byte = np.int64(data[at]) if at < len(data) else np.int64(0)
+        value = (value << ready) | (byte & ((1 << ready) - 1))
+        at += 1
+    value, ready, at = refill(data, np.int64(value), ready, at)
+    stream[0], stream[1], stream[2], stream[3] = value, 256, ready, at
+
+
+@no_type_check
+@kernel
+def read_rows(data, skipped, unary, stream):
+    """Decodes which rows are all zero; returns whether the payload says any."""
+    contexts = GREATER + 2 * unary + PREFIXES + 2
+    models = np.empty((contexts, 4), np.int32)
+    start_contexts(np.zeros(contexts, np.uint8), models)
+    value, width, ready, at = stream[0], stream[1], stream[2], stream[3]
     skips, value, ready, at = decode_bypass(data, value, width, ready, at)
     if skips:
         for row in range(len(skipped)):
             skipped[row], value, width, ready, at = decode_bin(
-                context, models, data, value, width, ready, at
+                np.uint32(contexts - 1), models, data, value, width, ready, at
             )
             if at > len(data) + PAST_END:
                 break
-    return skips, value, width, ready, at
+    stream[0], stream[1], stream[2], stream[3] = value, width, ready, at
+    return skips
 
 
 @no_type_check
-@helper
-def _read_sets(sets, dependent, models, data, value, width, ready, at):
-    """Decodes the set from which each context starts, and starts them."""
+@kernel
+def read_sets(data, named, sets, stream):
+    """Decodes the set that each context starts from, of those that `named` says are named."""
     last = len(sets) - 2
+    models = np.empty((len(sets), 4), np.int32)
+    start_contexts(np.zeros(len(sets), np.uint8), models)
+    value, width, ready, at = stream[0], stream[1], stream[2], stream[3]
     for context in range(last):
-        if not dependent and 3 <= context < SIGN:
+        if not named[context]:
             continue
         bit, value, width, ready, at = decode_bin(
             np.uint32(last), models, data, value, width, ready, at
@@ -188,55 +256,24 @@ def _read_sets(sets, dependent, models, data, value, width, ready, at):
         if bit:
             chosen, value, ready, at = _read_bits(3, data, value, width, ready, at)
             sets[context] = chosen + 1
-    start_contexts(sets, models)
-    return value, width, ready, at
-
-
-@no_type_check
-@helper
-def _read_end(data, i, value, width, ready, at):
-    """Checks what follows the last level; returns status, level, bytes read."""
-    if value < ((width - 2) << ready):
-        return NO_END, i, at
-    # The last of the current 9 bits is the stop bit, and zeros fill its byte.
-    bits = 8 * at - ready
-    used = (bits + 7) >> 3
-    if used > len(data):
-        return OVERRUN, i, used
-    if ((np.int64(data[used - 1]) << ((bits - 1) & 7)) & 255) != 128:
-        return NO_END, i, used
-    return OK, i, used
+    stream[0], stream[1], stream[2], stream[3] = value, width, ready, at
 
 
 @no_type_check
 @kernel
-def decode(data, prefix_bits, row, dependent, unary, levels):
-    """Decodes a whole payload into `levels`; `row` is 0 where rows cannot be skipped.
+def read_levels(data, models, row, skipped, dependent, unary, limits, path, stream, levels):
+    """Decodes all of `levels`, from and to the states in `stream` and `path`.
 
-    Returns what went wrong (OK, OVERRUN, OVERFLOW, NO_END), the index of the level where
-    it did, the bytes read, and the `prefix_bits` bypass bins in front as one number.
-    Reading past the end of `data` yields zeros and is noticed within a few levels.
+    `row` is 0 where no row is skipped. `path` holds the class of the level before and the
+    state of the trellis. Returns what went wrong (OK, OVERRUN, OVERFLOW), and the index of
+    the level where it did.
     """
-    contexts = GREATER + 2 * unary + PREFIXES + 2
-    models = np.empty((contexts, 4), np.int32)
-    sets = np.zeros(contexts, np.uint8)
-    start_contexts(sets, models)
-    width = np.int64(510)
-    # The first 9 bits are the offset itself; what follows is read ahead.
-    value, ready, at = refill(data, np.int64(0), np.int64(-9), np.int64(0))
-    leading, value, ready, at = _read_bits(prefix_bits, data, value, width, ready, at)
+    value, width, ready, at = stream[0], stream[1], stream[2], stream[3]
+    neighbour, trellis = path[0], path[1]
     count = len(levels)
-    next_row = np.int64(count)
-    skipped = np.zeros(count // row if row else 0, np.uint8)
-    if row:
-        skips, value, width, ready, at = _read_skipped(
-            skipped, np.uint32(contexts - 1), models, data, value, width, ready, at
-        )
-        if skips:
-            next_row = np.int64(0)
-    value, width, ready, at = _read_sets(sets, dependent, models, data, value, width, ready, at)
-
-    i, neighbour, trellis = np.int64(0), np.int64(0), np.int64(0)
+    next_row = np.int64(0) if row else np.int64(count)
+    signed = limits[ZERO] > 0 and limits[ONE] > 0
+    i = np.int64(0)
     while i < count:
         if i == next_row:
             next_row += row
@@ -250,14 +287,17 @@ def decode(data, prefix_bits, row, dependent, unary, levels):
         )
         level = np.int64(0)
         if bit:
-            negative, value, width, ready, at = decode_bin(
-                np.uint32(SIGN + neighbour), models, data, value, width, ready, at
-            )
+            negative = np.int64(limits[ZERO] > 0)
+            if signed:
+                negative, value, width, ready, at = decode_bin(
+                    np.uint32(SIGN + neighbour), models, data, value, width, ready, at
+                )
             level, value, width, ready, at = _read_level(
-                negative, unary, models, data, value, width, ready, at
-            )
+                negative, limits[np.uint32(1 - negative)], unary, models, data,
+                value, width, ready, at,
+            )  # fmt: skip
             if level == 0:
-                return OVERFLOW, i, at, leading
+                return OVERFLOW, i
             neighbour = 2 - negative
         else:
             neighbour = np.int64(0)
@@ -267,10 +307,29 @@ def decode(data, prefix_bits, row, dependent, unary, levels):
             if level != 0:
                 level = 2 * level + (odd if level < 0 else -odd)
         if level > 2147483647 or level < -2147483648:
-            return OVERFLOW, i, at, leading
+            return OVERFLOW, i
         levels[i] = level
         i += 1
         if at > len(data) + PAST_END:
-            return OVERRUN, i, at, leading
-    status, i, used = _read_end(data, i, value, width, ready, at)
-    return status, i, used, leading
+            stream[3] = at
+            return OVERRUN, i
+    stream[0], stream[1], stream[2], stream[3] = value, width, ready, at
+    path[0], path[1] = neighbour, trellis
+    return OK, i
+
+
+@no_type_check
+@kernel
+def read_end(data, stream):
+    """Checks what follows the last level; returns what went wrong, and the bytes read."""
+    value, width, ready, at = stream[0], stream[1], stream[2], stream[3]
+    if value < ((width - 2) << ready):
+        return NO_END, at
+    # The last of the current 9 bits is the stop bit, and zeros fill its byte.
+    bits = 8 * at - ready
+    used = (bits + 7) >> 3
+    if used > len(data):
+        return OVERRUN, used
+    if ((np.int64(data[used - 1]) << ((bits - 1) & 7)) & 255) != 128:
+        return NO_END, used
+    return OK, used

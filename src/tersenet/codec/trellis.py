@@ -19,7 +19,7 @@ import numpy as np
 
 from tersenet.codec.engine import BYPASS, FAST, SLOW, adapt
 from tersenet.codec.jit import helper, kernel
-from tersenet.codec.levels import GREATER, PREFIXES, SIGN, _spell
+from tersenet.codec.levels import FREE, GREATER, PREFIXES, SIGN, _spell
 from tersenet.codec.tables import BIT_COST, TRELLIS
 
 BLOCK = 256
@@ -99,7 +99,7 @@ def learn(level, significant, neighbour, unary, models, symbols):
     if level == 0:
         adapt(significant, 0, models)
         return np.int64(0)
-    count = _spell(level, neighbour, significant, unary, symbols, 0)
+    count = _spell(level, neighbour, significant, unary, FREE, symbols, 0)
     for i in range(count):
         symbol = symbols[i]
         if symbol < 2 * BYPASS:

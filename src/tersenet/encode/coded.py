@@ -21,7 +21,7 @@ from tersenet.encode.norms import absorb_norms_
 from tersenet.encode.search import Trial, largest, smallest
 from tersenet.errors import DataError, FormatError
 
-__all__ = ["Encoding", "EncodePlan", "Quantiser", "Step", "restore_", "to_arrays"]
+__all__ = ["Encoding", "EncodePlan", "Quantiser", "Step", "restore_", "to_arrays", "write_"]
 
 Step = Mapping[str, float]
 """What a level is worth, by tensor."""
@@ -134,32 +134,7 @@ class Encoding(Method[EncodePlan]):
         """Writes the coded file, and loads `model` with what decoding it gives."""
         absorb_norms_(model.eval())
         levels = self.quantiser(model, self._inputs(subject), bench)(plan.lam, plan.steps)
-        data = codec.encode(to_arrays(model) | levels)
-        if bench.folder is not None:
-            write_atomically(bench.folder / CODED, data)
-        restore_(model, codec.decode(data))
-        entries = {entry.name: entry for entry in codec.inspect(data).entries}
-        edits = [
-            Edit(
-                site=name,
-                kind=EditKind.ENCODE,
-                before="fp32",
-                after=f"{8 * entries[name].file_bytes / max(1, one.levels.size):.2f} bit/w",
-                data={"bytes": entries[name].file_bytes, "step": float(one.step)},
-            )
-            for name, one in levels.items()
-        ]
-        kept = sum(e.file_bytes for name, e in entries.items() if name not in levels)
-        edits.append(
-            Edit(
-                site="*",
-                kind=EditKind.ENCODE,
-                before="as it was",
-                after=f"a file of {len(data):,} B",
-                data={"bytes": len(data), "exact": kept},
-            )
-        )
-        return model, edits
+        return write_(model, levels, bench)
 
     def replay(
         self, model: nn.Module, edits: Sequence[Edit], example: tuple[Tensor, ...]
@@ -224,6 +199,41 @@ class _Kept:
             if self._path is not None:
                 write_json(self._path, self._known)
         return Trial(lam, *self._known[key])
+
+
+def write_(
+    model: nn.Module, levels: Mapping[str, Quantised], bench: Workbench
+) -> tuple[nn.Module, list[Edit]]:
+    """Writes the coded file, and loads `model` with what decoding it gives.
+
+    Tensors without levels are kept bit for bit.
+    """
+    data = codec.encode(to_arrays(model) | levels)
+    if bench.folder is not None:
+        write_atomically(bench.folder / CODED, data)
+    restore_(model, codec.decode(data))
+    entries = {entry.name: entry for entry in codec.inspect(data).entries}
+    edits = [
+        Edit(
+            site=name,
+            kind=EditKind.ENCODE,
+            before="fp32",
+            after=f"{8 * entries[name].file_bytes / max(1, one.levels.size):.2f} bit/w",
+            data={"bytes": entries[name].file_bytes, "step": float(one.step)},
+        )
+        for name, one in levels.items()
+    ]
+    kept = sum(e.file_bytes for name, e in entries.items() if name not in levels)
+    edits.append(
+        Edit(
+            site="*",
+            kind=EditKind.ENCODE,
+            before="as it was",
+            after=f"a file of {len(data):,} B",
+            data={"bytes": len(data), "exact": kept},
+        )
+    )
+    return model, edits
 
 
 def to_arrays(model: nn.Module) -> dict[str, np.ndarray]:
