@@ -1,0 +1,54 @@
+"""Where a training runs, and in which precision it multiplies."""
+
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, Final
+
+import torch
+
+from tersenet.errors import RunError
+from tersenet.measure.device import describe_device
+from tersenet.train.options import TrainingOptions
+
+__all__ = ["device_of", "products_of"]
+
+_BF16: Final = {"avx512_bf16", "amx_bf16", "bf16"}
+
+
+def device_of(options: TrainingOptions, *, rank: int = 0) -> torch.device:
+    """Returns the device to train on; process `rank` of several takes the GPU of that number.
+
+    Raises:
+        RunError: if a GPU is asked for where PyTorch finds none.
+    """
+    there = torch.cuda.is_available()
+    if options.device == "cuda" and not there:
+        raise RunError(
+            "training.device is cuda, but PyTorch finds no GPU here: set it to auto or cpu."
+        )
+    if options.device == "cpu" or not there:
+        return torch.device("cpu")
+    return torch.device("cuda", rank % torch.cuda.device_count())
+
+
+def products_of(options: TrainingOptions, device: torch.device) -> AbstractContextManager[Any]:
+    """Returns the context in which a forward pass multiplies in the precision asked for.
+
+    bf16 has fp32's exponents, so that gradients need no scaling.
+
+    Raises:
+        RunError: if bf16 is asked for where the hardware would only imitate it.
+    """
+    if options.precision == "fp32":
+        return nullcontext()
+    if device.type == "cuda":
+        has = torch.cuda.is_bf16_supported(including_emulation=False)
+    else:
+        has = bool(_BF16 & set(describe_device().isa))
+    if has:
+        return torch.autocast(device.type, dtype=torch.bfloat16)
+    if options.precision == "auto":
+        return nullcontext()
+    raise RunError(
+        f"training.precision is bf16, which this {device.type} does not compute in: set it to "
+        "auto or fp32."
+    )
