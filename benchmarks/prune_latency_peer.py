@@ -21,38 +21,45 @@ CRITERIA: Final = {
     "group magnitude": "GroupMagnitudeImportance",
     "group taylor": "GroupTaylorImportance",
 }
-ROUND_TO: Final = 8
-"""Its option to keep counts to multiples: without, most of what it removes saves no time."""
+WAYS: Final = tuple(
+    f"{criterion}, {scope}, {counts}"
+    for criterion in CRITERIA
+    for scope in ("global", "by layer")
+    for counts in ("multiples of 8", "any count")
+)
+"""What it is given: both criteria, with units competing across the network or in each layer, with
+its option to keep counts to multiples and without."""
 
 
 def main() -> None:
-    """Prunes the network once for each criterion and ratio, and writes what is left."""
+    """Prunes the network once for each way and ratio, and writes what is left."""
     request = json.load(sys.stdin)
     peer = importlib.import_module("torch_pruning")
     data, _ = load_tensors(Path(request["data"]))
-    for criterion in CRITERIA:
+    for way in WAYS:
         for ratio in request["ratios"]:
-            model = _pruned(peer, request, data, criterion, ratio)
-            place = Path(request["folder"]) / f"{criterion} {ratio}.safetensors"
+            model = _pruned(peer, request, data, way, ratio)
+            place = Path(request["folder"]) / f"{way} {ratio}.safetensors"
             save_tensors(place, model.state_dict())
 
 
 def _pruned(
-    peer: Any, request: dict[str, Any], data: dict[str, torch.Tensor], criterion: str, ratio: float
+    peer: Any, request: dict[str, Any], data: dict[str, torch.Tensor], way: str, ratio: float
 ) -> torch.nn.Module:
     ((name, options),) = request["model"].items()
     model = MODELS[name](**options)
     if request["weights"] is not None:
         load_weights(model, Path(request["weights"]))
     model.eval()
+    criterion, scope, counts = way.split(", ")
     importance = getattr(peer.importance, CRITERIA[criterion])()
     pruner = peer.pruner.BasePruner(
         model,
         data["inputs"][:2],
         importance=importance,
-        global_pruning=True,
+        global_pruning=scope == "global",
         pruning_ratio=ratio,
-        round_to=ROUND_TO,
+        round_to=8 if counts == "multiples of 8" else None,
         ignored_layers=[one for one in model.modules() if isinstance(one, torch.nn.Linear)],
     )
     functional.cross_entropy(model(data["inputs"]), data["targets"]).backward()

@@ -5,7 +5,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -16,15 +16,16 @@ from torch import Tensor, nn
 
 from tersenet.core.files import load_tensors, load_weights, save_tensors
 from tersenet.core.journal import Journal
-from tersenet.core.types import Deployment, Method, Workbench
+from tersenet.core.types import Deployment, Edit, Method, Removal, Workbench
 from tersenet.errors import MeasureError, StructureError
 from tersenet.export import to_onnx
 from tersenet.measure import compare
 from tersenet.models import MODELS
 from tersenet.prune import L1, LatencyAware, LayerPrune
 from tersenet.prune.gains import recalibrated_loss
+from tersenet.repair import LeastSquares
 from tersenet.run import History, load, save
-from tersenet.train import TASKS, Classification
+from tersenet.train import TASKS, Classification, TopOne
 
 ROOT: Final = Path(__file__).parent.parent
 NETWORKS: Final[dict[str, tuple[dict[str, Any], Path]]] = {
@@ -38,8 +39,9 @@ NETWORKS: Final[dict[str, tuple[dict[str, Any], Path]]] = {
     ),
 }
 BUDGETS: Final = (0.6, 0.4)
-METHODS: Final = ("latency-aware", "uniform L1", "layers", "Torch-Pruning")
-RATIOS: Final = tuple(round(0.05 * i, 2) for i in range(1, 19))
+REPAIRED: Final = "uniform L1, repaired"
+METHODS: Final = ("latency-aware", "uniform L1", "layers", "Torch-Pruning", REPAIRED)
+RATIOS: Final = tuple(round(0.025 * i, 3) for i in range(1, 38))
 """Of what Torch-Pruning removes."""
 DEPLOYMENT: Final = Deployment(batches=(1,))
 ITERATIONS: Final = 200
@@ -57,7 +59,9 @@ class Setting:
     epochs: float
     seeds: int
     budgets: tuple[float, ...]
-    learning_rate: float = 0.05
+    learning_rates: tuple[float, ...] = (0.05, 0.01)
+    held_out: int = 2_000
+    """Training images that are not trained on."""
 
 
 @lru_cache(maxsize=1)
@@ -66,6 +70,12 @@ def task(setting: Setting) -> Classification:
     whole = TASKS["fashion-mnist"](batch_size=128, pad=2, flip=True, calibration=512)
     train, test = whole.train.head(setting.train), whole.test.head(setting.test)
     return replace(whole, train=train, test=test)
+
+
+def held_out(setting: Setting, model: nn.Module) -> float:
+    """Returns the accuracy on training images behind those that are trained on."""
+    rest = TASKS["fashion-mnist"]().train.tail(setting.train).head(setting.held_out)
+    return TopOne(rest)(model).value
 
 
 def network(name: str, *, quick: bool, place: Path | None = None) -> nn.Module:
@@ -145,12 +155,12 @@ class _Finder:
         """Writes the network that a method finds for a budget; None where there is none."""
         if method == "latency-aware":
             step = LatencyAware(latency=budget)
-            model = self._write(step, place, Workbench(folder=place))
+            model = self._write(step, place, Workbench(folder=place), repaired=True)
             return self._told(self._share(model), "")
         if method == "Torch-Pruning":
             return self._peer(budget, place)
         ways: dict[str, Callable[[int], Method[Any]]] = {}
-        if method == "uniform L1":
+        if method in ("uniform L1", REPAIRED):
             most = 39
             ways["keep"] = lambda i: L1(
                 keep=round(1 - 0.025 * i, 3), scope="layer", multiple_of=None
@@ -169,7 +179,8 @@ class _Finder:
         if not found:
             return None
         _, way, amount, step = min(found, key=lambda one: one[0])
-        share = self._share(self._write(step, place, Workbench()))
+        model = self._write(step, place, Workbench(), repaired=method == REPAIRED)
+        share = self._share(model)
         told = f"keeps {1 - 0.025 * amount:g}" if way == "keep" else f"{amount} by {way}"
         return self._told(share, told)
 
@@ -179,26 +190,26 @@ class _Finder:
                 "Torch-Pruning is not there: give its folder with --peer, see the head of this "
                 "script."
             )
-        from prune_latency_peer import CRITERIA
+        from prune_latency_peer import WAYS
 
         pruned = self.folder / f"{self.name} peer"
         if not pruned.exists():
             self._start_peer(pruned)
         found = []
-        for criterion in CRITERIA:
+        for way in WAYS:
 
-            def made(i: int, criterion: str = criterion) -> nn.Module:
-                path = pruned / f"{criterion} {RATIOS[i - 1]}.safetensors"
+            def made(i: int, way: str = way) -> nn.Module:
+                path = pruned / f"{way} {RATIOS[i - 1]}.safetensors"
                 return shaped(network(self.name, quick=self.quick), load_tensors(path)[0])
 
             amount = self._bisect(made, budget, len(RATIOS))
             if amount is not None:
-                found.append((self._loss(made(amount)), criterion, amount, made(amount)))
+                found.append((self._loss(made(amount)), way, amount, made(amount)))
         if not found:
             return None
-        _, criterion, amount, model = min(found, key=lambda one: one[0])
+        _, way, amount, model = min(found, key=lambda one: one[0])
         save_tensors(place / "model.safetensors", model.state_dict())
-        return self._told(self._share(model), f"{criterion}, removes {RATIOS[amount - 1]:g}")
+        return self._told(self._share(model), f"{way}, removes {RATIOS[amount - 1]:g}")
 
     def _start_peer(self, pruned: Path) -> None:
         ready = pruned.with_name(pruned.name + " partial")
@@ -257,13 +268,24 @@ class _Finder:
         whole = copy.deepcopy(self.subject.model)
         return step.apply(whole, plan, self.subject, Workbench())[0]
 
-    def _write(self, step: Method[Any], place: Path, bench: Workbench) -> nn.Module:
+    def _write(
+        self, step: Method[Any], place: Path, bench: Workbench, *, repaired: bool
+    ) -> nn.Module:
         plan = step.plan(self.subject, bench)
         whole = copy.deepcopy(self.subject.model)
         model, edits = step.apply(whole, plan, self.subject, bench)
+        if repaired:
+            model = self._repaired(model, edits)
         shapes = tuple(tuple(one.shape) for one in self.subject.example)
         save(place, model, History(NETWORKS[self.name][0], shapes).then(step, edits), {})
         return model
+
+    def _repaired(self, model: nn.Module, edits: Sequence[Edit]) -> nn.Module:
+        """Refits the layers to what they gave before, on calibration images without labels."""
+        removal = Removal(before=lambda: self.subject.model, edits=edits)
+        subject = replace(self.subject, model=model, removal=removal)
+        step = LeastSquares()
+        return step.apply(model, step.plan(subject, Workbench()), subject, Workbench())[0]
 
     def _loss(self, model: nn.Module) -> float:
         return recalibrated_loss(self.subject, copy.deepcopy(model), self.subject.calibration)
