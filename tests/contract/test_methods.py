@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from tersenet.core.registry import FAMILIES, methods
 from tersenet.core.types import EditKind, Method, Removal, Subject, Workbench
+from tersenet.decompose import CP, SVD, Energy, TensorTrain, Tucker
 from tersenet.distill import Response
 from tersenet.encode import Feedback, RateDistortion
 from tersenet.graph import macs, parameters, prove
@@ -82,9 +83,20 @@ TABLE: Mapping[str, Method[Any]] = {
     "replace bottleneck": Bottleneck(least_channels=2, least_speedup=None),
     "replace ghost": GhostModule(least_channels=2, least_speedup=None, largest=3),
     "replace shuffle": ShuffledGroups(least_channels=2, least_speedup=None),
+    "decompose svd": SVD(weighting="activation"),
+    "decompose svd, by space": SVD(split="spatial"),
+    "decompose tucker": Tucker(ranks=Energy(share=0.6)),
+    "decompose cp": CP(layers=4, iterations=10),
+    "decompose tensor-train": TensorTrain(cores=2, least=4),
     "distill response": Response(epochs=1, learning_rate=0.01),
     "quantize static": Static(reduce_range=False),
-    "quantize static, mse": Static(range="mse", per_channel=False, reduce_range=True),
+    "quantize static, mse": Static(range="mse", per="tensor", reduce_range=True),
+    "quantize static, 4 bits": Static(
+        bits=4, weight_range="mse", rounding="gptq", bias_correction="empirical", equalise=True
+    ),
+    "quantize static, groups by block": Static(
+        bits=3, per="group", group=8, activation_mode="full", rounding="block", steps=5
+    ),
     "encode rd": RateDistortion(lam=1e-4, samples=8),
     "encode feedback": Feedback(lam=1e-4, samples=16, dependent=False),
 }

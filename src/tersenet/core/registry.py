@@ -16,6 +16,7 @@ FAMILIES: Final = {
     "prune": "tersenet.prune",
     "repair": "tersenet.repair",
     "replace": "tersenet.replace",
+    "decompose": "tersenet.decompose",
     "distill": "tersenet.distill",
     "quantize": "tersenet.quantize",
     "encode": "tersenet.encode",

@@ -1,0 +1,270 @@
+"""Sums of rank-1 tensors: alternating least squares, and the correction of degenerate ones.
+
+Canonical polyadic (CP) decomposition: Kolda, Bader, "Tensor Decompositions and Applications",
+2009. Components may grow without bound while they cancel each other; the error-preserving
+correction makes them as small as the error allows: Phan et al., "Stable Low-rank Tensor
+Decomposition for Compression of Convolutional Neural Network", 2020, arXiv:2008.05441.
+"""
+
+import functools
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final, final
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from tersenet.errors import StructureError
+
+__all__ = ["Polyadic", "corrected", "polyadic"]
+
+_LARGE: Final = 300_000
+"""Entries from which on products run in single precision; what is solved stays double."""
+_CONGRUENT: Final = -0.9
+"""Cosine of two components below which they cancel each other."""
+_INTENSE: Final = 4.0
+"""Σ |component|² over |kernel|² above which what cancels carries the sum."""
+_SLACK: Final = 0.01
+"""Of the kernel's norm that the correction may add to the error."""
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Polyadic:
+    """Σ_r u_r ⊗ v_r ⊗ …: one matrix (size, component) for each axis, in float64."""
+
+    factors: tuple[Tensor, ...]
+    shape: tuple[int, ...]
+    """Of the tensor that was factored; its last axes may stand as one in the factors."""
+    error: float
+    """|T − T'| / |T|."""
+    degenerate: bool = False
+    """Whether components cancel each other and are far larger than their sum, as found before any
+    correction: the error has no least value then, only a limit at infinite components."""
+
+    @property
+    def kernel(self) -> Tensor:
+        """The sum, in float64."""
+        found = self.factors[0]
+        for one in self.factors[1:]:
+            found = found.unsqueeze(-2) * one
+        return found.sum(-1).reshape(self.shape)
+
+    @property
+    def congruence(self) -> float:
+        """The lowest cosine between two components: −1 cancels."""
+        if self.factors[0].shape[1] < 2:
+            return 0.0
+        unit = [one / one.norm(dim=0).clamp_min(1e-300) for one in self.factors]
+        cosines = math_prod([one.T @ one for one in unit])
+        return float(cosines.min())
+
+    @property
+    def intensity(self) -> float:
+        """Σ |component|² over |their sum|²: 1 where components are orthogonal."""
+        norms = math_prod([one.norm(dim=0).square() for one in self.factors]).sum()
+        return float(norms / self.kernel.square().sum().clamp_min(1e-300))
+
+    @property
+    def sensitivity(self) -> float:
+        """How the sum answers to noise on the factors: Σ_n I_n Σ_r Π_{m≠n} |u_r^m|²."""
+        return sum(
+            len(one) * float(_others(self.factors, at).sum()) for at, one in enumerate(self.factors)
+        )
+
+
+def math_prod(parts: Sequence[Tensor]) -> Tensor:
+    """Returns the entrywise product."""
+    return functools.reduce(torch.mul, parts)
+
+
+def polyadic(tensor: Tensor, *, rank: int, iterations: int, generator: torch.Generator) -> Polyadic:
+    """Returns the sum of `rank` components near a tensor, by alternating least squares.
+
+    Starts from the generalised eigenvalues of two slices where the rank is low enough for that,
+    which finds a tensor of exactly that rank at once; else from leading singular vectors.
+
+    Raises:
+        StructureError: if the tensor is not finite.
+    """
+    if not torch.isfinite(tensor).all():
+        raise StructureError("a kernel with NaN or infinite entries has no components.")
+    double = tensor.double()
+    total = float(double.square().sum())
+    if total == 0:
+        zero = tuple(torch.zeros(size, rank, dtype=torch.float64) for size in tensor.shape)
+        return Polyadic(zero, tuple(tensor.shape), 0.0)
+    data = double.float() if double.numel() >= _LARGE else double
+    factors = _start(double, rank, generator)
+    squared = total
+    for _ in range(iterations):
+        for axis in range(tensor.ndim):
+            product = _contracted(data, factors, axis)
+            gram = _grams(factors, axis)
+            factors[axis] = _solved(gram, product)
+        # The last update's own product gives the error for nothing.
+        last = factors[-1]
+        now = total - 2 * float((last * product).sum()) + float(((last @ gram) * last).sum())
+        if abs(squared - now) < 1e-9 * total or now < 1e-14 * total:
+            break
+        squared = now
+        factors = _balanced(factors)
+    factors = _balanced(factors)
+    found = Polyadic(tuple(factors), tuple(tensor.shape), 0.0)
+    error = float((double - found.kernel).norm()) / math.sqrt(total)
+    degenerate = found.congruence < _CONGRUENT and found.intensity > _INTENSE
+    return Polyadic(found.factors, found.shape, error, degenerate)
+
+
+def corrected(
+    tensor: Tensor, found: Polyadic, *, iterations: int, generator: torch.Generator
+) -> Polyadic:
+    """Returns components as small as an error of 1 % of the kernel's norm more allows.
+
+    Alternately for each axis min Σ_r w_r |u_r|² with |T − T'| ≤ δ, w_r = Σ_{m≠n} I_m Π |u_r^k|²
+    over the axes k that are neither: a ridge regression whose λ is found by bisection. Out of
+    components that are huge already that leads slowly; so it is also tried from a start where none
+    is, and what is least sensitive within δ is taken.
+    """
+    bound, modes = found.error + _SLACK, [_leading(tensor.double(), n) for n in range(tensor.ndim)]
+    fresh = _filled(modes, found.factors[0].shape[1], generator)
+    ends = [_shrunk(tensor, start, bound, iterations) for start in (list(found.factors), fresh)]
+    return min(
+        (one for one in (found, *ends) if one.error <= bound * (1 + 1e-6)),
+        key=lambda one: one.sensitivity,
+    )
+
+
+def _shrunk(tensor: Tensor, factors: list[Tensor], bound: float, iterations: int) -> Polyadic:
+    double = tensor.double()
+    total = float(double.square().sum())
+    data = double.float() if double.numel() >= _LARGE else double
+    for _ in range(iterations):
+        for axis in range(tensor.ndim):
+            weights = torch.stack(
+                [
+                    len(factors[m]) * _others(factors, axis, m)
+                    for m in range(tensor.ndim)
+                    if m != axis
+                ]
+            ).sum(0)
+            root = weights.clamp_min(1e-300).sqrt()
+            product = _contracted(data, factors, axis) / root
+            gram = _grams(factors, axis) / (root[:, None] * root)
+            factors[axis] = _bounded(gram, product, total, bound**2 * total) / root
+        factors = _balanced(factors)
+    found = Polyadic(tuple(factors), tuple(tensor.shape), 0.0, degenerate=True)
+    error = float((double - found.kernel).norm()) / math.sqrt(max(total, 1e-300))
+    return Polyadic(found.factors, found.shape, error, degenerate=True)
+
+
+def _bounded(gram: Tensor, product: Tensor, total: float, bound: float) -> Tensor:
+    """Returns the smallest U with |T|² − 2⟨U, P⟩ + ⟨U S, U⟩ ≤ bound."""
+    s, q = torch.linalg.eigh(gram)
+    s = s.clamp_min(0)
+    p = product @ q
+    squares = p.square().sum(0)
+
+    def error(ridge: float) -> float:
+        return total - float((squares * (s + 2 * ridge) / (s + ridge).square()).sum())
+
+    least = 1e-12 * float(s.max().clamp_min(1e-300))
+    low, high = math.log(least), math.log(1e6 * float(s.max().clamp_min(1e-300)))
+    if error(least) < bound:
+        for _ in range(50):
+            middle = (low + high) / 2
+            low, high = (middle, high) if error(math.exp(middle)) < bound else (low, middle)
+    return (p / (s + math.exp(low))) @ q.mT
+
+
+def _start(tensor: Tensor, rank: int, generator: torch.Generator) -> list[Tensor]:
+    modes = [_leading(tensor, axis) for axis in range(tensor.ndim)]
+    if rank <= min(tensor.shape[:2]) and tensor.shape[2:].numel() > 1:
+        first = _by_eigenvectors(tensor, modes, rank, generator)
+        if first is not None:
+            return first
+    return _filled(modes, rank, generator)
+
+
+def _filled(modes: Sequence[Tensor], rank: int, generator: torch.Generator) -> list[Tensor]:
+    """Returns leading singular vectors, and random ones where the rank is higher."""
+    factors = []
+    for vectors in modes:
+        more = torch.randn(len(vectors), rank, generator=generator, dtype=torch.float64)
+        more /= math.sqrt(len(vectors))
+        more[:, : min(rank, vectors.shape[1])] = vectors[:, :rank]
+        factors.append(more)
+    return factors
+
+
+def _by_eigenvectors(
+    tensor: Tensor, modes: Sequence[Tensor], rank: int, generator: torch.Generator
+) -> list[Tensor] | None:
+    """Returns components by the eigenvectors of M₁ M₂⁻¹, two mixed slices: the first factor's."""
+    left, right = (mode[:, :rank] for mode in modes[:2])
+    slices = tensor.flatten(2)
+    small = torch.einsum("ois,oa,ib->abs", slices, left, right)
+    mixes = torch.randn(2, small.shape[2], generator=generator, dtype=torch.float64)
+    one, other = torch.einsum("abs,ks->kab", small, mixes)
+    try:
+        vectors = torch.linalg.eig(torch.linalg.solve(other.mT, one.mT).mT).eigenvectors.real
+        first = left @ vectors
+        rows = torch.linalg.lstsq(first, tensor.flatten(1)).solution  # (component, rest)
+    except torch.linalg.LinAlgError:
+        return None
+    if not torch.isfinite(rows).all():
+        return None
+    factors = [first, *(torch.empty(size, rank, dtype=torch.float64) for size in tensor.shape[1:])]
+    for component, row in enumerate(rows.unflatten(1, tensor.shape[1:])):
+        for axis in range(row.ndim):
+            factors[axis + 1][:, component] = _leading(row, axis)[:, 0]
+    return factors
+
+
+def _leading(tensor: Tensor, axis: int) -> Tensor:
+    """Returns all left singular vectors of a tensor laid out by one axis, the first ones first."""
+    rows = tensor.movedim(axis, 0).flatten(1)
+    return torch.linalg.eigh(rows @ rows.mT).eigenvectors.flip(1)
+
+
+def _contracted(tensor: Tensor, factors: Sequence[Tensor], axis: int) -> Tensor:
+    """Returns T laid out by `axis`, times the Khatri-Rao product of the other factors."""
+    others = [at for at in range(tensor.ndim) if at != axis]
+    first = max(others, key=lambda at: tensor.shape[at])
+    # The longest axis goes first: one matrix product, and little is left to sum.
+    found = torch.tensordot(tensor, factors[first].to(tensor.dtype), dims=([first], [0]))
+    left = [at for at in range(tensor.ndim) if at != first]
+    for at in [one for one in reversed(left) if one != axis]:
+        place = left.index(at)
+        shape = [1] * (found.ndim - 1) + [found.shape[-1]]
+        shape[place] = tensor.shape[at]
+        found = (found * factors[at].to(tensor.dtype).view(shape)).sum(place)
+        left.remove(at)
+    return found.double()
+
+
+def _grams(factors: Sequence[Tensor], axis: int) -> Tensor:
+    return math_prod([one.T @ one for at, one in enumerate(factors) if at != axis])
+
+
+def _others(factors: Sequence[Tensor], *axes: int) -> Float[Tensor, " component"]:
+    """Returns Π |u_r^k|² over all axes but these."""
+    norms = [one.square().sum(0) for at, one in enumerate(factors) if at not in axes]
+    return math_prod(norms) if norms else torch.ones_like(factors[0][0])
+
+
+def _solved(gram: Tensor, product: Tensor) -> Tensor:
+    damped = gram + 1e-12 * float(gram.diagonal().mean()) * torch.eye(len(gram), dtype=gram.dtype)
+    factor, failed = torch.linalg.cholesky_ex(damped)
+    if int(failed):
+        return torch.linalg.lstsq(gram, product.mT, driver="gelsd").solution.mT
+    return torch.cholesky_solve(product.mT, factor).mT
+
+
+def _balanced(factors: Sequence[Tensor]) -> list[Tensor]:
+    """Returns the same sum with each component's norm spread evenly over its vectors."""
+    norms = torch.stack([one.norm(dim=0).clamp_min(1e-300) for one in factors])
+    even = norms.log().mean(0).exp()
+    return [one * (even / norm) for one, norm in zip(factors, norms, strict=True)]

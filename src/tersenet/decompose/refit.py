@@ -1,0 +1,170 @@
+"""Factors fitted to data: what the layer gave, from what the changed network gives it.
+
+Asymmetric reconstruction layer by layer: Zhang, Zou, He, Sun, "Accelerating Very Deep
+Convolutional Networks for Classification and Detection", 2015, arXiv:1505.06798, section 3.3.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Final
+
+import torch
+from torch import Tensor, nn
+
+from tersenet.core.types import Batch, Workbench
+from tersenet.decompose.factors import Factors
+from tersenet.train.least_squares import (
+    Moments,
+    Places,
+    is_linear_map,
+    places,
+    read_rows,
+    seeing,
+    weight_rows,
+    written_rows,
+)
+
+__all__ = ["refit_"]
+
+_POSITIONS: Final = 32  # of each sample's output
+_RIDGE: Final = 1e-3
+_WIDEST: Final = 8192  # columns: their moments are a matrix of that many squared
+
+
+def refit_(
+    model: nn.Module,
+    before: nn.Module,
+    layers: Mapping[str, nn.Module],
+    data: Sequence[Batch],
+    bench: Workbench,
+) -> dict[str, tuple[float, float]]:
+    """Refits chains in place; returns by layer the relative output error before and after.
+
+    With A the last factor and C the one before it, Y ≈ A C Z: first C of least |A⁺Y − C Z|², which
+    is the C of least |Y − A C Z|², then A of least |Y − A Z'|² and the bias, with Z and Z' what
+    each reads now and Y what the layer gave in the network before.
+
+    Args:
+        model: with chains in place, in the order of execution.
+        before: the network before.
+        layers: by name, the dense layers that the chains stand for.
+        data: to run through.
+        bench: told of progress.
+    """
+    wanted = _wanted(before, layers, data)
+    errors = {}
+    for done, name in enumerate(layers):
+        bench.tick(f"refitting {name}", done, len(layers))
+        chain = model.get_submodule(name)
+        if not isinstance(chain, Factors) or len(chain) < 2 or not is_linear_map(chain[-1]):
+            continue  # a tensor train has no last factor apart
+        if len(chain) > 2 and _fits_inside(chain, len(chain) - 2):
+            _fit(model, name, len(chain) - 2, wanted[name], data)
+        found = _fit(model, name, len(chain) - 1, wanted[name], data)
+        if found is not None:
+            errors[name] = found
+    return errors
+
+
+def _wanted(
+    before: nn.Module, layers: Mapping[str, nn.Module], data: Sequence[Batch]
+) -> dict[str, list[tuple[Places, Tensor]]]:
+    """Returns for each layer, call by call, some places of its output and what it gave there."""
+    found: dict[str, list[tuple[Places, Tensor]]] = {name: [] for name in layers}
+    generator = torch.Generator().manual_seed(0)
+
+    def see(name: str, _: nn.Module, _inputs: Tensor, outputs: Tensor) -> None:
+        layer = layers[name]
+        at = places(layer, outputs, each=_POSITIONS, generator=generator)
+        groups = getattr(layer, "groups", 1)
+        found[name].append((at, written_rows(layer, outputs, at, groups).float()))
+
+    with seeing(before, layers, see):
+        for inputs, _ in data:
+            before(inputs)
+    return found
+
+
+def _fits_inside(chain: Factors, at: int) -> bool:
+    """Whether the last factor can be inverted behind this one: it is 1×1 and no wider than tall."""
+    own, last = chain[at], chain[-1]
+    if at == 0 or not is_linear_map(own):
+        return False  # of two factors the first spans what is kept: the last alone is refitted
+    weight = weight_rows(last)
+    groups = getattr(own, "groups", 1)
+    same = groups == getattr(last, "groups", 1)
+    return (
+        same
+        and last.get_parameter("weight")[0, 0].numel() == 1
+        and weight.shape[2] <= weight.shape[1]
+    )
+
+
+def _fit(
+    model: nn.Module,
+    name: str,
+    at: int,
+    wanted: Sequence[tuple[Places, Tensor]],
+    data: Sequence[Batch],
+) -> tuple[float, float] | None:
+    """Refits one factor; returns the relative errors before and after, None where it is too wide.
+
+    Of the last factor the errors are those of the output.
+    """
+    chain = model.get_submodule(name)
+    assert isinstance(chain, Factors)
+    own, last = chain[at], chain[-1]
+    weight = weight_rows(own)
+    if weight.shape[2] > _WIDEST:
+        return None
+    bias, is_last = last._parameters.get("bias"), own is last  # noqa: SLF001 (absent: no bias)
+    column = None if bias is None else bias.detach().double().view(len(weight_rows(last)), -1, 1)
+    if is_last:
+
+        def target(rows: Tensor) -> Tensor:
+            return rows
+
+        weight = weight if column is None else torch.cat([weight, column], 2)
+    else:
+        inverse = torch.linalg.pinv(weight_rows(last))  # A⁺: (group, rank, output)
+
+        def target(rows: Tensor) -> Tensor:
+            return (rows if column is None else rows - column.mT) @ inverse.mT
+
+    ones = is_last and column is not None
+    moments = _moments(model, f"{name}.{at}", wanted, data, target, ones=ones)
+    error = moments.error(weight)
+    fitted = moments.fit(weight, ridge=_RIDGE)
+    after = moments.error(fitted)
+    if not after < error:
+        return error, error
+    with torch.no_grad():
+        if ones and bias is not None:
+            bias.copy_(fitted[..., -1].flatten())
+            fitted = fitted[..., :-1]
+        parameter = own.get_parameter("weight")
+        parameter.copy_(fitted.reshape(parameter.shape))
+    return error, after
+
+
+def _moments(
+    model: nn.Module,
+    name: str,
+    wanted: Sequence[tuple[Places, Tensor]],
+    data: Sequence[Batch],
+    target: Callable[[Tensor], Tensor],
+    *,
+    ones: bool,
+) -> Moments:
+    moments, calls = Moments(), iter(wanted)
+
+    def see(_: str, own: nn.Module, inputs: Tensor, _outputs: Tensor) -> None:
+        where, rows = next(calls)
+        read = read_rows(own, inputs, where)
+        if ones:
+            read = torch.cat([read, torch.ones_like(read[..., :1])], 2)
+        moments.add(read, target(rows.double()))
+
+    with seeing(model, [name], see):
+        for inputs, _ in data:
+            model(inputs)
+    return moments
