@@ -105,11 +105,14 @@ def resume(folder: Path, *, watch: Watch = SILENT) -> Outcome:
     return _go_on(recipe, model, task, folder, history, watch)
 
 
-def train_recipe(path: Path, *, folder: Path | None = None, watch: Watch = SILENT) -> Trained:
+def train_recipe(
+    path: Path, *, folder: Path | None = None, watch: Watch = SILENT, tensorboard: bool = False
+) -> Trained:
     """Trains a reference network by its recipe, or goes on with it. Raises as `train`."""
     recipe = read_training(path)
     watch.begin(0, 1, f"training {recipe.name}")
-    return train(recipe, folder or Path("runs") / recipe.name, tick=watch.tick)
+    place = folder or Path("runs") / recipe.name
+    return train(recipe, place, tick=watch.tick, tensorboard=tensorboard)
 
 
 def inspect_model(path: Path) -> Inspection:

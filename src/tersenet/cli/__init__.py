@@ -124,21 +124,32 @@ def bench(
 
 
 @app.command
-def train(recipe: Path, /, *, out: Path | None = None, json: bool = False) -> int:
+def train(
+    recipe: Path,
+    /,
+    *,
+    out: Path | None = None,
+    tensorboard: bool = False,
+    json: bool = False,
+) -> int:
     """Train a reference network; run again to go on where it was stopped.
+
+    On several processes: torchrun --nproc-per-node N -m tersenet train RECIPE.
 
     Args:
         recipe: A YAML training recipe.
-        out: Folder for checkpoints; by default runs/NAME.
+        out: Folder for checkpoints and metrics.csv; by default runs/NAME.
+        tensorboard: Write TensorBoard's files there too.
         json: Print one JSON object instead of a table.
     """
     from tersenet import api
     from tersenet.cli.progress import Live
     from tersenet.cli.show import show_trained
 
-    with Live(quiet=json) as live:
-        trained = api.train_recipe(recipe, folder=out, watch=live)
-    show_trained(trained, json=json)
+    with Live(quiet=json or os.environ.get("RANK", "0") != "0") as live:
+        trained = api.train_recipe(recipe, folder=out, watch=live, tensorboard=tensorboard)
+    if trained.leads:
+        show_trained(trained, json=json)
     return MET
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from tersenet.core.types import Batch
 
-__all__ = ["Images", "Stream"]
+__all__ = ["Images", "Stream", "statistics"]
 
 
 @final
@@ -65,13 +65,35 @@ class Images:
             yield self.normalised(self.pixels[start:stop]), self.labels[start:stop]
 
 
+def statistics(
+    pixels: UInt8[Tensor, "sample channel height width"],
+) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Returns mean and standard deviation of each channel, of pixels scaled to [0, 1].
+
+    Counted by value, so that they are exact however many images there are. A channel that is
+    constant is given the deviation 1, which leaves it zero when it is normalised.
+    """
+    values = torch.arange(256, dtype=torch.float64) / 255
+    means, deviations = [], []
+    for channel in pixels.unbind(1):
+        share = torch.bincount(channel.flatten().long(), minlength=256).double() / channel.numel()
+        mean = (share * values).sum()
+        variance = float((share * (values - mean).square()).sum())
+        means.append(float(mean))
+        deviations.append(variance**0.5 or 1.0)
+    return tuple(means), tuple(deviations)
+
+
 @final
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Stream:
     """Training batches as a pure function of the step, so that training resumes exactly.
 
     Each epoch is a new permutation; each batch is augmented by a crop of the image padded by
-    `pad` pixels and a horizontal flip with probability one half (He et al. 2015, section 4.2).
+    `pad` pixels and a horizontal flip with probability one half (He et al. 2015, section 4.2),
+    and by a square of `cutout` pixels at a random place, set to the mean (DeVries, Taylor,
+    "Improved Regularization of Convolutional Neural Networks with Cutout", 2017,
+    arXiv:1708.04552).
     """
 
     images: Images
@@ -79,6 +101,7 @@ class Stream:
     seed: int
     pad: int = 0
     flip: bool = False
+    cutout: int = 0
 
     @property
     def steps_per_epoch(self) -> int:
@@ -97,7 +120,21 @@ class Stream:
             pixels = torch.where(mirrored.view(-1, 1, 1, 1), pixels.flip(3), pixels)
         if self.pad:
             pixels = _random_crop(pixels, self.pad, generator)
-        return self.images.normalised(pixels), self.images.labels[chosen]
+        inputs = self.images.normalised(pixels)
+        if self.cutout:
+            inputs = _cut_out(inputs, self.cutout, generator)
+        return inputs, self.images.labels[chosen]
+
+
+def _cut_out(inputs: Tensor, side: int, generator: torch.Generator) -> Tensor:
+    """Zeroes a square of each image, of which what falls outside is cut off."""
+    count, _, height, width = inputs.shape
+    tops = torch.randint(0, height, (count,), generator=generator) - side // 2
+    lefts = torch.randint(0, width, (count,), generator=generator) - side // 2
+    rows, columns = torch.arange(height) - tops[:, None], torch.arange(width) - lefts[:, None]
+    within = [(one >= 0) & (one < side) for one in (rows, columns)]
+    square = within[0][:, None, :, None] & within[1][:, None, None, :]
+    return inputs.masked_fill(square, 0)
 
 
 def _random_crop(pixels: Tensor, pad: int, generator: torch.Generator) -> Tensor:

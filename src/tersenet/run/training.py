@@ -14,7 +14,10 @@ from tersenet.core.files import save_tensors, write_json
 from tersenet.core.types import Score, Workbench
 from tersenet.errors import RunError
 from tersenet.recipe import TrainingRecipe
-from tersenet.train import fit
+from tersenet.run.training_log import TrainingLog
+from tersenet.train import Classification, fit
+from tersenet.train.hardware import device_of
+from tersenet.train.parallel import Ranks, joined, own_rank
 
 __all__ = ["Trained", "train"]
 
@@ -28,6 +31,8 @@ class Trained:
     score: Score
     params: int
     weights: Path
+    leads: bool = True
+    """Whether this process is the one that wrote the files; of several, one."""
 
 
 def train(
@@ -36,17 +41,17 @@ def train(
     *,
     tick: Callable[[str, int, int], None] = lambda text, done, total: None,
     after_epoch: Callable[[int, float], None] = lambda epoch, loss: None,
+    tensorboard: bool = False,
 ) -> Trained:
     """Trains, scores and writes the weights to the recipe's output.
 
     A killed training of the same recipe in the same folder goes on where its last checkpoint
-    was, bit for bit.
+    was, bit for bit. Started by torchrun, the processes share each batch, and the first writes.
 
     Raises:
-        RunError: if the folder holds another training.
+        RunError: if the folder holds another training, or the machine does not suit the recipe.
         DataError, MeasureError: as loading and training do.
     """
-    _claim(folder, recipe)
     task = recipe.build_task()
     threads = torch.get_num_threads()
     torch.set_num_threads(recipe.threads)  # sums in another order give other weights
@@ -54,28 +59,64 @@ def train(
         with torch.random.fork_rng():
             torch.manual_seed(recipe.seed)
             model = recipe.model.build()
-
-        def objective(model: nn.Module, inputs: Tensor, targets: Tensor) -> Tensor:
-            return functional.cross_entropy(model(inputs), targets)
-
-        bench = Workbench(folder=folder, tick=tick)
-        fit(
-            model,
-            task.stream,
-            objective,
-            recipe.training,
-            bench=bench,
-            after_epoch=lambda epoch, loss, model: after_epoch(epoch, loss),
-        )
-        score = task.quality(model)
+        with joined(device_of(recipe.training, rank=own_rank())) as ranks:
+            if ranks.leads:
+                _claim(folder, recipe)
+            ranks.wait()
+            score = _fitted(
+                recipe, model, task, folder, ranks, tick, after_epoch, tensorboard=tensorboard
+            )
+            params = sum(parameter.numel() for parameter in model.parameters())
+            if ranks.leads:
+                _write(recipe, model, score, params, folder)
+            ranks.wait()
     finally:
         torch.set_num_threads(threads)
+    return Trained(
+        model=model, score=score, params=params, weights=recipe.output, leads=ranks.leads
+    )
+
+
+def _fitted(
+    recipe: TrainingRecipe,
+    model: nn.Module,
+    task: Classification,
+    folder: Path,
+    ranks: Ranks,
+    tick: Callable[[str, int, int], None],
+    after_epoch: Callable[[int, float], None],
+    *,
+    tensorboard: bool,
+) -> Score:
+    options, batches = recipe.training, task.stream
+    steps = max(1, round(options.epochs * batches.steps_per_epoch))
+    log = TrainingLog(folder, tensorboard=tensorboard) if ranks.leads else None
+
+    def objective(model: nn.Module, inputs: Tensor, targets: Tensor) -> Tensor:
+        logits = model(inputs).float()  # the sum over classes is not for bf16
+        return functional.cross_entropy(logits, targets, label_smoothing=options.label_smoothing)
+
+    def told(epoch: int, loss: float, _: nn.Module) -> None:
+        step = epoch * batches.steps_per_epoch
+        if log:
+            log.epoch(epoch, step=step, loss=loss, learning_rate=options.rate(step - 1, steps))
+        after_epoch(epoch, loss)
+
+    bench = Workbench(folder=folder, tick=tick)
+    fit(model, batches, objective, options, bench=bench, ranks=ranks, after_epoch=told)
+    score = task.quality(model)
+    if log:
+        log.close(metric=score.metric, score=score.value, epoch=round(options.epochs))
+    return score
+
+
+def _write(
+    recipe: TrainingRecipe, model: nn.Module, score: Score, params: int, folder: Path
+) -> None:
     recipe.output.parent.mkdir(parents=True, exist_ok=True)
     save_tensors(recipe.output, model.state_dict(), {"recipe": recipe.name})
-    params = sum(parameter.numel() for parameter in model.parameters())
     result = {"top-1": score.value, "samples": score.samples, "params": params}
     write_json(folder / "result.json", result)
-    return Trained(model=model, score=score, params=params, weights=recipe.output)
 
 
 def _claim(folder: Path, recipe: TrainingRecipe) -> None:

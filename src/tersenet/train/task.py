@@ -26,6 +26,8 @@ class Classification:
     """Pixels of padding for random crops while training."""
     flip: bool = False
     """Whether training images are mirrored at random."""
+    cutout: int = 0
+    """Side of a square at a random place of each training image that is hidden, in pixels."""
     calibration: int = 512
     """Training images, unaugmented, to observe activations and check files on."""
     seed: int = 0
@@ -46,6 +48,7 @@ class Classification:
             seed=self.seed,
             pad=self.pad,
             flip=self.flip,
+            cutout=self.cutout,
         )
 
     @property

@@ -1,17 +1,21 @@
 """Tasks by the key of a recipe's `data` section."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Final
+from typing import Annotated, Final, Literal
 
+import torch
 from pydantic import Field
 
-from tersenet.data import fashion_mnist
+from tersenet.data import Images, cifar, fashion_mnist, image_folder
 from tersenet.train.task import Classification
 
 __all__ = ["TASKS"]
 
 Count = Annotated[int, Field(ge=1)]
+Side = Annotated[int, Field(ge=0, le=1024)]
+"""In pixels."""
 
 
 def load_fashion_mnist(
@@ -22,6 +26,7 @@ def load_fashion_mnist(
     batch_size: Count = 128,
     pad: Annotated[int, Field(ge=0, le=14)] = 2,
     flip: bool = True,
+    cutout: Side = 0,
     calibration: Count = 512,
 ) -> Classification:
     """Returns Fashion-MNIST as a task, or the first images of each split.
@@ -35,8 +40,95 @@ def load_fashion_mnist(
         batch_size=batch_size,
         pad=pad,
         flip=flip,
+        cutout=cutout,
         calibration=calibration,
     )
 
 
-TASKS: Final[dict[str, Callable[..., Classification]]] = {"fashion-mnist": load_fashion_mnist}
+def load_cifar10(
+    *,
+    folder: Path,
+    train_images: Count = 50_000,
+    test_images: Count = 10_000,
+    batch_size: Count = 128,
+    pad: Side = 4,
+    flip: bool = True,
+    cutout: Side = 0,
+    calibration: Count = 512,
+) -> Classification:
+    """Returns CIFAR-10 as a task, or the first images of each split. Raises as `cifar.load`."""
+    train, test = cifar.load(10, folder)
+    return Classification(
+        train=train.head(train_images),
+        test=test.head(test_images),
+        batch_size=batch_size,
+        pad=pad,
+        flip=flip,
+        cutout=cutout,
+        calibration=calibration,
+    )
+
+
+def load_cifar100(
+    *,
+    folder: Path,
+    train_images: Count = 50_000,
+    test_images: Count = 10_000,
+    batch_size: Count = 128,
+    pad: Side = 4,
+    flip: bool = True,
+    cutout: Side = 0,
+    calibration: Count = 512,
+) -> Classification:
+    """Returns CIFAR-100 as a task, or the first images of each split. Raises as `cifar.load`."""
+    train, test = cifar.load(100, folder)
+    return Classification(
+        train=train.head(train_images),
+        test=test.head(test_images),
+        batch_size=batch_size,
+        pad=pad,
+        flip=flip,
+        cutout=cutout,
+        calibration=calibration,
+    )
+
+
+def load_image_folder(
+    *,
+    folder: Path,
+    pixels: Annotated[int, Field(ge=8, le=1024)] = 32,
+    channels: Literal[1, 3] = 3,
+    batch_size: Count = 128,
+    pad: Side = 4,
+    flip: bool = True,
+    cutout: Side = 0,
+    calibration: Count = 512,
+) -> Classification:
+    """Returns a folder of images as a task: train/CLASS/* and test/CLASS/*, or val/CLASS/*.
+
+    The training images are shuffled once, by a fixed seed: in the order of the folder the first
+    ones, which calibrate, would all be of one class. Raises as `image_folder.load`.
+    """
+    train, test = image_folder.load(folder, pixels=pixels, channels=channels)
+    return Classification(
+        train=_shuffled(train),
+        test=test,
+        batch_size=batch_size,
+        pad=pad,
+        flip=flip,
+        cutout=cutout,
+        calibration=calibration,
+    )
+
+
+def _shuffled(images: Images) -> Images:
+    order = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))
+    return replace(images, pixels=images.pixels[order], labels=images.labels[order])
+
+
+TASKS: Final[dict[str, Callable[..., Classification]]] = {
+    "fashion-mnist": load_fashion_mnist,
+    "cifar-10": load_cifar10,
+    "cifar-100": load_cifar100,
+    "image-folder": load_image_folder,
+}
