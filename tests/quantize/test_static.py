@@ -289,7 +289,7 @@ def test_four_bits_are_deployed_as_simulated(
     subject: Subject, quantised: Any, tmp_path: Path
 ) -> None:
     """Fewer levels than the type holds: the file must clamp where the simulation does."""
-    settings = Static(weight_bits=4, activation_bits=4, per_channel=False, reduce_range=False)
+    settings = Static(bits=4, activation_bits=4, per="tensor", reduce_range=False)
     plan = settings.plan(subject, Workbench())
     graph, edits = settings.apply(subject.model, plan, subject, Workbench())
     assert edits[0].after == "int4 per tensor"
@@ -315,7 +315,7 @@ def test_seven_bits_exactly_where_kernels_saturate(monkeypatch: pytest.MonkeyPat
         device = Device(cpu="x", cores=1, memory_bytes=1, isa=isa, system="Linux")
         monkeypatch.setattr("tersenet.quantize.static.describe_device", lambda own=device: own)
         plan = Static().plan(_small(), Workbench())
-        found.append((plan.weights[0].bits, len(plan.notes)))
+        found.append((plan.weights[0].scheme.bits, len(plan.notes)))
     assert found == [(7, 1), (8, 0)]
 
 
@@ -415,7 +415,7 @@ def test_plan_of_another_network() -> None:
 
 
 @pytest.mark.parametrize(
-    "options", [{"weight_bits": 1}, {"samples": 0}, {"range": "entropy"}, {"bits": 8}]
+    "options", [{"bits": 1}, {"samples": 0}, {"range": "entropy"}, {"weight_bits": 8}]
 )
 def test_options_are_strict(options: dict[str, Any]) -> None:
     with pytest.raises(ValidationError):

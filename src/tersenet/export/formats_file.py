@@ -10,7 +10,8 @@ from torch.fx import GraphModule, Node
 
 from tersenet.core.files import write_atomically
 from tersenet.errors import ExportError, ParityError
-from tersenet.export.formats_rules import RULES, Choose, Draft
+from tersenet.export.formats_draft import Choose, Draft
+from tersenet.export.formats_rules import RULES
 from tersenet.export.trace import trace
 from tersenet.formats.network import Network
 from tersenet.formats.network_file import network_bytes
@@ -27,8 +28,9 @@ def to_formats(
     """Writes `model`, in eval mode, to `path`; returns the network as the file holds it.
 
     Args:
-        model: Linear layers, convolutions of one group, batch norms, ReLUs, pooling, flattening
-            and residual sums. Round its weights first: only few values make a small file.
+        model: Linear layers, convolutions, batch norms, ReLUs, hard sigmoids, pooling, flattening,
+            splitting and joining of channels, sums and products. Round its weights first: only
+            few values make a small file.
         example: One batch of inputs, which the file is checked with.
         path: Where the file goes.
         choose: The format of each matrix: of fewest bytes, the fastest measured here for one

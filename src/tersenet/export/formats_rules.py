@@ -1,156 +1,42 @@
-"""From the operators of a traced network to the operations of `tersenet.formats`, one rule each.
-
-Layers keep the values their weights were rounded to: a matrix holds these, or small integers
-where every channel has a grid of its own; a factor per channel takes the grid's step and the
-batch norm that follows. Folding a norm into weights would give each channel values of its own.
-"""
+"""From the operators of a traced network to the operations of `tersenet.formats`, one rule each."""
 
 import operator
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any, Final, Literal, final
+from typing import Any, Final
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch.fx import GraphModule, Node
+from torch.fx import Node
 
-from tersenet.errors import ExportError, FormatError
+from tersenet.export.formats_draft import Draft, refusal, stored
 from tersenet.export.qops import DEQUANTIZE
 from tersenet.export.trace import BATCH_NORM, operand
-from tersenet.formats import Dense, Levels, Matrix, best_format, predicted_us
-from tersenet.formats.choice import FAST
-from tersenet.formats.network import Network, Step
+from tersenet.formats import Dense
 from tersenet.formats.operations import (
     AdaptiveAveragePool,
     Add,
     AveragePool,
+    Channels,
+    Clip,
+    Concatenate,
     Convolution,
+    Depthwise,
     Flatten,
+    Floats,
+    HardSigmoid,
     Linear,
     MaxPool,
+    Multiply,
     Operation,
     PerChannel,
     Relu,
-    Shape,
 )
 
-__all__ = ["RULES", "Choose", "Draft", "grid_by_channel"]
-
-Choose = Literal["smallest", "fastest", "dense"]
-Floats = NDArray[np.float32]
+__all__ = ["RULES"]
 
 aten = torch.ops.aten
-
-
-@final
-class Draft:
-    """The steps so far, the shape of each result, and which node's value lies where."""
-
-    def __init__(self, module: GraphModule, input_shape: Shape, choose: Choose) -> None:
-        self.module = module
-        self.choose: Choose = choose
-        self.shapes = [input_shape]
-        self.steps: list[Step] = []
-        self.place: dict[Node, int] = {}
-
-    def network(self) -> Network:
-        """Returns the finished network."""
-        return Network(self.shapes[0], tuple(self.steps))
-
-    def add(self, node: Node, operation: Operation, *reads: int) -> int:
-        """Adds a step and returns the place of its result."""
-        try:
-            shape = operation.shape(*(self.shapes[place] for place in reads))
-        except FormatError as error:
-            raise refusal(node, str(error).partition(":")[0]) from error
-        self.steps.append(Step(operation=operation, reads=reads))
-        self.shapes.append(shape)
-        return len(self.steps)
-
-    def read(self, node: Node, index: int = 0) -> int:
-        """Returns the place of an operand that is computed."""
-        source = operand(node, index)
-        if not isinstance(source, Node) or source not in self.place:
-            raise refusal(node, f"its operand {index} is no activation")
-        return self.place[source]
-
-    def tensor(self, node: Node, index: int) -> NDArray[Any] | None:
-        """Returns a parameter that the node reads, or None where there is none."""
-        source = operand(node, index)
-        if source is None:
-            return None
-        if isinstance(source, Node) and source.target is DEQUANTIZE:
-            return self._dequantised(source)
-        if not isinstance(source, Node) or source.op != "get_attr":
-            raise refusal(node, f"its operand {index} is computed")
-        found = operator.attrgetter(str(source.target))(self.module)
-        return found.detach().numpy()
-
-    def _dequantised(self, source: Node) -> NDArray[Any]:
-        levels, scale, zero_point = (self.tensor(source, index) for index in range(3))
-        axis = operand(source, 3)
-        if levels is None or scale is None:
-            raise refusal(source, "it has no levels")
-        shape = [1] * levels.ndim
-        if scale.size > 1:
-            shape[axis] = scale.size
-        zero = 0 if zero_point is None else zero_point.astype(np.float32).reshape(shape)
-        return (levels.astype(np.float32) - zero) * scale.reshape(shape)
-
-
-def refusal(node: Node, why: str) -> ExportError:
-    """The error for an operator that is known but not in this form."""
-    return ExportError(
-        f"'{node.name}' ({node.target}) cannot run on the matrix formats, {why}: change it, or"
-        " write ONNX."
-    )
-
-
-def grid_by_channel(weight: Floats) -> tuple[NDArray[np.int8], Floats] | None:
-    """Integers q and steps s with weight = s · q row by row, to float32's precision.
-
-    None where some row is not on a grid through zero of at most 127 steps on either side.
-    """
-    levels = np.zeros(weight.shape, np.int8)
-    steps = np.ones(len(weight), np.float32)
-    for row, values in enumerate(weight.astype(np.float64)):
-        sizes = np.unique(np.append(np.abs(values), 0))
-        if len(sizes) == 1:
-            continue
-        last = np.rint(sizes[-1] / np.diff(sizes).min())
-        # The smallest gap is of two rounded values; the largest value knows the step better.
-        step = sizes[-1] / last
-        places = np.rint(values / step)
-        if last > 127 or np.abs(places * step - values).max() > 2.0**-22 * sizes[-1]:
-            return None
-        levels[row], steps[row] = places, step
-    return levels, steps
-
-
-def stored(weight: Floats, batch: int, choose: Choose) -> tuple[Matrix, Floats | None]:
-    """The matrix of a layer in the format asked for, and the factors of its rows."""
-    if choose == "dense":
-        return Dense.encode(weight), None
-    levels, scale = Levels.of(weight), None
-    if len(levels.values) > FEW and (grid := grid_by_channel(weight)) is not None:
-        coarse = Levels.of(grid[0])
-        if len(coarse.values) <= FEW:
-            levels, scale = coarse, grid[1]
-    if choose == "fastest":
-        matrix = best_format(levels, batch).matrix
-    else:
-        able = predicted_us(levels, batch)
-        kinds = [kind for kind in FAST if kind.__name__ in able]
-        encoded = [kind.encode(levels) for kind in kinds]
-        matrix = min((Dense.encode(weight), *encoded), key=lambda one: one.memory_bytes)
-    if isinstance(matrix, Dense):
-        return Dense.encode(weight), None
-    return matrix, scale
-
-
-FEW: Final = 32
-"""Values that the fast formats hold."""
 
 
 def _linear(draft: Draft, node: Node) -> int:
@@ -164,24 +50,44 @@ def _linear(draft: Draft, node: Node) -> int:
 
 def _convolution(draft: Draft, node: Node) -> int:
     weight = draft.tensor(node, 1)
-    if weight is None or (operand(node, 6) or 1) != 1:
-        raise refusal(node, "its channels are in groups")
+    if weight is None:
+        raise refusal(node, "it has no weight")
     kernel = (int(weight.shape[2]), int(weight.shape[3]))
     stride, dilation = _pair(operand(node, 3) or 1), _pair(operand(node, 5) or 1)
     padding = operand(node, 4) or 0
     if isinstance(padding, str):
         padding = _same(node, kernel, dilation) if padding == "same" else 0
-    rows = weight.reshape(len(weight), -1)
-    read = draft.read(node)
+    window = {
+        "kernel": kernel,
+        "stride": stride,
+        "padding": _pair(padding),
+        "dilation": dilation,
+    }
+    rows, bias = weight.reshape(len(weight), -1), draft.tensor(node, 2)
+    read, groups = draft.read(node), int(operand(node, 6) or 1)
+    if groups == 1:
+        return _convolved(draft, node, read, rows, bias, window)
+    if weight.shape[1] == 1:
+        matrix, scale = stored(rows, 1, draft.choose)
+        layer = Depthwise(matrix=matrix, scale=scale, bias=bias, **window)
+        return draft.add(node, layer, read)
+    # A group is a convolution of its own, on its share of the channels.
+    width, height = draft.shapes[read][0] // groups, len(rows) // groups
+    parts = []
+    for first in range(groups):
+        some = draft.add(node, Channels(span=(first * width, (first + 1) * width)), read)
+        own = slice(first * height, (first + 1) * height)
+        part = None if bias is None else bias[own]
+        parts.append(_convolved(draft, node, some, rows[own], part, window))
+    return draft.add(node, Concatenate(), *parts)
+
+
+def _convolved(
+    draft: Draft, node: Node, read: int, rows: Floats, bias: Floats | None, window: dict[str, Any]
+) -> int:
+    """One convolution of all the channels that it reads."""
     # A sketch of the layer, in a format that costs nothing, tells how many patches there are.
-    sketch = Convolution(
-        matrix=Dense.encode(rows),
-        kernel=kernel,
-        stride=stride,
-        padding=_pair(padding),
-        dilation=dilation,
-        bias=draft.tensor(node, 2),
-    )
+    sketch = Convolution(matrix=Dense.encode(rows), bias=bias, **window)
     shape = sketch.shape(draft.shapes[read])
     matrix, scale = stored(rows, shape[1] * shape[2], draft.choose)
     return draft.add(node, replace(sketch, matrix=matrix, scale=scale), read)
@@ -204,7 +110,7 @@ def _norm(draft: Draft, node: Node) -> int:
     place, source = draft.read(node), operand(node, 0)
     layer = draft.steps[place - 1].operation if place else None
     alone = isinstance(source, Node) and len(source.users) == 1
-    if not (alone and isinstance(layer, Linear | Convolution)):
+    if not (alone and isinstance(layer, Linear | Convolution | Depthwise)):
         return draft.add(node, PerChannel(scale=_single(scale), bias=_single(bias)), place)
     inner = 1 if layer.scale is None else layer.scale.astype(np.float64)
     offset = 0 if layer.bias is None else layer.bias.astype(np.float64)
@@ -221,10 +127,61 @@ def _single(vector: Any) -> Floats:
     return np.asarray(vector, np.float32)
 
 
-def _first(draft: Draft, node: Node) -> int:
-    if operand(node, 1) != 0:
-        raise refusal(node, "only a batch norm's first result is known")
+def _item(draft: Draft, node: Node) -> int:
+    source, index = operand(node, 0), operand(node, 1)
+    if source.target is BATCH_NORM:
+        if index != 0:
+            raise refusal(node, "only a batch norm's first result is known")
+        return draft.read(node)
+    # A part of what is split by channels: its neighbours' sizes say where it starts.
+    sizes = [int(part.shape[1]) for part in source.meta["val"]]
+    first = sum(sizes[:index])
+    return draft.add(node, Channels(span=(first, first + sizes[index])), draft.read(node))
+
+
+def _split(draft: Draft, node: Node) -> int:
+    """The whole: its parts are taken where they are used."""
+    if (operand(node, 2) or 0) != 1:
+        raise refusal(node, "only channels can be split")
     return draft.read(node)
+
+
+def _joined(draft: Draft, node: Node) -> int:
+    if (operand(node, 1) or 0) != 1:
+        raise refusal(node, "only channels can be joined")
+    places = []
+    for part in operand(node, 0):
+        if part not in draft.place:
+            raise refusal(node, "one of its operands is no activation")
+        places.append(draft.place[part])
+    return draft.add(node, Concatenate(), *places)
+
+
+def _clip(draft: Draft, node: Node) -> int:
+    low, high = operand(node, 1), operand(node, 2)
+    if node.target is aten.hardtanh.default:
+        low, high = -1 if low is None else low, 1 if high is None else high
+    if low is None or high is None:
+        raise refusal(node, "it has one bound")
+    return draft.add(node, Clip(low=float(low), high=float(high)), draft.read(node))
+
+
+def _multiply(draft: Draft, node: Node) -> int:
+    """The larger first: the other may be a gate."""
+    first, second = draft.read(node), draft.read(node, 1)
+    if np.prod(draft.shapes[first]) < np.prod(draft.shapes[second]):
+        first, second = second, first
+    return draft.add(node, Multiply(), first, second)
+
+
+def _hard_swish(draft: Draft, node: Node) -> int:
+    read = draft.read(node)
+    return draft.add(node, Multiply(), read, draft.add(node, HardSigmoid(), read))
+
+
+def _plain(operation: Operation) -> Callable[[Draft, Node], int]:
+    """The rule of an operator that has no settings."""
+    return lambda draft, node: draft.add(node, operation, draft.read(node))
 
 
 def _max_pool(draft: Draft, node: Node) -> int:
@@ -297,9 +254,19 @@ RULES: Final[dict[Any, Callable[[Draft, Node], int | None]]] = {
     aten.conv2d.default: _convolution,
     aten.conv2d.padding: _convolution,
     BATCH_NORM: _norm,
-    operator.getitem: _first,
-    aten.relu.default: lambda draft, node: draft.add(node, Relu(), draft.read(node)),
+    operator.getitem: _item,
+    aten.relu.default: _plain(Relu()),
+    aten.relu6.default: _plain(Clip(low=0.0, high=6.0)),
+    aten.hardtanh.default: _clip,
+    aten.clamp.default: _clip,
+    aten.hardsigmoid.default: _plain(HardSigmoid()),
+    aten.hardswish.default: _hard_swish,
     aten.add.Tensor: _add,
+    aten.mul.Tensor: _multiply,
+    aten.cat.default: _joined,
+    aten.split.Tensor: _split,
+    aten.split_with_sizes.default: _split,
+    aten.chunk.default: _split,
     aten.max_pool2d.default: _max_pool,
     aten.avg_pool2d.default: _average_pool,
     aten.adaptive_avg_pool2d.default: _adaptive_pool,

@@ -67,6 +67,12 @@ def kernels(path: Path) -> Kernels:
     integer = {
         name for node in optimised.graph.node if node.op_type in INTEGER for name in node.input
     }
+    # Levels of few bits are cast first: the kernel then reads the folded cast.
+    integer |= {
+        node.input[0]
+        for node in original.graph.node
+        if node.op_type == "Cast" and node.output[0] in integer
+    }
     macs = _macs_by_weight(original)
     return Kernels(
         counts=dict(Counter(node.op_type for node in optimised.graph.node)),
@@ -98,7 +104,7 @@ def _macs_by_weight(proto: ModelProto) -> dict[str, int]:
     source = {
         node.output[0]: node.input[0]
         for node in graph.node
-        if node.op_type in ("DequantizeLinear", "Transpose")
+        if node.op_type in ("Cast", "DequantizeLinear", "Reshape", "Transpose")
     }
     stored = {one.name for one in graph.initializer}
     macs = Counter[str]()

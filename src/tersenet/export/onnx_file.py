@@ -16,12 +16,14 @@ import onnx
 import torch
 from onnx import ModelProto, TensorProto, numpy_helper
 from onnxscript import opset20 as op
+from onnxscript import opset21 as op21
 from torch import Tensor, nn
 from torch.export import ExportedProgram
 from torch.fx import GraphModule
 
 from tersenet.core.files import write_atomically
 from tersenet.errors import ExportError
+from tersenet.export.packing import derive_bias_scales, pack_levels
 from tersenet.export.qops import DEQUANTIZE, QUANTIZE
 from tersenet.export.trace import exported
 from tersenet.graph.trace import quiet
@@ -29,7 +31,12 @@ from tersenet.graph.trace import quiet
 __all__ = ["Converted", "convert", "to_onnx"]
 
 _DIGITS: Final = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
-_FULL: Final = {TensorProto.UINT8: (0, 255), TensorProto.INT8: (-128, 127)}
+_FULL: Final = {
+    TensorProto.UINT8: (0, 255),
+    TensorProto.INT8: (-128, 127),
+    TensorProto.UINT16: (0, 65535),
+    TensorProto.INT16: (-32768, 32767),
+}
 
 
 @final
@@ -76,6 +83,8 @@ def convert(model: nn.Module, example: tuple[Tensor, ...]) -> Converted:
         proto = result.model_proto
         _pool_globally(proto)
         _share_initializers(proto)
+        derive_bias_scales(proto)
+        pack_levels(proto)
         outputs = ["output" if i == 0 else f"output_{i}" for i in range(len(proto.graph.output))]
         origin = _shorten(proto, [one.name for one in proto.graph.input], inputs, outputs)
         onnx.checker.check_model(proto, full_check=True)
@@ -101,7 +110,9 @@ def _quantize(x: Any, scale: Any, zero_point: Any, low: int, high: int) -> Any:
     return op.Clip(levels, *ends)
 
 
-def _dequantize(levels: Any, scale: Any, zero_point: Any, axis: int) -> Any:
+def _dequantize(levels: Any, scale: Any, zero_point: Any, axis: int, block: int = 0) -> Any:
+    if block:
+        return op21.DequantizeLinear(levels, scale, zero_point, axis=axis, block_size=block)
     if zero_point is None and levels.dtype != TensorProto.INT8:
         return op.DequantizeLinear(levels, scale, axis=axis)
     if zero_point is None:

@@ -20,7 +20,7 @@ def quantize(x: Tensor, scale: Tensor, zero_point: Tensor, low: int, high: int) 
     Halves round to even. `scale` (units per level) and `zero_point` (the level of zero) are
     scalars; `low` and `high` are the levels at the ends.
     """
-    levels = x.div(scale).round_().add_(zero_point).clamp_(low, high)
+    levels = x.div(scale).round_().add_(zero_point.to(x.dtype)).clamp_(low, high)
     return levels.to(zero_point.dtype)
 
 
@@ -31,25 +31,38 @@ def _(x: Tensor, scale: Tensor, zero_point: Tensor, low: int, high: int) -> Tens
 
 
 @torch.library.custom_op("tersenet::dequantize", mutates_args=())
-def dequantize(levels: Tensor, scale: Tensor, zero_point: Tensor | None, axis: int) -> Tensor:
+def dequantize(
+    levels: Tensor, scale: Tensor, zero_point: Tensor | None, axis: int, block: int = 0
+) -> Tensor:
     """Returns (levels - zero_point) * scale as float32; without `zero_point`, levels * scale.
 
-    `scale` is a scalar, or has one entry per index of dimension `axis`; `zero_point` likewise.
+    `scale` is a scalar, or has one entry per index of dimension `axis`; with `block`, it is of
+    the shape of `levels` but for that dimension, where each entry serves `block` indices.
+    `zero_point` likewise.
     """
-    shape = [1] * levels.ndim
-    if scale.ndim:
+
+    def spread(parameter: Tensor) -> Tensor:
+        if not parameter.ndim:
+            return parameter
+        if block:
+            each = parameter.repeat_interleave(block, axis)
+            return each.narrow(axis, 0, levels.shape[axis])
+        shape = [1] * levels.ndim
         shape[axis] = -1
-        scale = scale.view(shape)
+        return parameter.view(shape)
+
     reals = levels.to(torch.float32)
     if zero_point is not None:
-        # Exact: levels with a zero point have 8 bits.
-        reals.sub_(zero_point.view(shape) if zero_point.ndim else zero_point)
-    return reals.mul_(scale)
+        # Exact: levels with a zero point have 16 bits at most.
+        reals.sub_(spread(zero_point.to(torch.float32)))
+    return reals.mul_(spread(scale))
 
 
 @dequantize.register_fake
-def _(levels: Tensor, scale: Tensor, zero_point: Tensor | None, axis: int) -> Tensor:
-    del scale, zero_point, axis
+def _(
+    levels: Tensor, scale: Tensor, zero_point: Tensor | None, axis: int, block: int = 0
+) -> Tensor:
+    del scale, zero_point, axis, block
     return torch.empty_like(levels, dtype=torch.float32)
 
 

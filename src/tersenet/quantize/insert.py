@@ -1,6 +1,7 @@
 """Integers written into a graph: weights as levels, activations through quantise operators."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import final
 
 import torch
@@ -8,14 +9,15 @@ from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 from torch.fx import GraphModule, Node
 
-from tersenet.errors import QuantizeError
 from tersenet.export.qops import DEQUANTIZE, QUANTIZE
 from tersenet.export.trace import operand
 from tersenet.quantize.fold import sweep, tensor_of
-from tersenet.quantize.linear import Grid, quantize, symmetric
+from tersenet.quantize.linear import Grid, quantize
+from tersenet.quantize.scheme import Scheme
 from tersenet.quantize.structure import Site, Value, passes
+from tersenet.quantize.weight_grids import weight_grid
 
-__all__ = ["ValueRange", "WeightSettings", "insert", "weight_grid"]
+__all__ = ["ValueRange", "WeightSettings", "insert"]
 
 _LARGEST_BIAS = 2**30
 """Leaves the other half of int32 to the products that it is added to."""
@@ -34,6 +36,30 @@ class ValueRange:
     zero_point: int
     """The level of zero."""
     bits: int
+    signed: bool = False
+    """Whether levels lie around zero: from -2**(bits - 1), not from 0."""
+
+    @property
+    def least(self) -> int:
+        """The lowest level."""
+        return -(2 ** (self.bits - 1)) if self.signed else 0
+
+    @property
+    def kind(self) -> torch.dtype:
+        """The type of its levels."""
+        if self.signed:
+            return torch.int8 if self.bits <= 8 else torch.int16
+        return torch.uint8 if self.bits <= 8 else torch.uint16
+
+    @property
+    def grid(self) -> Grid:
+        """The reals that its levels stand for."""
+        return Grid(
+            scale=torch.tensor(self.scale),
+            zero_point=torch.tensor(self.zero_point, dtype=self.kind),
+            low=self.least,
+            high=self.least + 2**self.bits - 1,
+        )
 
 
 @final
@@ -43,13 +69,12 @@ class WeightSettings:
 
     site: str
     shape: tuple[int, ...]
-    bits: int
-    per_channel: bool
+    scheme: Scheme
 
     @property
     def text(self) -> str:
         """As a person would say it."""
-        return f"int{self.bits} per {'channel' if self.per_channel else 'tensor'}"
+        return self.scheme.text
 
 
 def insert(
@@ -59,19 +84,25 @@ def insert(
     *,
     weights: Mapping[str, WeightSettings],
     ranges: Mapping[str, ValueRange],
+    grids: Mapping[str, Grid] | None = None,
 ) -> GraphModule:
     """Stores the weights of `sites` and the activations `values` as integers, in place.
 
-    Tensors are named `<site>.weight.levels`, `<site>.weight.scale`, `<site>.bias.levels`,
-    `<value>.scale` and so on. Biases are int32 in units of (input scale * weight scale), those
-    that an integer convolution accumulates in.
+    Tensors are named `<site>.weight.levels`, `<site>.weight.scale`, `<value>.scale` and so on.
+    Biases are int32 in units of (input scale * weight scale), those that an integer kernel sums
+    in; where no integer kernel can run they stay float32.
+
+    `weights` and `grids` are by site, `ranges` by value. Without values only weights are stored,
+    and layers compute in float; without its grid a weight gets the one that holds all of it.
     """
-    scales = {}
+    scales: dict[Node, float] = {}
     for value in values:
-        found = ranges[value.name]
-        scales |= dict.fromkeys((value.node, *passes(value)), torch.tensor(found.scale))
+        found = ranges[value.name].scale
+        scales |= dict.fromkeys((value.node, *passes(value)), found)
     for site in sites:
-        _store_weight(module, site, weights[site.name], scales[operand(site.node, 0)])
+        settings, source = weights[site.name], operand(site.node, 0 if not site.table else 1)
+        grid = None if grids is None else grids.get(site.name)
+        _store_weight(module, site, settings, grid, scales.get(source))
     for value in values:
         _quantize_value(module, value, ranges[value.name])
     sweep(module)
@@ -80,54 +111,68 @@ def insert(
     return module
 
 
-def weight_grid(weight: Tensor, settings: WeightSettings) -> Grid:
-    """Returns the symmetric restricted grid that holds all of `weight`.
-
-    A channel of zeros, as pruning by masks leaves it, gets the whole tensor's range.
-
-    Raises:
-        QuantizeError: if the weight is all zero or not finite.
-    """
-    whole = weight.detach().abs().max()
-    if not settings.per_channel:
-        return symmetric(whole, bits=settings.bits)
-    channels = weight.detach().abs().flatten(1).amax(1)  # (out)
-    return symmetric(torch.where(channels > 0, channels, whole), bits=settings.bits)
-
-
 def _store_weight(
-    module: GraphModule, site: Site, settings: WeightSettings, input_scale: Tensor
+    module: GraphModule,
+    site: Site,
+    settings: WeightSettings,
+    grid: Grid | None,
+    input_scale: float | None,
 ) -> None:
     weight = tensor_of(module, site.weight).detach()
-    bias = None if site.bias is None else tensor_of(module, site.bias).detach()
-    try:
-        grid = weight_grid(weight, settings)
-    except QuantizeError as error:
-        raise QuantizeError(f"the weight of {site.name}: {error}") from error
-    scale = grid.scale
-    if bias is not None:
-        largest = bias.abs() if settings.per_channel else bias.abs().max()
-        scale = torch.maximum(scale, largest / input_scale / _LARGEST_BIAS)
-    grid = Grid(scale=scale, zero_point=grid.zero_point, low=grid.low, high=grid.high)
-    _replace(module, site.weight, levels=quantize(weight, grid), scale=scale)
-    if bias is not None and site.bias is not None:
-        unit = input_scale * scale
-        levels = (bias.double() / unit.double()).round().to(torch.int32)
-        _replace(module, site.bias, levels=levels, scale=unit)
+    if grid is None:
+        grid = weight_grid(weight, site, settings.scheme, kind="min-max")
+    if site.bias is not None and input_scale is not None and settings.scheme.per != "group":
+        grid = _bearing(grid, tensor_of(module, site.bias).detach(), input_scale)
+    levels = quantize(weight, grid, axis=site.axis)
+    tensors = {"levels": levels, "scale": grid.scale}
+    if settings.scheme.mode == "asymmetric":
+        tensors["zero_point"] = grid.zero_point
+    if grid.group is not None:
+        tensors["levels"] = levels.flatten(1)  # (out, value)
+    _replace(module, site, tensors, grid)
+    if site.bias is not None and input_scale is not None and grid.group is None:
+        unit = input_scale * grid.scale
+        bias = tensor_of(module, site.bias).detach()
+        rounded = {"levels": (bias.double() / unit.double()).round().to(torch.int32)}
+        _read_from(module, site.bias, rounded | {"scale": unit}, axis=0)
 
 
-def _replace(module: GraphModule, node: Node, *, levels: Tensor, scale: Tensor) -> None:
-    """Makes a get_attr node's tensor a submodule that holds integers and their scale."""
+def _bearing(grid: Grid, bias: Tensor, input_scale: float) -> Grid:
+    """The grid, coarsened where the bias would overflow a runtime's 32-bit sums."""
+    largest = bias.abs() if grid.scale.ndim else bias.abs().max()
+    if grid.scale.ndim and grid.scale.shape != largest.shape:  # groups share output channels
+        largest = bias.abs().max()
+    scale = torch.maximum(grid.scale, largest / input_scale / _LARGEST_BIAS)
+    return replace(grid, scale=scale)
+
+
+def _replace(module: GraphModule, site: Site, tensors: dict[str, Tensor], grid: Grid) -> None:
+    """Makes a weight's node read a submodule that holds integers and their scale."""
+    shape = list(tensor_of(module, site.weight).shape)
+    axis = 1 if grid.group is not None else site.axis
+    real = _read_from(module, site.weight, tensors, axis=axis, block=grid.group or 0)
+    if grid.group is not None and len(shape) != 2:
+        with module.graph.inserting_after(real):
+            whole = module.graph.call_function(torch.ops.aten.reshape.default, (real, shape))
+        real.replace_all_uses_with(whole, delete_user_cb=lambda user: user is not whole)
+
+
+def _read_from(
+    module: GraphModule, node: Node, tensors: dict[str, Tensor], *, axis: int, block: int = 0
+) -> Node:
+    """Replaces a get_attr node by the dequantised tensors, which go where its own was."""
     graph, name = module.graph, str(node.target)
     path, _, own = name.rpartition(".")
     parent = module.get_submodule(path)
     delattr(parent, own)
-    parent.add_module(own, _Tensors(levels=levels, scale=scale))
+    parent.add_module(own, _Tensors(**tensors))
     with graph.inserting_before(node):
-        args = (graph.get_attr(f"{name}.levels"), graph.get_attr(f"{name}.scale"), None, 0)
+        read = {key: graph.get_attr(f"{name}.{key}") for key in tensors}
+        args = (read["levels"], read["scale"], read.get("zero_point"), axis, block)
         real = graph.call_function(DEQUANTIZE, args)
     node.replace_all_uses_with(real)
     graph.erase_node(node)
+    return real
 
 
 def _quantize_value(module: GraphModule, value: Value, found: ValueRange) -> None:
@@ -135,7 +180,7 @@ def _quantize_value(module: GraphModule, value: Value, found: ValueRange) -> Non
     nodes = [value.node, *passes(value)]
     tensors = _Tensors(
         scale=torch.tensor(found.scale),
-        zero_point=torch.tensor(found.zero_point, dtype=torch.uint8),
+        zero_point=torch.tensor(found.zero_point, dtype=found.kind),
     )
     _add(module, value.name, tensors)
     with graph.inserting_after(_last_placeholder(graph)):
@@ -144,7 +189,7 @@ def _quantize_value(module: GraphModule, value: Value, found: ValueRange) -> Non
     for node in nodes:
         # A placeholder's operators come after all tensors, which are read first.
         with graph.inserting_after(scale.next if node.op == "placeholder" else node):
-            ends = (0, 2**found.bits - 1)
+            ends = (found.least, found.least + 2**found.bits - 1)
             levels = graph.call_function(QUANTIZE, (node, scale, zero_point, *ends))
         with graph.inserting_after(levels):
             real = graph.call_function(DEQUANTIZE, (levels, scale, zero_point, 0))

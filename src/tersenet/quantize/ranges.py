@@ -5,16 +5,20 @@ are merged in pairs when a value falls outside. Same batches in the same order, 
 """
 
 import abc
-from typing import Final, Literal, TypeAlias, final
+from collections.abc import Callable
+from typing import ClassVar, Final, Literal, TypeAlias, final
 
 import numpy as np
 from torch import Tensor
 
 from tersenet.errors import QuantizeError
+from tersenet.quantize.clipping import aciq_range
 
 __all__ = ["MinMax", "MinimumError", "Observer", "Percentile", "RangeKind", "observer"]
 
-RangeKind: TypeAlias = Literal["min-max", "percentile", "mse"]
+RangeKind: TypeAlias = Literal[
+    "min-max", "moving-average", "average", "percentile", "deviations", "mse", "kl", "aciq"
+]
 
 BINS: Final = 4096
 """Of a histogram: a bin is at most 1/8 of an 8-bit step of the range it covers."""
@@ -55,6 +59,49 @@ class MinMax(Observer):
     def range(self) -> tuple[float, float]:
         """Returns the least and the largest value seen."""
         return self.minimum, self.maximum
+
+
+@final
+class MovingAverage(Observer):
+    """Ends that follow each batch's by a hundredth, as training does (Jacob et al. 2017)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.ends: tuple[float, float] | None = None
+
+    def observe(self, x: Tensor) -> None:
+        super().observe(x)
+        low, high = (float(end) for end in x.aminmax())
+        before = self.ends or (low, high)
+        self.ends = tuple(  # type: ignore[assignment]
+            old + 0.01 * (new - old) for old, new in zip(before, (low, high), strict=True)
+        )
+
+    def range(self) -> tuple[float, float]:
+        """Returns the averaged ends."""
+        assert self.ends is not None
+        return self.ends
+
+
+@final
+class Average(Observer):
+    """The mean over samples of each sample's least and largest value (deck 3's avg)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.samples = 0
+        self.low = self.high = 0.0
+
+    def observe(self, x: Tensor) -> None:
+        super().observe(x)
+        rows = x.flatten(1) if x.ndim > 1 else x[:, None]
+        self.low += float(rows.amin(1).sum())
+        self.high += float(rows.amax(1).sum())
+        self.samples += len(rows)
+
+    def range(self) -> tuple[float, float]:
+        """Returns the two means."""
+        return self.low / self.samples, self.high / self.samples
 
 
 class _Histogram(Observer):
@@ -105,6 +152,13 @@ class _Histogram(Observer):
         """Of the bins, one more than there are."""
         return (self.first + np.arange(BINS + 1)) * self.width
 
+    @property
+    def filled(self) -> tuple[np.ndarray, np.ndarray]:
+        """The centres of the bins that hold something, and how much each holds."""
+        filled = np.flatnonzero(self.counts)
+        centres = (self.edges[filled] + self.edges[filled + 1]) / 2
+        return np.clip(centres, self.minimum, self.maximum), self.counts[filled]
+
 
 @final
 class Percentile(_Histogram):
@@ -129,25 +183,20 @@ class Percentile(_Histogram):
         return max(self.minimum, edges[low]), min(self.maximum, edges[high + 1])
 
 
-@final
-class MinimumError(_Histogram):
-    """The range of least mean squared error, between clipping and rounding.
-
-    Searched over shares of the observed range, both ends shrunk together; the error of each is
-    taken from the histogram.
-    """
+class _Searched(_Histogram):
+    """The best share of the observed range, both ends shrunk together."""
 
     def __init__(self, bits: int) -> None:
         super().__init__()
         self.bits = bits
 
+    @abc.abstractmethod
+    def loss(self, centres: np.ndarray, counts: np.ndarray, levels: np.ndarray) -> float:
+        """Returns what is lost if `levels`, units of one step, stand for the bins."""
+
     def range(self) -> tuple[float, float]:
         """Returns the best of 80 ranges, from a fifth of the observed one to all of it."""
-        filled = np.flatnonzero(self.counts)
-        counts = self.counts[filled]
-        centres = np.clip(
-            (self.edges[filled] + self.edges[filled + 1]) / 2, self.minimum, self.maximum
-        )
+        centres, counts = self.filled
         best, least = (self.minimum, self.maximum), np.inf
         for share in np.linspace(1, 0.2, 80):
             low, high = min(share * self.minimum, 0), max(share * self.maximum, 0)
@@ -156,16 +205,89 @@ class MinimumError(_Histogram):
                 continue
             zero = np.round(-low / step)
             levels = np.clip(np.round(centres / step) + zero, 0, 2**self.bits - 1)
-            error = float(counts @ np.square((levels - zero) * step - centres))
+            error = self.loss(centres / step, counts, levels - zero)
+            error *= step * step if self.squared else 1
             if error < least:
                 best, least = (low, high), error
         return best
 
+    squared: ClassVar[bool] = False
+    """Whether the loss grows with the square of the step."""
 
-def observer(kind: RangeKind, *, percentile: float, bits: int) -> Observer:
-    """Returns a fresh observer; `percentile` and `bits` matter to the kinds named so."""
-    if kind == "min-max":
-        return MinMax()
-    if kind == "percentile":
-        return Percentile(percentile)
-    return MinimumError(bits)
+
+@final
+class MinimumError(_Searched):
+    """The range of least mean squared error, between clipping and rounding."""
+
+    squared: ClassVar[bool] = True
+
+    def loss(self, centres: np.ndarray, counts: np.ndarray, levels: np.ndarray) -> float:
+        """Returns the sum of squared errors, in steps."""
+        return float(counts @ np.square(levels - centres))
+
+
+@final
+class Divergence(_Searched):
+    """The range whose levels say most about the values: least Kullback-Leibler divergence.
+
+    Migacz, "8-bit Inference with TensorRT", 2017: the values inside the range, with what is
+    clipped added to its ends, against each level's count spread evenly over its values.
+    """
+
+    def loss(self, centres: np.ndarray, counts: np.ndarray, levels: np.ndarray) -> float:
+        """Returns the divergence in nats."""
+        inside = np.abs(levels - centres) <= 0.5 + 1e-9
+        if not inside.any():
+            return float("inf")
+        ends = centres < centres[inside][0], centres > centres[inside][-1]
+        p = counts[inside].astype(np.float64)
+        q = p.copy()
+        p[0] += counts[ends[0]].sum()
+        p[-1] += counts[ends[1]].sum()
+        _, index, size = np.unique(levels[inside], return_inverse=True, return_counts=True)
+        q = (np.bincount(index, q) / size)[index]
+        p, q = p / p.sum(), q / q.sum()
+        return float(np.sum(p * np.log(p / np.maximum(q, 1e-30))))
+
+
+@final
+class Moments(_Histogram):
+    """Around the mean: that many standard deviations, or ACIQ's bound."""
+
+    def __init__(self, *, bits: int, deviations: float | None) -> None:
+        """Without `deviations` the bound is ACIQ's, for the likelier distribution."""
+        super().__init__()
+        self.bits = bits
+        self.deviations = deviations
+
+    def range(self) -> tuple[float, float]:
+        """Returns the bounds, but no more than was seen."""
+        centres, counts = self.filled
+        mean = float(counts @ centres / counts.sum())
+        spread = float(np.sqrt(counts @ np.square(centres - mean) / counts.sum()))
+        if self.deviations is not None:
+            reach = self.deviations * spread
+            return max(self.minimum, mean - reach), min(self.maximum, mean + reach)
+        return aciq_range(
+            minimum=self.minimum,
+            maximum=self.maximum,
+            mean=mean,
+            std=spread,
+            b=float(counts @ np.abs(centres - mean) / counts.sum()),
+            bits=self.bits,
+        )
+
+
+def observer(kind: RangeKind, *, percentile: float, bits: int, deviations: float = 4.0) -> Observer:
+    """Returns a fresh observer; the numbers matter to the kinds named so."""
+    table: dict[RangeKind, Callable[[], Observer]] = {
+        "min-max": MinMax,
+        "moving-average": MovingAverage,
+        "average": Average,
+        "percentile": lambda: Percentile(percentile),
+        "deviations": lambda: Moments(bits=bits, deviations=deviations),
+        "mse": lambda: MinimumError(bits),
+        "kl": lambda: Divergence(bits),
+        "aciq": lambda: Moments(bits=bits, deviations=None),
+    }
+    return table[kind]()

@@ -20,7 +20,16 @@ from tersenet.errors import QuantizeError
 from tersenet.export.qops import QUANTIZE
 from tersenet.export.trace import operand
 
-__all__ = ["Site", "Value", "normalise", "passes", "sites_of", "values_of"]
+__all__ = [
+    "Site",
+    "Value",
+    "concatenations",
+    "normalise",
+    "passes",
+    "sites_of",
+    "tail",
+    "values_of",
+]
 
 aten = torch.ops.aten
 
@@ -30,7 +39,22 @@ CONVOLUTIONS: Final = {
     aten.conv2d.default,
     aten.conv2d.padding,
 }
-LAYERS: Final = CONVOLUTIONS | {aten.linear.default}
+TRANSPOSED: Final = {aten.conv_transpose1d.default, aten.conv_transpose2d.input}
+LAYERS: Final = CONVOLUTIONS | TRANSPOSED | {aten.linear.default, aten.embedding.default}
+FLOAT: Final = {
+    "lstm": "no runtime here has integer kernels for recurrent layers",
+    "gru": "no runtime here has integer kernels for recurrent layers",
+    "rnn_tanh": "no runtime here has integer kernels for recurrent layers",
+    "rnn_relu": "no runtime here has integer kernels for recurrent layers",
+    "scaled_dot_product_attention": "a product of two activations",
+    "matmul": "a product of two activations",
+    "bmm": "a product of two activations",
+    "baddbmm": "a product of two activations",
+    "einsum": "a product of two activations",
+    "conv3d": "no runtime here has integer kernels for three dimensions",
+    "conv_transpose3d": "no runtime here has integer kernels for three dimensions",
+}
+"""Operators that multiply but stay float, by name, and why."""
 ACTIVATIONS: Final = {aten.relu.default, aten.relu6.default, aten.hardtanh.default}
 """Clamps that a quantiser's own saturation does."""
 JOINS: Final = {aten.add.Tensor, aten.mul.Tensor, aten.cat.default}
@@ -66,6 +90,13 @@ class Site:
     node: Node
     weight: Node
     bias: Node | None
+    axis: int = 0
+    """The dimension of its weight that counts output channels."""
+
+    @property
+    def table(self) -> bool:
+        """Whether the weight is looked up, not multiplied with: stored small, read in float."""
+        return self.node.target is aten.embedding.default
 
 
 @final
@@ -112,31 +143,37 @@ def sites_of(module: GraphModule) -> tuple[list[Site], list[Skip]]:
     sites, skips = [], []
     for node in module.graph.nodes:
         if node.target not in LAYERS:
+            kind = getattr(getattr(node.target, "overloadpacket", None), "__name__", "")
+            if kind in FLOAT:
+                skips.append(Skip(_path(node) or node.name, f"{kind}: {FLOAT[kind]}"))
             continue
-        weight, bias = operand(node, 1), operand(node, 2)
-        name = _site_name(node)
+        table = node.target is aten.embedding.default
+        weight, bias = (operand(node, 0), None) if table else (operand(node, 1), operand(node, 2))
+        name = _site_name(node, weight)
         if weight.op != "get_attr" or (bias is not None and bias.op != "get_attr"):
             skips.append(Skip(name, "its weight is computed at run time"))
         elif len(weight.users) > 1 or (bias is not None and len(bias.users) > 1):
             skips.append(Skip(name, f"its weight is shared by {len(weight.users)} operations"))
         else:
-            sites.append(Site(name=name, node=node, weight=weight, bias=bias))
+            axis = int(node.target in TRANSPOSED)
+            sites.append(Site(name=name, node=node, weight=weight, bias=bias, axis=axis))
     return sites, _once(skips)
 
 
 def values_of(module: GraphModule, sites: Sequence[Site]) -> list[Value]:
     """Returns the activations to quantise so that `sites` run as integers, in graph order."""
     layers = {site.node: site for site in sites}
+    layers = {node: site for node, site in layers.items() if not site.table}
     chosen: set[Node] = {_root(operand(node, 0)) for node in layers}
     for node in layers:
-        read = any(user.target in JOINS | POOLS for user in _readers(_tail(node)))
+        read = any(user.target in JOINS | POOLS for user in _readers(tail(node)))
         if node.target in CONVOLUTIONS or read:
-            chosen.add(_tail(node))
+            chosen.add(tail(node))
     for node in module.graph.nodes:
         if node.target in POOLS and _root(operand(node, 0)) in chosen:
-            chosen.add(_tail(node))
+            chosen.add(tail(node))
         if node.target in JOINS and _joined(node) and _joined(node) <= chosen:
-            chosen.add(_tail(node))
+            chosen.add(tail(node))
     named = [(_value_name(node, layers), node) for node in module.graph.nodes if node in chosen]
     seen = Counter[str]()
     values = []
@@ -159,6 +196,22 @@ def passes(value: Value) -> list[Node]:
     return found
 
 
+def concatenations(values: Sequence[Value]) -> list[set[str]]:
+    """Returns the names of values that a concatenation puts side by side, with its own.
+
+    On one range it only copies; on several it would have to compute every level anew.
+    """
+    names = {value.node: value.name for value in values}
+    sets: list[set[str]] = []
+    for value in values:
+        if value.node.target is not aten.cat.default:
+            continue
+        joined = {names[one] for one in _joined(value.node) if one in names} | {value.name}
+        touching = [one for one in sets if one & joined]
+        sets = [one for one in sets if not one & joined] + [joined.union(*touching)]
+    return sets
+
+
 def _root(node: Node) -> Node:
     while node.target in PASSING and _keeps_zero(node):
         node = operand(node, 0)
@@ -173,8 +226,8 @@ def _keeps_zero(node: Node) -> bool:
     return True
 
 
-def _tail(node: Node) -> Node:
-    """The clamp that alone reads `node`, else `node`."""
+def tail(node: Node) -> Node:
+    """Returns the clamp that alone reads `node`, else `node`."""
     (user, *others) = node.users or (node,)
     if others or user.target not in ACTIVATIONS:
         return node
@@ -203,8 +256,7 @@ def _joined(node: Node) -> set[Node]:
     return {_root(one) for one in operands if isinstance(one, Node)}
 
 
-def _site_name(node: Node) -> str:
-    weight = operand(node, 1)
+def _site_name(node: Node, weight: Node) -> str:
     if weight.op == "get_attr":
         return str(weight.target).rpartition(".")[0] or str(weight.target)
     return _path(node) or node.name

@@ -1,0 +1,101 @@
+"""What a runtime can work out when it loads a file need not be in it.
+
+A weight of 4-bit levels is kept as ONNX INT4, two to a byte, and cast to INT8 before it is
+dequantised. Runtimes fold that cast when they load the file and so still find the pattern of
+their integer kernels; DequantizeLinear of INT4 itself they compute in float, at each call. Likewise
+the scale of a bias is written as the product of the two scales that it is.
+"""
+
+from typing import Final
+
+import numpy as np
+import onnx
+from onnx import ModelProto, NodeProto, TensorProto, numpy_helper
+
+__all__ = ["derive_bias_scales", "pack_levels"]
+
+_OPSET: Final = 21
+"""The first with 4-bit and 16-bit levels, and with scales for blocks."""
+_CHANGED: Final = {"GroupNormalization"}
+"""Operators that mean something else in that opset than in the one before."""
+_WORTH: Final = 64
+"""Values from which halving the bytes pays for the node that undoes it."""
+
+
+def pack_levels(proto: ModelProto) -> None:
+    """Stores 8-bit levels that would fit 4 bits in 4 bits; raises the opset where it must."""
+    graph = proto.graph
+    if any(node.op_type in _CHANGED for node in graph.node):
+        return
+    read = {node.input[0] for node in graph.node if node.op_type == "DequantizeLinear"}
+    others = {name for node in graph.node for name in node.input[1:]}
+    casts: list[NodeProto] = []
+    for tensor in graph.initializer:
+        if tensor.name not in read - others:
+            continue
+        narrow = _narrowed(tensor)
+        if narrow is None:
+            continue
+        wide, kind = tensor.name, tensor.data_type
+        narrow.name = f"{wide}.packed"
+        tensor.CopyFrom(narrow)
+        casts.append(onnx.helper.make_node("Cast", [narrow.name], [wide], to=kind))
+    for cast in reversed(casts):
+        graph.node.insert(0, cast)
+    wide_levels = any(
+        one.data_type in (TensorProto.UINT16, TensorProto.INT16) for one in graph.initializer
+    )
+    blocks = any(a.name == "block_size" for node in graph.node for a in node.attribute)
+    if casts or wide_levels or blocks:
+        for opset in proto.opset_import:
+            if opset.domain == "":
+                opset.version = max(opset.version, _OPSET)
+        proto.ir_version = max(proto.ir_version, 10)
+
+
+def derive_bias_scales(proto: ModelProto) -> None:
+    """Writes the scale of each bias as the product of its layer's input and weight scales."""
+    graph = proto.graph
+    scales = {
+        node.output[0]: (node, node.input[1])
+        for node in graph.node
+        if node.op_type == "DequantizeLinear"
+    }
+    arrays = {one.name: numpy_helper.to_array(one) for one in graph.initializer}
+    products: list[NodeProto] = []
+    dropped: set[str] = set()
+    for layer in graph.node:
+        found = [scales.get(name) for name in layer.input[:3]]
+        if layer.op_type not in ("Conv", "Gemm") or len(found) < 3 or None in found:
+            continue
+        (_, x), (_, w), (bias, b) = (one for one in found if one is not None)
+        if not {x, w, b} <= arrays.keys() or arrays[b].size < _WORTH // 4:
+            continue
+        if not np.array_equal(arrays[x] * arrays[w], arrays[b]):
+            continue
+        product = f"{b}.{len(products)}"
+        products.append(onnx.helper.make_node("Mul", [w, x], [product]))
+        bias.input[1] = product
+        dropped.add(b)
+    dropped -= {name for node in graph.node for name in node.input}
+    kept = [one for one in graph.initializer if one.name not in dropped]
+    del graph.initializer[:]
+    graph.initializer.extend(kept)
+    for product in reversed(products):
+        graph.node.insert(0, product)
+
+
+def _narrowed(tensor: TensorProto) -> TensorProto | None:
+    """The tensor in 4 bits; None where that loses something or is not worth it."""
+    if tensor.data_type not in (TensorProto.INT8, TensorProto.UINT8):
+        return None
+    levels = numpy_helper.to_array(tensor)
+    signed = tensor.data_type == TensorProto.INT8
+    low, high = (-8, 7) if signed else (0, 15)
+    if levels.size < _WORTH or levels.min() < low or levels.max() > high:
+        return None
+    nibbles = levels.astype(np.uint8).ravel() & 15
+    nibbles = np.append(nibbles, np.zeros(nibbles.size % 2, np.uint8))
+    raw = (nibbles[0::2] | nibbles[1::2] << 4).tobytes()
+    kind = TensorProto.INT4 if signed else TensorProto.UINT4
+    return onnx.helper.make_tensor(tensor.name, kind, levels.shape, raw, raw=True)

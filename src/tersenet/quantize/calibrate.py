@@ -1,0 +1,156 @@
+"""Ranges of activations, from calibration data or from statistics of it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import final
+
+import torch
+from torch.fx import GraphModule
+
+from tersenet.core.types import Batch, Workbench
+from tersenet.errors import QuantizeError
+from tersenet.quantize.clipping import aciq_range
+from tersenet.quantize.insert import ValueRange
+from tersenet.quantize.linear import Mode
+from tersenet.quantize.observe import watch
+from tersenet.quantize.overrides import Override, first_match
+from tersenet.quantize.ranges import Observer, RangeKind, observer
+from tersenet.quantize.scheme import Scheme
+from tersenet.quantize.statistics import Statistics, read_statistics
+from tersenet.quantize.structure import Value, concatenations
+
+__all__ = ["Calibration", "calibrated", "value_range"]
+
+_DEVIATIONS = 4.0
+"""Around the mean that `deviations` keeps."""
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Calibration:
+    """How ranges are found."""
+
+    kind: RangeKind
+    bits: int
+    mode: Mode
+    percentile: float
+    samples: int
+    statistics: Path | None
+    overrides: tuple[Override, ...]
+
+    def bits_of(self, value: str) -> int:
+        """Returns the bits of one activation, named after the layer that returns it."""
+        return first_match(self.overrides, _layer(value)).of("activation_bits", self.bits)
+
+    def mode_of(self, value: str) -> Mode:
+        """Returns how its levels lie."""
+        return first_match(self.overrides, _layer(value)).of("activation_mode", self.mode)
+
+
+def calibrated(
+    module: GraphModule,
+    values: Sequence[Value],
+    calibration: Sequence[Batch],
+    settings: Calibration,
+    bench: Workbench,
+) -> tuple[list[ValueRange], int]:
+    """Returns the range of every value, and the number of samples it was observed on.
+
+    Raises:
+        QuantizeError: if a value is constant or not finite, or the statistics lack it.
+    """
+    ends: dict[str, tuple[float, float]]
+    if settings.statistics is not None:
+        known = read_statistics(settings.statistics)
+        ends = {one.name: _told(one.name, known, settings) for one in values}
+        samples = 0
+    else:
+        watched: dict[str, Observer] = {
+            one.name: observer(
+                settings.kind, percentile=settings.percentile, bits=settings.bits_of(one.name)
+            )
+            for one in values
+        }
+        names = {one.node: one.name for one in values}
+        samples = watch(
+            module,
+            calibration,
+            settings.samples,
+            names,
+            lambda node, x: watched[names[node]].observe(x),
+            lambda seen: bench.tick("calibrating", seen, settings.samples),
+        )
+        ends = {name: _seen(name, one) for name, one in watched.items()}
+    for joined in concatenations(values):
+        low = min(ends[name][0] for name in joined)
+        high = max(ends[name][1] for name in joined)
+        ends |= dict.fromkeys(joined, (low, high))
+    return [
+        value_range(name, *pair, bits=settings.bits_of(name), mode=settings.mode_of(name))
+        for name, pair in ends.items()
+    ], samples
+
+
+def value_range(name: str, low: float, high: float, *, bits: int, mode: Mode) -> ValueRange:
+    """Returns the range of one activation with its scale and level of zero.
+
+    Raises:
+        QuantizeError: if it is of zero width or not finite.
+    """
+    scheme = Scheme(bits=bits, mode=mode, per="tensor")
+    try:
+        # In double: a range within float32 may be wider than float32 holds.
+        grid = scheme.between(torch.tensor(low).double(), torch.tensor(high).double())
+    except QuantizeError as error:
+        raise QuantizeError(f"the activation {name}: {error}") from error
+    return ValueRange(
+        value=name,
+        low=low,
+        high=high,
+        scale=grid.scale.item(),
+        zero_point=int(grid.zero_point.item()),
+        bits=bits,
+        signed=mode != "asymmetric",
+    )
+
+
+def _layer(value: str) -> str:
+    return value.removesuffix(".output")
+
+
+def _seen(name: str, one: Observer) -> tuple[float, float]:
+    if one.constant:
+        raise QuantizeError(
+            f"the activation {name} is {one.minimum:g} on every calibration sample: give "
+            "other samples, or skip the layers that read it."
+        )
+    return one.range()
+
+
+def _told(name: str, known: dict[str, Statistics], settings: Calibration) -> tuple[float, float]:
+    if name not in known:
+        raise QuantizeError(
+            f"{settings.statistics} has no statistics of the activation {name}: collect them again."
+        )
+    one = known[name]
+    if settings.kind == "min-max":
+        return one.min, one.max
+    if settings.kind == "average":
+        return one.avg_min, one.avg_max
+    if settings.kind == "deviations":
+        reach = _DEVIATIONS * one.std
+        return max(one.min, one.mean - reach), min(one.max, one.mean + reach)
+    if settings.kind == "aciq":
+        return aciq_range(
+            minimum=one.min,
+            maximum=one.max,
+            mean=one.mean,
+            std=one.std,
+            b=one.b,
+            bits=settings.bits_of(name),
+        )
+    raise QuantizeError(
+        f"statistics do not tell the range '{settings.kind}', it needs the calibration data: "
+        "choose min-max, average, deviations or aciq."
+    )
