@@ -59,7 +59,9 @@ def compare(original: nn.Module, smaller: nn.Module, gone: Survivors, inputs: In
             found = [[run(one, _double(x)) for x in batches] for one in wide]
             tolerance = 1e-5
         except Exception:  # noqa: BLE001 (float32 tells whether it was the precision)
-            found = [[run(one, x) for x in batches] for one in (original, reference, smaller)]
+            # Copies: a network may keep what it saw.
+            single = [copy.deepcopy(one) for one in (original, reference, smaller)]
+            found = [[run(one, x) for x in batches] for one in single]
             tolerance = 1e-4
         whole, zeroed, small = found
         verdict = Verdict(

@@ -6,23 +6,33 @@ classes of labels that reach the same dimensions of the same parameters are one 
 
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence, Set
-from typing import Any, final
+from collections.abc import Iterable, Mapping, MutableMapping, Sequence, Set
+from typing import Any, Final, final
+from weakref import WeakKeyDictionary
 
+import numpy as np
 from torch import Tensor, nn
 
 from tersenet.graph.costs import layer
+from tersenet.graph.fingerprint import fingerprint
 from tersenet.graph.groups import ChannelGroup, Graph, Member, Site, remaining
+from tersenet.graph.labels import Array
 from tersenet.graph.products import products, sample_count
+from tersenet.graph.visit import rules
 from tersenet.graph.walk import Walk
 
 __all__ = ["trace"]
+
+_READ: Final[MutableMapping[nn.Module, tuple[Any, Graph]]] = WeakKeyDictionary()
+"""The last structure of each network that is still in use, with what it was when it was read."""
 
 
 def trace(
     model: nn.Module, example: tuple[Tensor, ...], *, outputs: Sequence[str] | None = None
 ) -> Graph:
     """Reads a network's structure; the model is left as it was.
+
+    A network that has not changed since is not read again.
 
     Args:
         model: the network.
@@ -33,16 +43,23 @@ def trace(
     Raises:
         StructureError: if the network cannot be exported, or has no such output.
     """
-    walk = Walk(model, example, outputs=outputs)
-    batch, tensors = sample_count(walk.program), walk.tensors
+    state = (fingerprint(model, example, outputs), rules())
+    if model in _READ and _READ[model][0] == state:
+        return _READ[model][1]
+    graph = _traced(model, Walk(model, example, outputs=outputs))
+    _READ[model] = (state, graph)
+    return graph
+
+
+def _traced(model: nn.Module, walk: Walk) -> Graph:
+    batch, tensors, roots = sample_count(walk.program), walk.tensors, walk.labels.roots()
     layers, sites = [], []
     for product in products(walk.program):
         tensor = product.tensor and walk.first_name(product.tensor)
         layers.append(layer(product, tensors, batch))
         if tensor is not None and product.weight is not None:
             filters = walk.values[product.weight][product.filter_dim]
-            own = [id(labels) for labels in walk.owned[tensor]]
-            dim = own.index(id(filters)) if id(filters) in own else None
+            dim = _same(roots[filters], [roots[labels] for labels in walk.owned[tensor]])
             kernel = layers[-1].weight[2:] if "conv" in product.kind else ()
             sites.append(Site(layers[-1], tensor, dim, kernel))
     shapes = {name: tuple(len(one) for one in value) for name, value in walk.owned.items()}
@@ -59,6 +76,12 @@ def trace(
         buffers=frozenset(buffers),
         walk=walk,
     )
+
+
+def _same(filters: Array, own: Sequence[Array]) -> int | None:
+    """Returns which dimension of a tensor the filters are, through casts and reshapes."""
+    found = [dim for dim, labels in enumerate(own) if np.array_equal(labels, filters)]
+    return found[0] if found else None
 
 
 def _groups(

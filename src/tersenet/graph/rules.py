@@ -117,8 +117,11 @@ def batch_norm(at: Visit) -> Value:
     """Scales each channel by itself."""
     x = at.value("input")
     positions = x[2:] if "instance_norm" in at.op else ()
-    if at.args.get("training"):  # also how weights are standardised
+    if at.args.get("training"):
         positions = (x[0], *x[2:])
+        if not at.depends_on_input("input"):  # how weights are standardised
+            at.over_kept(positions, "standardises over the weights that are left")
+            positions = ()
     for labels in positions:
         at.freeze(labels, "normalises over it")
     for name in ("weight", "bias", "running_mean", "running_var"):

@@ -10,7 +10,7 @@ import io
 import logging
 import traceback
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -50,7 +50,7 @@ def export(
     example: tuple[Tensor, ...],
     *,
     any_batch: bool = False,
-    any_size: bool = False,
+    further: Sequence[Sequence[int]] = (),
 ) -> torch.export.ExportedProgram:
     """Returns the network's graph for any batch size where the network allows that.
 
@@ -60,7 +60,7 @@ def export(
         model: the network.
         example: its inputs, the first dimension of each the sample.
         any_batch: refuse a network that takes one batch size alone.
-        any_size: leave the other dimensions of the inputs open too, where the network does.
+        further: of each input, the other dimensions to leave open where the network does.
 
     Raises:
         StructureError: if the network does not run on the example, or its control flow
@@ -71,11 +71,12 @@ def export(
     # A batch of one would be taken for a constant, one tensor given twice for one input.
     inputs = tuple(one.clone() for one in at_least_two(example))
     batch = torch.export.Dim.DYNAMIC if any_batch else torch.export.Dim.AUTO
-    further = torch.export.Dim.AUTO
+    further = further or [()] * len(inputs)
     dims = (
-        dict.fromkeys(range(one.ndim if any_size else min(one.ndim, 1)), further) for one in inputs
+        {0: batch} | dict.fromkeys(more, torch.export.Dim.AUTO) if one.ndim else None
+        for one, more in zip(inputs, further, strict=True)
     )
-    dynamic = _by_name(model, tuple(own | {0: batch} if own else None for own in dims))
+    dynamic = _by_name(model, tuple(dims))
     with evaluating(model), torch.no_grad(), quiet():
         try:
             return torch.export.export(model, inputs, dynamic_shapes=dynamic, strict=False)

@@ -12,7 +12,16 @@ from torch._ops import OpOverload
 from tersenet.graph.labels import Array, Labels, Value
 from tersenet.graph.trace import source_line
 
-__all__ = ["Rule", "Visit", "bound_arguments", "operator_name", "rule", "rule_for", "shape_of"]
+__all__ = [
+    "Rule",
+    "Visit",
+    "bound_arguments",
+    "operator_name",
+    "rule",
+    "rule_for",
+    "rules",
+    "shape_of",
+]
 
 
 @final
@@ -165,6 +174,11 @@ def rule(*names: str) -> Callable[[Rule], Rule]:
         return function
 
     return register
+
+
+def rules() -> frozenset[tuple[str, Rule]]:
+    """Returns all that is registered."""
+    return frozenset(_RULES.items())
 
 
 def rule_for(target: Any) -> Rule | None:

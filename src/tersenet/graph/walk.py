@@ -40,10 +40,11 @@ class Walk:
         example: tuple[Tensor, ...],
         *,
         outputs: Sequence[str] | None = None,
-        any_size: bool = False,
+        further: Sequence[Sequence[int]] = (),
     ) -> None:
-        self.model, self.example, self.outputs = model, example, outputs
-        self.program: ExportedProgram = export(model, example, any_size=any_size)
+        """Reads the network for any batch and, of each input, any size of `further` dimensions."""
+        self.example, self.outputs, self.further = example, outputs, further
+        self.program: ExportedProgram = export(model, example, further=further)
         self.labels = Labels()
         self.values: dict[fx.Node, Any] = {}
         self.kept_only: dict[fx.Node, list[Array]] = {}

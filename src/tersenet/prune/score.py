@@ -35,6 +35,8 @@ class ChannelScore(Method[PrunePlan]):
     """Whether scores of different groups compare as they are, not by their group's mean."""
     nats: ClassVar[bool] = False
     """Whether scores are nats, which greedy removal compares as they are."""
+    trains: ClassVar[bool] = False
+    """Whether planning trains the network before it is scored: a step, no criterion of another."""
 
     keep: float = Field(default=0.5, gt=0, le=1)
     """Share of units to keep, of the groups considered."""
@@ -94,7 +96,7 @@ class ChannelScore(Method[PrunePlan]):
         """Removes all other units, in place."""
         del bench
         smaller = {name: kept for name, kept in plan.keep.items() if len(kept) < plan.sizes[name]}
-        return remove(model, trace(model, subject.example), smaller)
+        return remove(model, trace(subject.model, subject.example), smaller)
 
     def replay(
         self, model: nn.Module, edits: Sequence[Edit], example: tuple[Tensor, ...]

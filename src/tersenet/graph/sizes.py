@@ -1,0 +1,43 @@
+"""Which dimensions of its inputs, beside the batch, a network takes in other sizes.
+
+Found by running it: an export with sizes left open is many times as dear as a forward pass, so
+it is only asked for what the network does.
+"""
+
+import copy
+
+import torch
+from torch import Tensor, nn
+
+from tersenet.graph.trace import evaluating, quiet
+
+__all__ = ["taken_sizes"]
+
+
+def taken_sizes(model: nn.Module, example: tuple[Tensor, ...]) -> tuple[tuple[int, ...], ...]:
+    """Returns for each input the dimensions that may be twice as long.
+
+    Dimensions of one size change together, as height and width, or words and their mask.
+    """
+    found: list[list[int]] = [[] for _ in example]
+    for size in sorted({size for one in example for size in one.shape[1:] if size > 1}):
+        places = [[dim for dim in range(1, one.ndim) if one.shape[dim] == size] for one in example]
+        if _runs(model, tuple(_doubled(*pair) for pair in zip(example, places, strict=True))):
+            found = [own + more for own, more in zip(found, places, strict=True)]
+    return tuple(tuple(sorted(own)) for own in found)
+
+
+def _doubled(one: Tensor, dims: list[int]) -> Tensor:
+    for dim in dims:
+        one = torch.cat([one, one], dim)
+    return one
+
+
+def _runs(model: nn.Module, inputs: tuple[Tensor, ...]) -> bool:
+    own = copy.deepcopy(model)  # a forward() may keep what depends on the size
+    with evaluating(own), torch.no_grad(), quiet():
+        try:
+            own(*inputs)
+        except Exception:  # noqa: BLE001 (whatever a forward() raises: it takes no such size)
+            return False
+    return True
