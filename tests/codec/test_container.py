@@ -285,7 +285,7 @@ LIES = {
     "CABAC of noise": (head(flags=0x11, extra=HALF), b"noise"),
     "unknown coder": (head(flags=9), b""),
     "unknown type": (head(dtype=99), b""),
-    "reserved flag": (head(flags=0x80), b"\0" * 12),
+    "an update without its base": (head(flags=0x80, extra=b"\0" * 4), b"\0" * 12),
     "a trellis for raw bytes": (head(flags=0x30, extra=HALF), b"\0" * 12),
     "rows of a scalar": (head(shape=(), flags=0x51, extra=HALF), b""),
     "levels for integers": (head(dtype=7, flags=0x11, extra=HALF), b""),

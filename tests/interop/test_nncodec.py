@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from tersenet.codec.iso import decode_nnc, encode_nnc, nearest_qp, step_of
 from tersenet.codec.steps import nearest, rd_levels
-from tersenet.codec.tensors import Quantised
+from tersenet.codec.quantised import Quantised
 from tersenet.errors import FormatError
 
 HERE = Path(__file__).parent

@@ -18,8 +18,9 @@ from tersenet.codec.container import (
 )
 from tersenet.codec.feedback import FedBack, inverse_factor, rd_feedback
 from tersenet.codec.heads import Entry
+from tersenet.codec.quantised import Quantised
 from tersenet.codec.steps import dequantise, nearest, rd_levels, slope
-from tersenet.codec.tensors import Coder, Effort, Quantised
+from tersenet.codec.tensors import Coder, Effort
 
 __all__ = [
     "MAX_BYTES",

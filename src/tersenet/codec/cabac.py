@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from tersenet.codec import engine
 from tersenet.codec import levels as bins
-from tersenet.codec.bins import Bins, Symbols, named_contexts
+from tersenet.codec.symbols import Bins, Symbols, named_contexts
 from tersenet.errors import FormatError
 
 SMALL: Final = 1 << 16
@@ -288,9 +288,7 @@ def _in_threads(
     stream[:] = streams[-1]
 
 
-def _fail(
-    data: NDArray[np.uint8], status: int, layout: Layout, index: int, used: int
-) -> None:
+def _fail(data: NDArray[np.uint8], status: int, layout: Layout, index: int, used: int) -> None:
     fault = {
         bins.OVERRUN: f"it ends before level {index} of {prod(layout.shape)}",
         bins.OVERFLOW: f"level {index} is not a 32-bit number, or none of its codebook",

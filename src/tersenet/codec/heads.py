@@ -3,11 +3,13 @@
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from math import prod
 from typing import Final, final
 
 import numpy as np
 
+from tersenet.codec.quantised import MAX_CODEBOOK
 from tersenet.codec.records import Buffer, Record, fail, read_varint, varint
 from tersenet.codec.tensors import DTYPES, FLOATS, Coder
 from tersenet.errors import FormatError
@@ -16,7 +18,9 @@ MAX_NAME: Final = 4096
 MAX_DIMS: Final = 32
 MAX_ELEMENTS: Final = 1 << 58
 """Even of an empty tensor, not counting its empty sides: NumPy has no larger ones."""
-QUANTISED, DEPENDENT, PER_ROW, RESERVED = 0x10, 0x20, 0x40, 0x80
+QUANTISED, DEPENDENT, PER_ROW, RELATIVE = 0x10, 0x20, 0x40, 0x80
+CODEBOOK: Final = 0x80
+"""In the byte of the type."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +39,12 @@ class Entry:
     steps: tuple[float, ...] = ()
     """One, or one per slice of the first dimension."""
     per_row: bool = False
+    codebook: tuple[float, ...] = ()
+    """What levels stand for, in steps, where it is not they themselves."""
+    relative: bool = False
+    """The payload is what is added to the tensor of the same name in the base."""
+    base_check: int = 0
+    """The CRC-32 of the base tensor's bytes."""
     source: int = 0
     """SAME: the index of the earlier tensor."""
     offset: int = 0
@@ -62,17 +72,23 @@ def write_head(entry: Entry, *, after: str) -> bytes:
     while shared < min(len(name), len(before)) and name[shared] == before[shared]:
         shared += 1
     flags = entry.coder | QUANTISED * entry.quantised | DEPENDENT * entry.dependent
-    flags |= PER_ROW * entry.per_row
+    flags |= PER_ROW * entry.per_row | RELATIVE * entry.relative
+    kind = DTYPES.index(entry.dtype) | CODEBOOK * bool(entry.codebook)
     parts = [
         varint(shared),
         varint(len(name) - shared),
         name[shared:],
-        bytes((DTYPES.index(entry.dtype), flags)),
+        bytes((kind, flags)),
         varint(len(entry.shape)),
         *map(varint, entry.shape),
     ]
     if entry.quantised:
         parts.append(struct.pack(f"<{len(entry.steps)}f", *entry.steps))
+    if entry.codebook:
+        parts.append(varint(len(entry.codebook)))
+        parts.append(struct.pack(f"<{len(entry.codebook)}f", *entry.codebook))
+    if entry.relative:
+        parts.append(entry.base_check.to_bytes(4, "little"))
     if entry.coder in (Coder.LZMA, Coder.ANS):
         parts.append(bytes((entry.width,)))
     if entry.coder == Coder.SAME:
@@ -112,8 +128,8 @@ class Heads:
 def _parse(buffer: Buffer, record: Record, before: Sequence[Entry]) -> Entry:
     name = _name(buffer, before[-1].name if before else "")
     code, flags = buffer.take(2)
-    coder = flags & 15
-    if code >= len(DTYPES) or coder >= len(Coder) or flags & RESERVED:
+    has_codebook, code, coder = bool(code & CODEBOOK), code & ~CODEBOOK, flags & 15
+    if code >= len(DTYPES) or coder >= len(Coder):
         raise FormatError("an unknown type of element, coder or flag")
     dims, _ = read_varint(buffer)
     if dims > MAX_DIMS:
@@ -127,15 +143,20 @@ def _parse(buffer: Buffer, record: Record, before: Sequence[Entry]) -> Entry:
         steps = _steps(buffer, shape, per_row=per_row)
         if DTYPES[code] not in FLOATS:
             raise FormatError(f"levels cannot stand for {DTYPES[code]}")
-    elif per_row or flags & DEPENDENT:
+    elif per_row or flags & DEPENDENT or has_codebook:
         raise FormatError("flags of levels on a tensor without")
-    if flags & DEPENDENT and coder != Coder.CABAC:
+    if flags & DEPENDENT and coder not in (Coder.CABAC, Coder.PARTS):
         raise FormatError("a trellis without arithmetic coding")
+    if has_codebook and (per_row or flags & DEPENDENT):
+        raise FormatError("a codebook beside a trellis or steps per row")
+    codebook = _codebook(buffer) if has_codebook else ()
+    relative = bool(flags & RELATIVE)
+    base_check = int.from_bytes(buffer.take(4), "little") if relative else 0
     width = buffer.take(1)[0] if coder in (Coder.LZMA, Coder.ANS) else 0
     source = 0
     if coder == Coder.SAME:
         source, _ = read_varint(buffer)
-        if quantised or record.payload_bytes or source >= len(before):
+        if quantised or relative or record.payload_bytes or source >= len(before):
             raise FormatError("a repeated tensor that is not an earlier one")
         first = before[source]
         if first.dtype != DTYPES[code] or first.shape != shape:
@@ -150,6 +171,9 @@ def _parse(buffer: Buffer, record: Record, before: Sequence[Entry]) -> Entry:
         dependent=bool(flags & DEPENDENT),
         steps=steps,
         per_row=per_row,
+        codebook=codebook,
+        relative=relative,
+        base_check=base_check,
         source=source,
         offset=record.offset,
         file_bytes=record.file_bytes,
@@ -176,3 +200,14 @@ def _steps(buffer: Buffer, shape: tuple[int, ...], *, per_row: bool) -> tuple[fl
     if not all(0 < step < float("inf") for step in steps):
         raise FormatError("a step that is not positive and finite")
     return steps
+
+
+def _codebook(buffer: Buffer) -> tuple[float, ...]:
+    count, _ = read_varint(buffer)
+    if not 0 < count <= MAX_CODEBOOK:
+        raise FormatError(f"a codebook of {count} values")
+    values = struct.unpack(f"<{count}f", buffer.take(4 * count))
+    ascends = all(one < other for one, other in pairwise(values))
+    if not ascends or not all(abs(one) < float("inf") for one in values):
+        raise FormatError("a codebook whose values do not ascend")
+    return values

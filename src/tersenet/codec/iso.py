@@ -23,9 +23,9 @@ from numpy.typing import NDArray
 from tersenet.codec import levels as bins
 from tersenet.codec.bits import BitReader, BitWriter
 from tersenet.codec.cabac import decode_levels, encode_levels
-from tersenet.codec.container import MAX_BYTES
+from tersenet.codec.quantised import Quantised
+from tersenet.codec.reader import MAX_BYTES
 from tersenet.codec.records import fail
-from tersenet.codec.tensors import Quantised
 from tersenet.errors import FormatError
 
 DENSITY: Final = 2

@@ -23,6 +23,9 @@ from tersenet.codec import levels as bins
 SEGMENT: Final = 1 << 20
 """Weights after which the trellis is settled: what bounds its memory."""
 
+LEARN: Final = 1 << 15
+"""Weights from which the costs of the rest are learnt."""
+
 LARGEST: Final = 2**31 - 4
 """Levels that leave the trellis room for its candidates."""
 
@@ -97,18 +100,46 @@ def rd_levels(
     contexts = bins.GREATER + 2 * unary + bins.PREFIXES
     models = np.empty((contexts, 4), np.int32)
     engine.start_contexts(np.zeros(contexts, np.uint8), models)
-    levels = np.empty(flat.size, np.int32)
     weight, scale = float(lam / step**2), float(1 / step)
     if not dependent:
+        levels = np.empty(flat.size, np.int32)
         trellis.rd_uniform(flat, scale, importance, weight, unary, models, levels)
         return levels.reshape(weights.shape)
+    return _along_the_trellis(flat, scale, importance, weight, unary, models).reshape(weights.shape)
+
+
+def _along_the_trellis(
+    flat: NDArray[np.float32],
+    scale: float,
+    importance: NDArray[np.float32],
+    weight: float,
+    unary: int,
+    models: NDArray[np.int32],
+) -> NDArray[np.int32]:
+    """The levels of the cheapest path: first against live contexts, then against their averages.
+
+    The coder's estimates are noisy; a path chosen against what they are on average needs fewer
+    bits of them. The first path is that of a part, where there are many weights.
+    """
+    levels = np.empty(flat.size, np.int32)
+    head = flat[: LEARN if flat.size > 4 * LEARN else flat.size]
+    trellis.rd_dependent(head, scale, importance[: head.size], weight, unary, models, levels, 0)
+    if flat.size <= trellis.BLOCK or (weight == 0 and head.size == flat.size):
+        return levels  # too few to say what is usual, or nothing to ask
+    counts = np.full((len(models), 2), 0.4)
+    trellis.count_bins(levels[: head.size], unary, counts)
+    bits = -np.log2(counts / counts.sum(axis=1, keepdims=True)).astype(np.float32)
+    flags = np.zeros((bins.SIGN, 3), np.float32)
+    sizes = np.zeros((2, trellis.TABLE + bins.PREFIXES), np.float32)
+    if weight > 0:
+        trellis.spread(bits, unary, np.float32(weight), flags, sizes)
     state = 0
     for begin in range(0, flat.size, SEGMENT):
         part = slice(begin, begin + SEGMENT)
-        state = trellis.rd_dependent(
-            flat[part], scale, importance[part], weight, unary, models, levels[part], state
+        state = trellis.rd_dependent_settled(
+            flat[part], scale, importance[part], flags, sizes, unary, levels[part], state
         )
-    return levels.reshape(weights.shape)
+    return levels
 
 
 def check_step(weights: NDArray[np.generic], step: float) -> NDArray[np.float64]:

@@ -9,6 +9,7 @@ smallest:
     LZMA    structure that repeats: byte planes through LZMA
     ANS     static ANS per byte plane: about ten times as fast as CABAC, larger
     SAME    a tensor equal to an earlier one, as tied weights are
+    PARTS   CABAC in parts, which several threads can decode
 """
 
 import lzma
@@ -17,13 +18,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from math import prod
-from typing import Any, Final, Literal, final
+from typing import Any, Final, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tersenet.codec import ans
 from tersenet.codec.cabac import decode_levels, encode_levels
+from tersenet.codec.parts import decode_parts, encode_parts
 from tersenet.errors import FormatError
 
 Effort = Literal["fast", "normal", "best"]
@@ -56,42 +58,7 @@ class Coder(IntEnum):
     LZMA = 2
     ANS = 3
     SAME = 4
-
-
-@final
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Quantised:
-    """A tensor as integers and what each is worth: weight = level * step.
-
-    `step` is one number, or one per slice of the first dimension; it is kept as 32-bit
-    float, so round it before quantising (`numpy.float32`).
-    """
-
-    levels: NDArray[Any]
-    step: float | NDArray[Any]
-    dependent: bool = False
-    """The levels are a path through the trellis (`rd_levels(..., dependent=True)`)."""
-    dtype: str = "float32"
-
-    def __post_init__(self) -> None:
-        if self.levels.dtype.kind not in "iu" or not _fits(self.levels):
-            raise ValueError(f"Levels are 32-bit integers, not {self.levels.dtype} beyond them.")
-        steps = np.asarray(self.step, dtype=np.float32)
-        rows = self.levels.shape[0] if self.levels.ndim else None
-        if steps.ndim > 1 or (steps.ndim == 1 and steps.shape[0] != rows):
-            raise ValueError(f"{steps.shape} steps for levels of shape {self.levels.shape}.")
-        if not (np.isfinite(steps).all() and (steps > 0).all()):
-            raise ValueError("A step must be positive and finite.")
-        if self.dtype not in FLOATS:
-            raise ValueError(f"Levels come back as one of {', '.join(FLOATS)}, not {self.dtype}.")
-
-    def weights(self) -> NDArray[Any]:
-        """The weights the levels stand for."""
-        steps = np.asarray(self.step, dtype=np.float32).astype(np.float64)
-        steps = steps.reshape(-1, *[1] * (self.levels.ndim - 1)) if steps.ndim else steps
-        # A level of 32 bits times a step of 24 is exact in double precision, nearly always.
-        with np.errstate(over="ignore"):
-            return np.asarray(self.levels * steps).astype(numpy_type(self.dtype))
+    PARTS = 5
 
 
 def numpy_type(name: str) -> np.dtype[Any]:
@@ -121,15 +88,19 @@ class Coded:
     """LZMA and ANS: bytes of an element, the number of planes."""
 
 
-def code_levels(levels: NDArray[Any], *, dependent: bool, effort: Effort) -> Coded:
+def code_levels(levels: NDArray[Any], *, dependent: bool, effort: Effort, parts: int = 1) -> Coded:
     """Codes integers that fit 32 bits with what makes them smallest."""
+    if parts > 1 and effort != "fast":
+        payload = encode_parts(levels, parts=parts, dependent=dependent)
+        if payload is not None:
+            return Coded(coder=Coder.PARTS, payload=payload)
     return _code_integers(levels, _narrow(levels), dependent=dependent, effort=effort)
 
 
 def code_exact(array: NDArray[Any], *, effort: Effort) -> Coded:
     """Codes an array bit for bit with what makes it smallest."""
     raw = Coded(coder=Coder.RAW, payload=array.tobytes())
-    if array.dtype.kind in "iu" and _fits(array):
+    if array.dtype.kind in "iu" and fits(array):
         narrow = _narrow(array)
         narrow = narrow if narrow.itemsize < array.itemsize else array
         return _smallest(raw, _code_integers(array, narrow, dependent=False, effort=effort))
@@ -139,8 +110,27 @@ def code_exact(array: NDArray[Any], *, effort: Effort) -> Coded:
     return _smallest(*coded)
 
 
+def difference(array: NDArray[Any], base: NDArray[Any]) -> NDArray[Any]:
+    """What is added to the bits of `base`, read as integers, to give those of `array`.
+
+    Close floats of one sign have close bits: the difference is short where little changed.
+    """
+    kind = np.dtype(f"<u{array.dtype.itemsize}")
+    under = np.ascontiguousarray(base, numpy_type(base.dtype.name))
+    found = array.reshape(-1).view(kind) - under.reshape(-1).view(kind)
+    return found.view(np.dtype(f"<i{kind.itemsize}")).reshape(array.shape)
+
+
+def added(change: NDArray[Any], base: NDArray[Any]) -> NDArray[Any]:
+    """The inverse of `difference`."""
+    under = np.ascontiguousarray(base, numpy_type(base.dtype.name))
+    kind = np.dtype(f"<u{change.dtype.itemsize}")
+    bits = np.ascontiguousarray(change).reshape(-1).view(kind) + under.reshape(-1).view(kind)
+    return bits.view(under.dtype).reshape(base.shape)
+
+
 def decode_integers(
-    coded: Coded, shape: Sequence[int], dtype: np.dtype[Any], *, dependent: bool
+    coded: Coded, shape: Sequence[int], dtype: np.dtype[Any], *, dependent: bool, threads: int = 1
 ) -> NDArray[Any]:
     """The integers of `code_levels`, or of `code_exact` where they went that way.
 
@@ -152,6 +142,8 @@ def decode_integers(
         if payload.bytes_read != len(coded.payload):
             raise FormatError("bytes follow the arithmetic code of a tensor")
         integers = payload.levels
+    elif coded.coder == Coder.PARTS:
+        integers = decode_parts(coded.payload, shape, dependent=dependent, threads=threads)
     elif coded.coder == Coder.RAW or coded.width == dtype.itemsize:
         return decode_exact(coded, shape, dtype)
     elif coded.width in (1, 2, 4) and coded.width < dtype.itemsize:
@@ -209,7 +201,7 @@ def _smallest(*coded: Coded) -> Coded:
     return min(coded, key=lambda one: len(one.payload))
 
 
-def _fits(array: NDArray[Any]) -> bool:
+def fits(array: NDArray[Any]) -> bool:
     limits = np.iinfo(np.int32)
     return not array.size or bool(array.min() >= limits.min and array.max() <= limits.max)
 

@@ -41,38 +41,39 @@ def _cost(models, context, bit):
 
 
 @no_type_check
-@helper
-def _group_cost(models, unary, group):
-    """Bits of the prefix that announces a suffix of `group` bits, and of the suffix."""
-    context = GREATER + 2 * unary
-    total = np.float32(group)
-    for i in range(group):
-        total += _cost(models, context + i, 1)
-    return total + _cost(models, context + group, 0)
+@kernel
+def tabulate(models, unary, weight, flags, sizes):
+    """Fills the costs of a block, times `weight`, from the state of the contexts."""
+    bits = np.empty((GREATER + 2 * unary + PREFIXES, 2), np.float32)
+    for context in range(len(bits)):
+        bits[context, 0] = _cost(models, context, 0)
+        bits[context, 1] = _cost(models, context, 1)
+    spread(bits, unary, weight, flags, sizes)
 
 
 @no_type_check
 @kernel
-def tabulate(models, unary, weight, flags, sizes):
-    """Fills the costs of a block, times `weight`, from the state of the contexts.
+def spread(bits, unary, weight, flags, sizes):
+    """Fills the costs of levels, times `weight`, from the bits of each bin, (context, bin).
 
     `flags`, (context, 3): of a zero, and of being positive or negative. `sizes`, (sign,
     magnitude), the rest: magnitudes below TABLE, then at TABLE + group the longer ones.
     """
     for context in range(SIGN):
-        flags[context, ZERO] = weight * _cost(models, context, 0)
-        present = _cost(models, context, 1)
+        flags[context, ZERO] = weight * bits[context, 0]
         for sign in range(2):
-            cost = present + _cost(models, SIGN + context % 3, sign)
+            cost = bits[context, 1] + bits[SIGN + context % 3, sign]
             flags[context, 1 + sign] = weight * cost
     for sign in range(2):
         larger = np.float32(0)
         for magnitude in range(1, unary + 1):
             context = GREATER + 2 * (magnitude - 1) + sign
-            sizes[sign, magnitude] = weight * (larger + _cost(models, context, 0))
-            larger += _cost(models, context, 1)
+            sizes[sign, magnitude] = weight * (larger + bits[context, 0])
+            larger += bits[context, 1]
         for group in range(PREFIXES):
-            cost = weight * (larger + _group_cost(models, unary, group))
+            context = GREATER + 2 * unary + group
+            cost = weight * (larger + group + bits[context, 0])
+            larger += bits[context, 1]
             sizes[sign, TABLE + group] = cost
             first = unary + (1 << group)
             for magnitude in range(first, min(first + (1 << group), TABLE)):
@@ -211,7 +212,8 @@ def _trace(weights, scale, begin, end, last, choices, levels):
 def rd_dependent(weights, scale, importance, weight, unary, models, levels, start):
     """Chooses levels along the cheapest path through the trellis, from state `start`.
 
-    Returns the state in which the path ends. Takes 8 bytes per weight.
+    The costs follow the contexts, which adapt to the best path so far: nearly always what the
+    whole one will say. Returns the state in which the path ends. Takes 8 bytes per weight.
     """
     count = len(weights)
     flags = np.zeros((SIGN, 3), np.float32)
@@ -235,15 +237,76 @@ def rd_dependent(weights, scale, importance, weight, unary, models, levels, star
             classes, new_classes = new_classes, classes
         costs -= costs.min()
         if weight > 0:
-            # What the best path says so far: nearly always what the whole one will say.
             state = _trace(weights, scale, begin, end, np.argmin(costs), choices, levels)
             for i in range(begin, end):
-                odd = state & 1
-                level = np.int64(levels[i])
-                coded = (level + (odd if level > 0 else -odd)) >> 1 if level else level
+                coded = _coded(levels[i], state)
                 significant = np.uint32(3 * state + neighbour)
                 neighbour = learn(coded, significant, neighbour, unary, models, symbols)
                 state = np.int64(TRELLIS[np.uint32(state), np.uint32(coded & 1)])
     last = np.int64(np.argmin(costs))
     _trace(weights, scale, 0, count, last, choices, levels)
     return last
+
+
+@no_type_check
+@kernel
+def rd_dependent_settled(weights, scale, importance, flags, sizes, unary, levels, start):
+    """As `rd_dependent`, with costs that stay what `spread` made them: less noisy, and faster."""
+    count = len(weights)
+    choices = np.empty((count, STATES), np.uint8)
+    costs, new_costs = np.full(STATES, np.inf), np.empty(STATES)
+    classes, new_classes = np.zeros(STATES, np.int64), np.zeros(STATES, np.int64)
+    costs[start] = 0.0
+    weighted = len(importance) > 0
+    for i in range(count):
+        x = np.float64(weights[i]) * scale
+        f = np.float64(importance[i]) if weighted else 1.0
+        _step(x, f, costs, classes, new_costs, new_classes, choices[i], flags, sizes, unary)
+        costs, new_costs = new_costs, costs
+        classes, new_classes = new_classes, classes
+        if i % BLOCK == 0:
+            costs -= costs.min()
+    last = np.int64(np.argmin(costs))
+    _trace(weights, scale, 0, count, last, choices, levels)
+    return last
+
+
+@no_type_check
+@helper
+def _coded(level, state):
+    """The level as the coder sees it in that state of the trellis."""
+    odd = np.int64(state & 1)
+    level = np.int64(level)
+    return (level + (odd if level > 0 else -odd)) >> 1 if level else level
+
+
+@no_type_check
+@kernel
+def count_bins(levels, unary, counts):
+    """Adds to `counts`, (context, bin), the bins of a path that begins in state 0."""
+    symbols = np.empty(PREFIXES * 2 + unary + 8, np.uint8)
+    state, neighbour = np.int64(0), np.int64(0)
+    for i in range(len(levels)):
+        coded = _coded(levels[i], state)
+        significant = np.uint32(3 * state + neighbour)
+        state = np.int64(TRELLIS[np.uint32(state), np.uint32(coded & 1)])
+        if coded == 0:
+            counts[significant, 0] += 1
+            neighbour = 0
+            continue
+        for symbol in symbols[: _spell(coded, neighbour, significant, unary, FREE, symbols, 0)]:
+            if symbol < 2 * BYPASS:
+                counts[symbol >> 1, symbol & 1] += 1
+        neighbour = 1 if coded < 0 else 2
+
+
+@no_type_check
+@kernel
+def states_at(levels, begins, states):
+    """Fills `states` with where a path from state 0 stands at each of `begins`."""
+    state, part = np.int64(0), 0
+    for i in range(len(levels)):
+        if part < len(begins) and i == begins[part]:
+            states[part] = state
+            part += 1
+        state = np.int64(TRELLIS[np.uint32(state), np.uint32(_coded(levels[i], state) & 1)])
