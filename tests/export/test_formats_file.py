@@ -11,11 +11,11 @@ from torch.nn import functional
 from tersenet.core.types import Deployment
 from tersenet.errors import ExportError
 from tersenet.export import to_formats
-from tersenet.export.formats_rules import grid_by_channel
+from tersenet.export.formats_draft import grid_by_channel
 from tersenet.formats import Dense, FastMatrix, load_network
 from tersenet.measure import network_memory
 from tersenet.measure.process import ask
-from tersenet.models import lenet5, resnet, vgg_small
+from tersenet.models import ghostnet_small, lenet5, mobilenet_v2_small, resnet, vgg_small
 
 
 def crushed(model, *, zeros=0.9, top=7, by_channel=False):
@@ -99,6 +99,37 @@ def test_a_grid_is_found_only_where_there_is_one():
     used = np.arange(20) != 3
     np.testing.assert_allclose(found[1][used], steps[used], rtol=1e-6)
     assert grid_by_channel(rng.standard_normal((2, 50)).astype(np.float32)) is None
+    few = np.array([[100, -60, 7]], np.float32) * np.float32(0.013)  # no two are neighbours
+    (levels,), (step,) = grid_by_channel(few)
+    np.testing.assert_array_equal(levels, [100, -60, 7])
+    assert step == pytest.approx(0.013)
+
+
+@pytest.mark.parametrize(
+    ("bits", "zeros"), [(8, 0.0), (8, 0.9), (6, 0.5)], ids=["8 bits", "8 bits, pruned", "6 bits"]
+)
+def test_networks_of_8_bits_take_a_byte_or_less(bits, zeros, tmp_path):
+    torch.manual_seed(0)
+    model = crushed(vgg_small(width=16), zeros=zeros, top=2 ** (bits - 1) - 1, by_channel=True)
+    x = torch.randn(2, 3, 32, 32)
+    network = to_formats(model, (x,), tmp_path / "network.tnn")
+    assert network.memory_bytes < 0.3 * network.dense_bytes
+    with torch.no_grad():
+        expected = model(x).numpy()
+    assert np.abs(network(x.numpy()) - expected).max() <= 1e-5 * np.abs(expected).max()
+
+
+@pytest.mark.parametrize("build", [ghostnet_small, mobilenet_v2_small])
+def test_depthwise_layers_gates_and_joins(build, tmp_path):
+    torch.manual_seed(0)
+    model = crushed(build(width=0.25), zeros=0.3, top=127, by_channel=True)
+    x = torch.randn(2, 3, 32, 32)
+    path = tmp_path / "network.tnn"
+    to_formats(model, (x,), path)
+    with torch.no_grad():
+        expected = model(x).numpy()
+    found = load_network(path)(x.numpy())
+    assert np.abs(found - expected).max() <= 1e-5 * np.abs(expected).max()
 
 
 def test_dense_storage_to_compare_with(tmp_path):
@@ -127,6 +158,9 @@ POOLS = {
     "adaptive": lambda m, x: functional.adaptive_avg_pool2d(x, (3, None)),
     "mean": lambda m, x: m.layer(x).relu().mean((2, 3)),
     "same": lambda m, x: functional.conv2d(x, m.layer.weight, padding="same", dilation=2),
+    "clipped": lambda m, x: functional.relu6(m.layer(x)) + m.layer(x).clamp(-0.5, 0.25),
+    "hard swish": lambda m, x: functional.hardswish(m.layer(x)),
+    "split": lambda m, x: torch.cat([part.relu() for part in m.layer(x).split([1, 3], 1)[::-1]], 1),
     "norm of what is added": lambda m, x: m.norm(x + x),
     "layer read twice": lambda m, x: m.norm(y := m.layer(x)) + y,
 }
@@ -153,6 +187,10 @@ def test_operators_and_where_a_norm_cannot_be_folded(name, tmp_path):
         (lambda m, x: x.mean(1), "means over rows"),
         (lambda m, x: torch.add(x, x, alpha=2), "is scaled"),
         (lambda m, x: x + 1, "no activation"),
+        (lambda m, x: x.clamp(min=0.5), "one bound"),
+        (lambda m, x: torch.cat([x, x], 2), "only channels can be joined"),
+        (lambda m, x: x.split(4, 2)[0] + 0 * x.split(4, 2)[1], "only channels can be split"),
+        (lambda m, x: x * 2, "no activation"),
         (lambda m, x: x.view(x.shape[0], 8, -1), "flattening"),
     ],
 )
@@ -163,10 +201,26 @@ def test_what_the_formats_do_not_compute_is_refused_by_name(compute, message, tm
     assert not path.exists()
 
 
-def test_grouped_convolutions_are_refused(tmp_path):
-    model = nn.Conv2d(4, 4, 3, groups=2).eval()
-    with pytest.raises(ExportError, match="in groups"):
-        to_formats(model, (torch.randn(2, 4, 8, 8),), tmp_path / "network.tnn")
+@pytest.mark.parametrize(
+    ("channels", "groups", "settings"),
+    [
+        ((4, 6), 2, {"stride": 2, "padding": 1}),
+        ((6, 6), 6, {"padding": (2, 1), "dilation": (2, 1)}),  # depthwise
+        ((3, 9), 3, {"stride": (1, 2), "bias": False}),  # three outputs a channel
+        ((8, 4), 4, {}),
+    ],
+)
+def test_convolutions_in_groups(channels, groups, settings, tmp_path):
+    torch.manual_seed(0)
+    layer = nn.Conv2d(*channels, 3, groups=groups, **settings)
+    model = crushed(nn.Sequential(layer, nn.BatchNorm2d(channels[1])), zeros=0.3, by_channel=True)
+    x = torch.randn(3, channels[0], 9, 8)
+    path = tmp_path / "network.tnn"
+    to_formats(model, (x,), path)
+    with torch.no_grad():
+        expected = model(x).numpy()
+    found = load_network(path)(x.numpy())
+    np.testing.assert_allclose(found, expected, atol=1e-5 * np.abs(expected).max())
 
 
 def test_a_process_that_runs_the_file_needs_less_memory_and_no_pytorch(tmp_path):

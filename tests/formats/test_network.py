@@ -30,10 +30,16 @@ from tersenet.formats.operations import (
     AdaptiveAveragePool,
     Add,
     AveragePool,
+    Channels,
+    Clip,
+    Concatenate,
     Convolution,
+    Depthwise,
     Flatten,
+    HardSigmoid,
     Linear,
     MaxPool,
+    Multiply,
     PerChannel,
     Relu,
 )
@@ -98,6 +104,57 @@ def test_convolutions_by_their_definition(
     expected = np.einsum("ncrqij,ocij->norq", seen, weight.astype(float))
     expected = expected * scale[:, None, None] + bias[:, None, None]
     np.testing.assert_allclose(run(operation, x), expected, atol=2e-5)
+
+
+@settings(max_examples=30)
+@given(
+    kind=st.sampled_from([Dense, Even, Packed, Sliced]),
+    channels=st.integers(1, 5),
+    multiple=st.integers(1, 3),
+    kernel=st.tuples(st.integers(1, 3), st.integers(1, 3)),
+    stride=st.tuples(st.integers(1, 3), st.integers(1, 3)),
+    padding=st.tuples(st.integers(0, 2), st.integers(0, 2)),
+    dilation=st.tuples(st.integers(1, 2), st.integers(1, 2)),
+)
+def test_depthwise_convolutions_by_their_definition(
+    kind, channels, multiple, kernel, stride, padding, dilation
+):
+    rng = np.random.default_rng(0)
+    weight = levels((multiple * channels, *kernel))
+    scale, bias = (rng.standard_normal(len(weight)).astype(np.float32) for _ in range(2))
+    x = rng.standard_normal((2, channels, 7, 6)).astype(np.float32)
+    operation = Depthwise(
+        matrix=kind.encode(weight.reshape(len(weight), -1)),
+        kernel=kernel,
+        stride=stride,
+        padding=padding,
+        dilation=dilation,
+        scale=scale,
+        bias=bias,
+    )
+    seen = windows(x, kernel, stride, padding, dilation).repeat(multiple, axis=1)
+    expected = np.einsum("ncrqij,cij->ncrq", seen, weight.astype(float))
+    expected = expected * scale[:, None, None] + bias[:, None, None]
+    np.testing.assert_allclose(run(operation, x), expected, atol=1e-5)
+
+
+def test_clips_gates_channels_and_joins_survive_a_file(tmp_path):
+    steps = (
+        Step(operation=Clip(low=-0.5, high=1.25), reads=(0,)),
+        Step(operation=Channels(span=(1, 3)), reads=(1,)),
+        Step(operation=HardSigmoid(), reads=(2,)),
+        Step(operation=Multiply(), reads=(2, 3)),
+        Step(operation=Concatenate(), reads=(4, 0, 2)),
+        Step(operation=AdaptiveAveragePool(size=(1, 1)), reads=(5,)),
+        Step(operation=Multiply(), reads=(5, 6)),
+    )
+    path = tmp_path / "network.tnn"
+    path.write_bytes(network_bytes(Network((3, 2, 4), steps)))
+    x = 3 * np.random.default_rng(0).standard_normal((5, 3, 2, 4))
+    part = np.clip(x, -0.5, 1.25)[:, 1:3]
+    joined = np.concatenate([part * np.clip(part / 6 + 0.5, 0, 1), x, part], axis=1)
+    expected = joined * joined.mean(axis=(2, 3), keepdims=True)
+    np.testing.assert_allclose(load_network(path)(x), expected, atol=1e-5)
 
 
 def test_a_convolution_whose_patches_do_not_fit_at_once():
@@ -232,6 +289,11 @@ def test_a_format_that_only_counts_has_no_place_in_a_network_file():
         (AdaptiveAveragePool(size=(0, 1)), (1, 4, 4)),
         (PerChannel(scale=np.ones(2, np.float32), bias=np.ones(2, np.float32)), (3, 1, 1)),
         (Add(), (3,)),
+        (Depthwise(matrix=Dense.encode(np.ones((4, 9))), kernel=(3, 3)), (3, 5, 5)),
+        (Depthwise(matrix=Dense.encode(np.ones((4, 9))), kernel=(3, 2)), (4, 5, 5)),
+        (Channels(span=(1, 4)), (3, 5, 5)),
+        (Channels(span=(1, 1)), (3,)),
+        (Clip(low=1.0, high=0.0), (3,)),
     ],
 )  # fmt: skip
 def test_a_step_that_does_not_fit_is_refused_before_anything_runs(operation, shape):

@@ -121,7 +121,7 @@ def _tiled(matrix: Tiled, values: NDArray[np.float32]) -> None:
     _require(not len(blocks) or int(blocks.max()) < last, matrix, "its tiles")
     known = np.zeros(1024, bool)
     known[0] = known[slots.codes] = True
-    spec = (width, slots.count, slots.bits)
+    spec = (width, slots.per_word, slots.bits)
     inside = _lines_inside(lines, blocks, *spec, known, matrix.shape[1])
     _require(inside, matrix, "a line")
 

@@ -130,12 +130,12 @@ class Even(FastMatrix):
 
     def _product(self, x: NDArray[Any]) -> NDArray[Any]:
         out = np.empty(len(self.words) * LANES, np.float32)
-        _product(*self._operands, x, out)
+        _product(x, out, *self._operands)
         return out[: self.shape[0]]
 
     @cached_property
     def _operands(self) -> tuple[Any, ...]:
-        """What every product begins with."""
+        """What every product reads beside x."""
         return self.words, self.code_bits, self.first, self.step
 
 
@@ -188,7 +188,7 @@ def _to_bytes(x, planes):
 
 @njit(cache=True, nogil=True, error_model="numpy")
 @no_type_check
-def _product(words, bits, first, step, x, out):
+def _product(x, out, words, bits, first, step):
     planes = np.zeros((3, words.shape[1] * (32 // bits)), np.int8)
     unit, total = _to_bytes(x, planes)
     low = planes[0].view(np.uint32)

@@ -175,7 +175,7 @@ class _Reader:
         assert kind is not None
         reads = self.sizes(entry.get("reads"), "what a step reads")
         values = {
-            field.name: self._setting(entry.get(field.name), field.name, str(field.type))
+            field.name: self._setting(entry.get(field.name), field.name, field.type)
             for field in self._fields(kind, entry, extra={"operation", "reads"})
         }
         return Step(operation=kind(**values), reads=reads)
@@ -194,20 +194,22 @@ class _Reader:
         _require(set(entry) == {field.name for field in fields} | extra, kind.__name__)
         return fields
 
-    def _setting(self, value: Any, name: str, kind: str) -> Any:
-        """A field of an operation: its type's name says which of these it is."""
+    def _setting(self, value: Any, name: str, kind: Any) -> Any:
+        """A field of an operation: its name or its type says which of these it is."""
         if name == "matrix":
             return self._matrix(value)
         if name in ("scale", "bias"):
             if value is None:
-                _require("None" in kind, f"its {name}")
+                _require("None" in str(kind), f"its {name}")
                 return None
             vector = self._array(value)
             _require(vector.dtype == np.float32 and vector.ndim == 1, f"its {name}")
             _require(bool(np.isfinite(vector).all()), f"its {name}")
             return vector
-        if isinstance(value, bool):
-            return value
+        if kind is bool or kind is float:
+            known = type(value) is kind or (kind is float and type(value) is int)
+            _require(known and abs(value) <= _MOST, f"its {name}")
+            return kind(value)
         pair = self.sizes(value, f"its {name}")
         _require(len(pair) == 2, f"its {name}")
         return pair

@@ -116,12 +116,12 @@ class Sliced(FastMatrix):
 
     def _product(self, x: NDArray[Any]) -> NDArray[Any]:
         out = np.empty(len(self.places), np.float32)
-        _product(*self._operands, x, out)
+        _product(x, out, *self._operands)
         return out[: self.shape[0]]
 
     @cached_property
     def _operands(self) -> tuple[Any, ...]:
-        """What every product begins with."""
+        """What every product reads beside x."""
         return self.entries_, self.starts, self.places, self.table, float(self.values[0])
 
 
@@ -217,7 +217,7 @@ def omitted(value, x):
 
 @njit(cache=True, nogil=True, error_model="numpy")
 @no_type_check
-def _product(entries, starts, places, table, omitted_value, x, out):
+def _product(x, out, entries, starts, places, table, omitted_value):
     sums = np.empty(len(out), np.float32)
     if len(table) == 32:
         sum_sliced(entries, starts, table, x, sums)

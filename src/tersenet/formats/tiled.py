@@ -50,7 +50,7 @@ _SMALL: Final = 1 << 21
 class Slots(NamedTuple):
     """How a word of a lane is shared by elements: their number, and what names a value there."""
 
-    count: int
+    per_word: int
     bits: int
     codes: NDArray[np.uint16]
     """What a slot holds for each value: its place among them, or its steps as 10 signed bits."""
@@ -62,8 +62,8 @@ def tile_slots(values: NDArray[np.float32], width: int) -> Slots | None:
     """The slots of tiles of `width` columns; None for many values that are not evenly spaced."""
     if len(values) <= FEW:
         codes = np.arange(len(values), dtype=np.uint16)
-        count, bits = (3, 10) if width == 32 else (2, 11)
-        return Slots(count, bits, codes, table(values - values[0]))
+        per_word, bits = (3, 10) if width == 32 else (2, 11)
+        return Slots(per_word, bits, codes, table(values - values[0]))
     grid = even_codes(values, most=MANY - 1)
     if grid is None:
         return None
@@ -124,12 +124,12 @@ class Tiled(FastMatrix):
         order = np.argsort(-np.count_nonzero(levels.ranks, axis=1), kind="stable")
         codes = padded_codes(slots.codes[levels.ranks[order]], rows=LANES, columns=width)
         worth = _WORTH if few and levels.ranks.size > _SMALL else 1
-        needed = lines_needed(codes, width, slots.count, worth)
+        needed = lines_needed(codes, width, slots.per_word, worth)
         visits = needed.sum(axis=1)
         starts = np.concatenate(([0], np.cumsum(visits + visits % 2)))  # visited by twos
         lines = np.zeros((int(starts[-1]), LANES), np.uint32)
         blocks = np.zeros(int(starts[-1]), np.uint16)
-        fill(codes, width, slots.count, slots.bits, needed, starts, lines, blocks)
+        fill(codes, width, slots.per_word, slots.bits, needed, starts, lines, blocks)
         # What found no slot is left in codes.
         rest = np.zeros(levels.shape, np.uint8)
         rest[order] = codes[: levels.shape[0], : levels.shape[1]]
@@ -156,7 +156,16 @@ class Tiled(FastMatrix):
         rest_order = order_of(self.rest_places, len(codes))
         put_sliced(self.rest_entries, self.rest_starts, rest_order, codes, 5)
         order = order_of(self.places, len(codes))
-        put(self.lines, self.width, slots.count, slots.bits, self.blocks, self.starts, order, codes)
+        put(
+            self.lines,
+            self.width,
+            slots.per_word,
+            slots.bits,
+            self.blocks,
+            self.starts,
+            order,
+            codes,
+        )
         value_of = np.zeros(1024, self.values.dtype)
         value_of[slots.codes] = self.values
         return value_of[codes]
@@ -193,7 +202,7 @@ class Tiled(FastMatrix):
 
     @cached_property
     def _operands(self) -> tuple[Any, ...]:
-        """What every product begins with, gathered once."""
+        """What every product reads beside x, gathered once."""
         return (
             *(self.lines, self.blocks, self.starts, self.places),
             *(self.rest_entries, self.rest_starts, self.rest_places, self.table),
@@ -202,5 +211,5 @@ class Tiled(FastMatrix):
 
     def _product(self, x: NDArray[Any]) -> NDArray[Any]:
         out = np.empty(len(self.places), np.float32)
-        multiply(*self._operands, x, out)
+        multiply(x, out, *self._operands)
         return out[: self.shape[0]]

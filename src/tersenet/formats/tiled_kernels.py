@@ -172,8 +172,8 @@ def _sum_steps(lines, blocks, starts, x, sums):
 @njit(cache=True, nogil=True, error_model="numpy")
 @no_type_check
 def multiply(  # noqa: PLR0917 - tuples take longer to hand over
-    lines, blocks, starts, places, entries, ends, more_places,
-    table, width, slot_bits, omitted_value, vector, out,
+    vector, out, lines, blocks, starts, places, entries, ends, more_places,
+    table, width, slot_bits, omitted_value,
 ):  # fmt: skip
     """Brings the sums of tiles and remainder to their rows, sixteen at a time."""
     x = aligned_vector(vector, (len(vector) + width - 1) // width * width)
