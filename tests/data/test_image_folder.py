@@ -1,6 +1,6 @@
 """A folder of images: classes, sizes, and what is refused; needs Pillow."""
 
-import builtins
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -78,13 +78,7 @@ def test_what_is_refused(pillow: Any, folder: Path) -> None:
 
 
 def test_without_pillow_one_sentence(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    real = builtins.__import__
-
-    def without(name: str, *rest: Any, **more: Any) -> Any:
-        if name == "PIL":
-            raise ImportError(name)
-        return real(name, *rest, **more)
-
-    monkeypatch.setattr(builtins, "__import__", without)
+    monkeypatch.setitem(sys.modules, "PIL", None)
+    monkeypatch.setitem(sys.modules, "PIL.Image", None)
     with pytest.raises(DataError, match=r"needs the package Pillow.*'tersenet\[images\]'"):
         image_folder.load(tmp_path, pixels=32, channels=3)

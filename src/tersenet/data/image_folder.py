@@ -1,5 +1,6 @@
 """Any folder of images, one folder a class: train/CLASS/*, and test/CLASS/* or val/CLASS/*."""
 
+import importlib
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -56,13 +57,12 @@ def load(folder: Path, *, pixels: int, channels: Literal[1, 3]) -> tuple[Images,
 
 def _pillow() -> Any:
     try:
-        from PIL import Image
+        return importlib.import_module("PIL.Image")
     except ImportError as error:
         raise DataError(
             "a folder of images needs the package Pillow, which is not installed: install "
             "'tersenet[images]'."
         ) from error
-    return Image
 
 
 def _files(root: Path) -> dict[str, list[Path]]:

@@ -3,7 +3,7 @@
 import math
 from collections import defaultdict
 from dataclasses import dataclass
-from typing import Any, Literal, final
+from typing import Any, Literal, cast, final
 
 from torch import Tensor, nn, no_grad
 from torch.nn.modules.conv import _ConvNd
@@ -132,8 +132,7 @@ def _why_not(
 
 
 def _described(module: nn.Conv2d, reads: Pair, makes: Pair) -> Convolution:
-    padding: Any = module.padding
-    mode: Any = module.padding_mode
+    padding = cast("Any", module.padding)
     return Convolution(
         channels=module.in_channels,
         filters=module.out_channels,
@@ -141,7 +140,7 @@ def _described(module: nn.Conv2d, reads: Pair, makes: Pair) -> Convolution:
         stride=(module.stride[0], module.stride[1]),
         padding=padding if isinstance(padding, str) else (padding[0], padding[1]),
         dilation=(module.dilation[0], module.dilation[1]),
-        padding_mode=mode,
+        padding_mode=cast("Any", module.padding_mode),
         bias=module.bias is not None,
         reads=reads,
         makes=makes,

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Final, final
+from typing import Any, Final, cast, final
 
 import torch
 import torch.distributed as dist
@@ -72,12 +72,12 @@ class Ranks:
         if self.count == 1:
             norms = []
         for norm in norms:
-            norm.forward = partial(_normalised, norm, self.count)
+            cast("Any", norm).forward = partial(_normalised, norm, self.count)
         try:
             yield
         finally:
             for norm in norms:
-                del norm.forward
+                del cast("Any", norm).forward
 
 
 ALONE: Final = Ranks()
@@ -113,7 +113,8 @@ class _Sum(torch.autograd.Function):
         return total
 
     @staticmethod
-    def backward(_: Any, *grads: Tensor) -> Tensor:
+    def backward(ctx: Any, *grads: Tensor) -> Tensor:
+        del ctx
         total = grads[0].contiguous().clone()
         dist.all_reduce(total)
         return total
