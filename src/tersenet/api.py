@@ -246,7 +246,8 @@ def _prepared(
             "images: its weights are damaged or its training diverged."
         )
     shapes = tuple(tuple(tensor.shape) for tensor in subject.example)
-    return subject, History(history.model, shapes)
+    dtypes = tuple(str(tensor.dtype).removeprefix("torch.") for tensor in subject.example)
+    return subject, History(history.model, shapes, dtypes=dtypes)
 
 
 def _finished(

@@ -6,58 +6,24 @@ that only changes the number of channels can go too, once the channels are made 
 """
 
 import copy
-from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
-from typing import Literal, TypeAlias, final
+from typing import Final, final
 
-from torch import Tensor, fx, nn
+from torch import Tensor, nn
 
 from tersenet.core.types import Skip
 from tersenet.errors import StructureError
-from tersenet.graph import ChannelGroup, Graph, Member, trace
-from tersenet.graph.products import Product, named_tensors, sample_count
+from tersenet.graph import Graph, trace
 from tersenet.graph.proof import difference
-from tersenet.graph.trace import tensors_of
-from tersenet.graph.visit import shape_of
-from tersenet.prune.dropping import StandIn, swap_
+from tersenet.prune.block_finder import Block, BlockFinder
+from tersenet.prune.dropping import swap_
 from tersenet.prune.program import Program, outputs_of
-from tersenet.prune.regions import Flow, Residual
 from tersenet.prune.widths import Width, equal_widths
 
 __all__ = ["Block", "Blocks", "find_blocks"]
 
-_AGREE = 1e-4
+_AGREE: Final = 1e-4
 """Relative difference below which two ways to compute one thing agree, in either precision."""
-
-Swaps: TypeAlias = Mapping[str, StandIn]
-
-
-@final
-@dataclass(frozen=True, kw_only=True)
-class Block:
-    """A part of a network that can be dropped."""
-
-    name: str
-    """Of its module; of a layer's product or a branch's last module where it has none."""
-    kind: Literal["residual", "layer"]
-    """Whether a branch becomes zero, or the output becomes the input."""
-    swaps: Swaps
-    """The modules that make way, and what stands in for each."""
-    instead: Mapping[str, str | None]
-    """The same in terms of the graph: by value, what takes its place; None for zeros."""
-    entry: str
-    """The value that it reads, and …"""
-    exit: str
-    """… the one that it makes, by the names of the graph."""
-    ends: tuple[str, ...] = ()
-    """Of a residual block: the modules whose outputs are added to the shortcut."""
-    filters: tuple[ChannelGroup, ...]
-    """One group for each layer in it: its filters, uncoupled, with the norm behind them."""
-    width: Width | None = None
-    """Of a layer in a chain: the channels that it reads and makes, which are to be as many."""
-    params: int
-    macs: int
-    """Of one sample."""
 
 
 @final
@@ -86,7 +52,7 @@ def find_blocks(model: nn.Module, example: tuple[Tensor, ...], *, tried: bool = 
         StructureError: if the network cannot be exported.
     """
     own: nn.Module = copy.deepcopy(model).eval()
-    finder = _Finder(own, Program(own, example))
+    finder = BlockFinder(own, Program(own, example))
     found = [*finder.residual(), *finder.layers()]
     order = {node.name: place for place, node in enumerate(finder.flow.nodes)}
     found.sort(key=lambda one: order[one.exit])
@@ -134,232 +100,3 @@ def _why_unequal(graph: Graph, width: Width) -> str | None:
         reads, makes = width.channels
         return f"it reads {reads} channels and makes {makes}, and the surplus must stay"
     return None
-
-
-@final
-class _Finder:
-    """One look at a network."""
-
-    def __init__(self, model: nn.Module, program: Program) -> None:
-        self.program, self.flow = program, Flow(program.exported)
-        self.skips: list[Skip] = []
-        self._model = model
-        self._names = named_tensors(program.exported)
-        self._batch = sample_count(program.exported)
-        self._within: dict[str, set[fx.Node]] = {}
-        for node in self.flow.nodes:
-            for module in _modules(node):
-                self._within.setdefault(module, set()).add(node)
-
-    def residual(self) -> Iterator[Block]:
-        """Yields the residual blocks: by their module where it is nothing else, else by branch."""
-        by_home: dict[str, list[Residual]] = {}
-        for one in self.flow.residuals:
-            by_home.setdefault(_modules(one.total)[-1], []).append(one)
-        for home, residuals in by_home.items():
-            whole = self._whole(home, residuals) if home else None
-            found = [whole] if whole else [self._branch(one) for one in residuals]
-            yield from (one for one in found if one)
-        direct = {one.total for one in self.flow.residuals}
-        inner = {node for one in self.flow.residuals for node in one.branch}
-        for total in self.flow.sums:
-            if total not in direct | inner and _modules(total)[-1]:
-                self._keep(_modules(total)[-1], "both ways to its sum compute something")
-
-    def layers(self) -> Iterator[Block]:
-        """Yields the layers of plain chains."""
-        for layer in self.flow.layers():
-            product = self.flow.products[layer[0]]
-            (entry, *others) = self.flow.reads(layer[0])
-            covered = self._covered(layer)
-            before, after = shape_of(entry), shape_of(layer[0])
-            axis = -1 if product.kind == "linear" else 1
-            if not covered or others:
-                self._keep(product.site, "forward() computes it without a module of its own")
-            elif entry in self.flow.inputs:
-                self._keep(product.site, "it reads the network's input")
-            elif self.flow.is_output(covered[-1]):
-                self._keep(product.site, "it makes the network's output")
-            elif len(before) != len(after) or _without(before, axis) != _without(after, axis):
-                self._keep(product.site, f"it makes {_text(after)} of {_text(before)}")
-            else:
-                end, width = covered[-1], None
-                if product.tensor:
-                    width = Width(
-                        site=product.site,
-                        tensor=product.tensor,
-                        filter_dim=product.filter_dim,
-                        channels=(before[axis], after[axis]),
-                    )
-                yield self._block(
-                    product.site,
-                    "layer",
-                    swaps=_identities(self._parts(covered)),
-                    instead={end.name: entry.name},
-                    nodes=covered,
-                    ways=(entry, end),
-                    width=width,
-                )
-
-    def _whole(self, home: str, residuals: Sequence[Residual]) -> Block | None:
-        """Returns a module that is nothing but residual branches in a row, as one block."""
-        own = self._within[home]
-        inside = {node for one in residuals for node in one.branch}
-        exits = [n for n in own if any(reader not in own for reader in self.flow.readers(n))]
-        start = residuals[0].start
-        if len(exits) != 1 or start in own or shape_of(start) != shape_of(exits[0]):
-            return None
-        if any(node in own and node not in inside for node in self.flow.products):
-            return None
-        rest = self._rest(exits[0], start, {one.total: one.start for one in residuals})
-        if rest is None:
-            return None
-        zeroed: dict[str, str | None] = {one.end.name: None for one in residuals}
-        stand_in: StandIn = "identity"
-        if any(not self.flow.no_op(node, start) for node in rest):
-            if {_operator(node) for node in rest} <= {"relu", "relu_"}:
-                stand_in = "relu"
-            else:  # as in post-norm transformers: a norm of its own goes with the block
-                zeroed = {exits[0].name: start.name}
-        ends = tuple(end for one in residuals if (end := self._part(one.end, one.branch)))
-        return self._block(
-            home,
-            "residual" if None in zeroed.values() else "layer",
-            swaps={home: stand_in},
-            instead=zeroed,
-            nodes=sorted(inside, key=self.flow.order.__getitem__),
-            ways=(start, exits[0]),
-            ends=ends if len(ends) == len(residuals) else (),
-        )
-
-    def _rest(
-        self, node: fx.Node, start: fx.Node, shortcuts: Mapping[fx.Node, fx.Node]
-    ) -> list[fx.Node] | None:
-        """Returns what is computed on the way from `start` to `node` by the shortcuts alone."""
-        found = []
-        while node is not start:
-            if node in shortcuts:
-                node = shortcuts[node]
-                continue
-            found.append(node)
-            reads = self.flow.reads(node)
-            if len(reads) != 1:
-                return None
-            node = reads[0]
-        return found
-
-    def _branch(self, one: Residual) -> Block | None:
-        """Returns a branch whose sum stands in a forward() that does other things too."""
-        nodes = sorted(one.branch, key=self.flow.order.__getitem__)
-        maker = self._part(one.end, one.branch)
-        if maker is None:
-            home = _modules(one.total)[-1]
-            name = f"{home}.{one.total.name}" if home else one.total.name
-            self._keep(name, "the end of its branch is computed by no module of its own")
-            return None
-        return self._block(
-            maker,
-            "residual",
-            swaps={**_identities(self._parts(nodes)), maker: "zero"},
-            instead={one.end.name: None},
-            nodes=nodes,
-            ways=(one.start, one.total),
-            ends=(maker,),
-        )
-
-    def _covered(self, layer: Sequence[fx.Node]) -> list[fx.Node]:
-        """Returns the first nodes of a layer, as far as modules of their own compute them."""
-        inside = set(layer)
-        owned = [self._part(node, inside) is not None for node in layer]
-        return list(layer[: owned.index(False)] if False in owned else layer)
-
-    def _parts(self, nodes: Sequence[fx.Node]) -> list[str]:
-        """Returns the largest modules that lie within `nodes`."""
-        inside = set(nodes)
-        parts = (self._part(node, inside) for node in nodes)
-        return [one for one in dict.fromkeys(parts) if one is not None]
-
-    def _part(self, node: fx.Node, inside: Set[fx.Node]) -> str | None:
-        return next((m for m in _modules(node) if m and self._within[m] <= inside), None)
-
-    def _block(
-        self,
-        name: str,
-        kind: Literal["residual", "layer"],
-        *,
-        swaps: Swaps,
-        instead: Mapping[str, str | None],
-        nodes: Iterable[fx.Node],
-        ways: tuple[fx.Node, fx.Node],
-        ends: tuple[str, ...] = (),
-        width: Width | None = None,
-    ) -> Block:
-        own = [self.flow.products[node] for node in nodes if node in self.flow.products]
-        tensors = {
-            id(one): one.numel()
-            for part in swaps
-            for one in self._model.get_submodule(part).parameters()
-        }
-        return Block(
-            name=name,
-            kind=kind,
-            swaps=swaps,
-            instead=instead,
-            entry=ways[0].name,
-            exit=ways[1].name,
-            ends=ends,
-            filters=tuple(group for one in own if (group := self._filters(one))),
-            width=width,
-            params=sum(tensors.values()),
-            macs=sum(one.macs for one in own) // self._batch,
-        )
-
-    def _filters(self, product: Product) -> ChannelGroup | None:
-        """Returns a layer's filters as units of their own, with bias and norm."""
-        node, tensor = product.node, product.tensor
-        if tensor is None or product.weight not in self._names:
-            return None
-        shape = tensors_of(self._model)[tensor].shape
-        size = shape[product.filter_dim]
-        each = tuple((index,) for index in range(size))
-        members = [Member(tensor, product.filter_dim, each, product.site)]
-        readers = self.flow.readers(node)
-        behind = readers if [_operator(one) for one in readers] == ["batch_norm"] else []
-        for one in (node, *behind):
-            for other in one.all_input_nodes:
-                name = self._names.get(other)
-                if name not in (None, tensor) and shape_of(other) == (size,):
-                    members.append(Member(name, 0, each))
-        return ChannelGroup(
-            name=product.site,
-            size=size,
-            members=tuple(members),
-            macs_per_channel=product.macs // (self._batch * size),
-            params_per_channel=shape.numel() // size,
-        )
-
-    def _keep(self, name: str, reason: str) -> None:
-        self.skips.append(Skip(name, reason))
-
-
-def _identities(parts: Iterable[str]) -> dict[str, StandIn]:
-    return dict.fromkeys(parts, "identity")
-
-
-def _modules(node: fx.Node) -> list[str]:
-    """Returns the modules in whose forward() a node is, the outermost ('') first."""
-    stack = node.meta.get("nn_module_stack") or {}
-    return [name for name, _ in stack.values()] or [""]
-
-
-def _operator(node: fx.Node) -> str:
-    return str(node.target).removeprefix("aten.").partition(".")[0]
-
-
-def _without(shape: tuple[int, ...], axis: int) -> tuple[int, ...]:
-    place = axis % len(shape)
-    return (*shape[:place], *shape[place + 1 :])
-
-
-def _text(shape: tuple[int, ...]) -> str:
-    return "×".join(map(str, shape[1:]))

@@ -43,7 +43,11 @@ def _criterion(value: Any) -> Any:
     """Reads `name` or `name: {options}` as a recipe has it."""
     if isinstance(value, ChannelScore):
         return value
-    known = {name: one for name, one in methods("prune").items() if issubclass(one, ChannelScore)}
+    known = {
+        name: one
+        for name, one in methods("prune").items()
+        if issubclass(one, ChannelScore) and not one.trains
+    }
     entry = {value: {}} if isinstance(value, str) else value
     if not isinstance(entry, Mapping) or len(entry) != 1 or not set(entry) <= set(known):
         raise ValueError(

@@ -41,12 +41,15 @@ _OF_CHANNELS: Final = {one.name for one in dataclasses.fields(ChannelScore)}
 def layer_criteria() -> dict[str, Any]:
     """Returns all that layers can be judged by, by the name in a recipe.
 
-    Choices by reconstruction are places in an order, which say nothing across layers.
+    Choices by reconstruction are places in an order, which say nothing across layers; and what
+    trains first is a step of its own.
     """
     filters = {
         name: one
         for name, one in methods("prune").items()
-        if issubclass(one, ChannelScore) and not issubclass(one, ReconstructionScore)
+        if issubclass(one, ChannelScore)
+        and not issubclass(one, ReconstructionScore)
+        and not one.trains
     }
     return {**filters, "imprint": Imprint}
 
@@ -72,6 +75,11 @@ def _built(value: Any) -> ChannelScore | Imprint:
         return value
     given = {value: None} if isinstance(value, str) else value
     known = layer_criteria()
+    if isinstance(given, Mapping) and "slimming" in given:
+        raise ValueError(
+            "slimming trains the network first, which a criterion cannot: take bn-scale on a "
+            "network trained so, or the step sss"
+        )
     if not isinstance(given, Mapping) or len(given) != 1 or next(iter(given)) not in known:
         raise ValueError(f"it must be one of {', '.join(sorted(known))}, as 'name: {{options}}'")
     ((name, options),) = given.items()

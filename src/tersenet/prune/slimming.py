@@ -44,6 +44,7 @@ class Slimming(ChannelScore):
     """
 
     comparable: ClassVar[bool] = True
+    trains: ClassVar[bool] = True
 
     epochs: float = Field(default=2.0, gt=0)
     """Passes over the training data, with the penalty."""

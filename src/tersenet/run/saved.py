@@ -4,6 +4,7 @@ Loading builds the original class, replays the edits, then loads the tensors: ex
 structural pruning and quantisation, and nothing that is loaded can execute.
 """
 
+import dataclasses
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -37,10 +38,12 @@ class History:
     example: tuple[tuple[int, ...], ...]
     """Shapes of one batch of inputs."""
     steps: tuple[tuple[Method[Any], Sequence[Edit]], ...] = ()
+    dtypes: tuple[str, ...] = ()
+    """Of the inputs, such as 'int64'; empty means floats."""
 
     def then(self, method: Method[Any], edits: Sequence[Edit]) -> "History":
         """Returns the history one step longer."""
-        return History(self.model, self.example, (*self.steps, (method, edits)))
+        return dataclasses.replace(self, steps=(*self.steps, (method, edits)))
 
 
 def save(
@@ -66,6 +69,7 @@ def save(
         "version": _VERSION,
         "model": dict(history.model),
         "example": [list(shape) for shape in history.example],
+        "dtypes": list(history.dtypes),
         "steps": steps,
         **facts,
     }
@@ -90,7 +94,12 @@ def load(folder: Path, *, model: nn.Module | None = None) -> nn.Module:
     """
     manifest = _read(folder / "manifest.json")
     model = _original(manifest["model"], folder) if model is None else model
-    example = tuple(torch.zeros(shape) for shape in manifest["example"])
+    shapes = manifest["example"]
+    dtypes = manifest.get("dtypes") or ["float32"] * len(shapes)
+    example = tuple(
+        torch.zeros(shape, dtype=getattr(torch, dtype))
+        for shape, dtype in zip(shapes, dtypes, strict=True)
+    )
     model = model.eval()
     for step in manifest["steps"]:
         cls = methods(step["family"]).get(step["name"])

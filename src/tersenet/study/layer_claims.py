@@ -110,45 +110,44 @@ def _depends(points: Mapping[Kind, Sequence[Mapping[str, Any]]], batches: Sequen
 
 
 def _steadier(bins: Sequence[Bin]) -> Verdict:
-    claim = "At one latency, networks with fewer layers vary less in accuracy."
-    shared = [one for one in bins if one.shared]
-    if not shared:
-        return Verdict(claim=claim, found="undecided", evidence=_NO_BIN)
-    values = [{kind: np.array(one.values[kind]) for kind in one.values} for one in shared]
-
-    def excess(draw: Callable[[np.ndarray], np.ndarray]) -> float:
-        parts = [draw(one["filter"]).std() - draw(one["layer"]).std() for one in values]
-        return float(np.mean(parts))
-
-    low, high = _interval(excess)
-    mean = {kind: np.mean([one.deviation(kind) for one in shared]) for kind in shared[0].values}
-    return Verdict(
-        claim=claim,
-        found=_sign(low, high),
-        evidence=f"Over {len(shared)} bins of latency that hold both, the accuracy deviates by "
-        f"{mean['filter']:.2f} points for filters and {mean['layer']:.2f} for layers; the "
-        f"difference lies in [{low:.2f}, {high:.2f}].",
+    return _in_bins(
+        "At one latency, networks with fewer layers vary less in accuracy.",
+        bins,
+        lambda filters, layers: float(filters.std() - layers.std()),
+        "layers deviate less by",
     )
 
 
 def _better(bins: Sequence[Bin]) -> Verdict:
-    claim = "At one latency, networks with fewer layers are more accurate."
+    return _in_bins(
+        "At one latency, networks with fewer layers are more accurate.",
+        bins,
+        lambda filters, layers: float(layers.mean() - filters.mean()),
+        "layers are ahead by",
+    )
+
+
+def _in_bins(
+    claim: str,
+    bins: Sequence[Bin],
+    advantage: Callable[[np.ndarray, np.ndarray], float],
+    words: str,
+) -> Verdict:
+    """Judges the mean advantage of layers over the bins that hold both."""
     shared = [one for one in bins if one.shared]
     if not shared:
         return Verdict(claim=claim, found="undecided", evidence=_NO_BIN)
     values = [{kind: np.array(one.values[kind]) for kind in one.values} for one in shared]
 
-    def gain(draw: Callable[[np.ndarray], np.ndarray]) -> float:
-        parts = [draw(one["layer"]).mean() - draw(one["filter"]).mean() for one in values]
-        return float(np.mean(parts))
+    def mean(draw: Callable[[np.ndarray], np.ndarray]) -> float:
+        return float(np.mean([advantage(draw(v["filter"]), draw(v["layer"])) for v in values]))
 
-    low, high = _interval(gain)
-    middle = gain(lambda values: values)
+    low, high = _interval(mean)
     return Verdict(
         claim=claim,
         found=_sign(low, high),
-        evidence=f"Over {len(shared)} bins of latency that hold both, layers are ahead by "
-        f"{middle:+.2f} points on average, in [{low:.2f}, {high:.2f}].",
+        evidence=f"Over {len(shared)} bins of latency that hold both, {words} "
+        f"{mean(lambda values: values):+.2f} points on average, in [{low:.2f}, {high:.2f}].",
     )
 
 
