@@ -5,6 +5,7 @@
 `prune_latency.py` starts it with the peer on the path; nothing of tersenet imports the peer.
 """
 
+import copy
 import importlib
 import json
 import sys
@@ -36,33 +37,38 @@ def main() -> None:
     request = json.load(sys.stdin)
     peer = importlib.import_module("torch_pruning")
     data, _ = load_tensors(Path(request["data"]))
+    whole = _network(request)
+    # For the Taylor criterion; a copy of the network has its gradients too.
+    functional.cross_entropy(whole(data["inputs"]), data["targets"]).backward()
     for way in WAYS:
         for ratio in request["ratios"]:
-            model = _pruned(peer, request, data, way, ratio)
+            model = _pruned(peer, whole, data["inputs"][:2], way, ratio)
             place = Path(request["folder"]) / f"{way} {ratio}.safetensors"
             save_tensors(place, model.state_dict())
 
 
-def _pruned(
-    peer: Any, request: dict[str, Any], data: dict[str, torch.Tensor], way: str, ratio: float
-) -> torch.nn.Module:
+def _network(request: dict[str, Any]) -> torch.nn.Module:
     ((name, options),) = request["model"].items()
     model = MODELS[name](**options)
     if request["weights"] is not None:
         load_weights(model, Path(request["weights"]))
-    model.eval()
+    return model.eval()
+
+
+def _pruned(
+    peer: Any, whole: torch.nn.Module, example: torch.Tensor, way: str, ratio: float
+) -> torch.nn.Module:
+    model = copy.deepcopy(whole)
     criterion, scope, counts = way.split(", ")
-    importance = getattr(peer.importance, CRITERIA[criterion])()
     pruner = peer.pruner.BasePruner(
         model,
-        data["inputs"][:2],
-        importance=importance,
+        example,
+        importance=getattr(peer.importance, CRITERIA[criterion])(),
         global_pruning=scope == "global",
         pruning_ratio=ratio,
         round_to=8 if counts == "multiples of 8" else None,
         ignored_layers=[one for one in model.modules() if isinstance(one, torch.nn.Linear)],
     )
-    functional.cross_entropy(model(data["inputs"]), data["targets"]).backward()
     pruner.step()
     model.zero_grad()
     return model
