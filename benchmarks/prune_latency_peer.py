@@ -38,7 +38,7 @@ def main() -> None:
     peer = importlib.import_module("torch_pruning")
     data, _ = load_tensors(Path(request["data"]))
     whole = _network(request)
-    # For the Taylor criterion; a copy of the network has its gradients too.
+    # For the Taylor criterion.
     functional.cross_entropy(whole(data["inputs"]), data["targets"]).backward()
     for way in WAYS:
         for ratio in request["ratios"]:
@@ -59,6 +59,9 @@ def _pruned(
     peer: Any, whole: torch.nn.Module, example: torch.Tensor, way: str, ratio: float
 ) -> torch.nn.Module:
     model = copy.deepcopy(whole)
+    for own, original in zip(model.parameters(), whole.parameters(), strict=True):
+        assert original.grad is not None
+        own.grad = original.grad.clone()
     criterion, scope, counts = way.split(", ")
     pruner = peer.pruner.BasePruner(
         model,
