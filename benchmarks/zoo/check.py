@@ -50,6 +50,7 @@ def compare(original: nn.Module, smaller: nn.Module, gone: Survivors, inputs: In
     references = {
         "by their own parameters": masked(original, gone),
         "by what is zero": OverLive(masked(original, gone, wrap=False)),
+        "by both": OverLive(masked(original, gone)),
     }
     batches = [inputs(samples) for samples in (2, 3)]
     best: Verdict | None = None
@@ -188,8 +189,10 @@ class Kept(nn.Module):
 
     def forward(self, x: Tensor, *args: Any) -> Tensor:
         """Returns the norm of what is left."""
-        found = self.norm(x.index_select(self.dim, self.kept), *args)
-        return torch.zeros_like(x).index_copy(self.dim, self.kept, found)
+        # Some norms take channels second whatever they are called.
+        dim = next((dim for dim in (self.dim, 1, -1) if x.shape[dim] == self.size), self.dim)
+        found = self.norm(x.index_select(dim, self.kept), *args)
+        return torch.zeros_like(x).index_copy(dim, self.kept, found)
 
 
 @torch.no_grad()
@@ -217,7 +220,7 @@ def _own(name: str, module: nn.Module) -> list[str]:
 
 
 def _normalises(module: nn.Module) -> bool:
-    leaf = not list(module.children())
+    leaf = all(next(one.parameters(), None) is None for one in module.children())
     return leaf and "norm" in type(module).__name__.lower() and not isinstance(module, _BatchNorm)
 
 

@@ -143,9 +143,8 @@ class Reference:
         return Proof(claim=claim, max_error=error, tolerance=_TOLERANCE, effect=effect)
 
     def _both(self, dtype: torch.dtype) -> tuple[list[Tensor], list[Tensor]]:
-        before, reference = self._networks
-        if dtype == torch.float64:
-            before, reference = copy.deepcopy(before).double(), copy.deepcopy(reference).double()
+        # Copies: a forward() may keep what it saw.
+        before, reference = (copy.deepcopy(one).to(dtype) for one in self._networks)
         return self._run(before, dtype), self._run(reference, dtype)
 
     def _run(self, model: nn.Module, dtype: torch.dtype) -> list[Tensor]:
@@ -160,7 +159,7 @@ class Reference:
 
     def _run_smaller(self, model: nn.Module) -> list[Tensor]:
         try:
-            return self._run(model, torch.float32)
+            return self._run(copy.deepcopy(model), torch.float32)
         except Exception as error:
             lines = str(error).strip().splitlines() or [type(error).__name__]
             raise StructureError(
