@@ -176,7 +176,7 @@ def test_ranges_are_averaged_while_training_and_stand_still_after() -> None:
 @pytest.mark.parametrize("kind", WEIGHTS)
 def test_weights_are_levels_times_units(kind: str) -> None:
     torch.manual_seed(0)
-    cls, least, most = WEIGHTS[kind]
+    _, least, most = WEIGHTS[kind]
     weight = torch.randn(6, 4, 3, 3)
     for bits in {least, min(4, most), most}:
         own = weight_quantiser(kind, weight, bits=bits)

@@ -1,6 +1,27 @@
 """Training for few bits: formulas one a file, the graph that is trained, and what ships."""
 
 from tersenet.quantize.aware.aware import Aware, AwarePlan
+from tersenet.quantize.aware.binary import pack_signs, sign_product, xnor
 from tersenet.quantize.aware.bits import Bits
+from tersenet.quantize.aware.dorefa import dorefa, dorefa_activation
+from tersenet.quantize.aware.lsq import lsq, lsq_plus
+from tersenet.quantize.aware.pact import pact
+from tersenet.quantize.aware.ternary import ternary, trained_ternary
+from tersenet.quantize.aware.wrpn import wrpn
 
-__all__ = ["Aware", "AwarePlan", "Bits"]
+__all__ = [
+    "Aware",
+    "AwarePlan",
+    "Bits",
+    "dorefa",
+    "dorefa_activation",
+    "lsq",
+    "lsq_plus",
+    "pack_signs",
+    "pact",
+    "sign_product",
+    "ternary",
+    "trained_ternary",
+    "wrpn",
+    "xnor",
+]

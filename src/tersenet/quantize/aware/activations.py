@@ -53,6 +53,8 @@ class ActivationQuantiser(nn.Module, abc.ABC):
 class Learned(ActivationQuantiser):
     """LSQ: zero is the lowest level, or the middle one of values of either sign."""
 
+    zero: Tensor
+
     def __init__(self, seen: Seen, *, bits: int) -> None:
         super().__init__(bits=bits)
         zero = 0 if seen.low >= 0 else 2 ** (bits - 1)
@@ -141,6 +143,8 @@ class Averaged(ActivationQuantiser):
     """
 
     momentum = 0.99
+    low: Tensor
+    high: Tensor
 
     def __init__(self, seen: Seen, *, bits: int) -> None:
         super().__init__(bits=bits)

@@ -22,7 +22,7 @@ from tersenet.quantize.aware.activations import ActivationKind
 from tersenet.quantize.aware.bits import Bits, site_bits
 from tersenet.quantize.aware.deploy import deploy, edits_of, rebuild
 from tersenet.quantize.aware.network import Trainable, build, layers_of
-from tersenet.quantize.aware.weights import WeightKind
+from tersenet.quantize.aware.weights import WeightKind, check_weight_bits, kind_at
 from tersenet.train import TrainingOptions, fit, response_loss
 
 __all__ = ["Aware", "AwarePlan"]
@@ -102,15 +102,16 @@ class Aware(Method[AwarePlan]):
     weight_decay: float = Field(default=5e-4, ge=0)
     """Of weights, and of PACT's bounds."""
     overrides: dict[str, Bits] = Field(default_factory=dict)
-    """Bits by glob of layers, as {weight: 8, activation: 4}; the first that matches counts."""
+    """Bits by glob or regular expression of layers, as {weight: 8, activation: 4}; the first
+    that matches counts."""
     skip: tuple[str, ...] = ()
-    """Globs of layers to leave in float."""
+    """Globs or regular expressions of layers to leave in float."""
 
     def plan(self, subject: Subject, bench: Workbench) -> AwarePlan:
         """Chooses layers and bits, and counts the steps.
 
         Raises:
-            QuantizeError: if there is no training or calibration data, a glob matches nothing,
+            QuantizeError: if there is no training or calibration data, a pattern matches nothing,
                 a kind of grid lacks the bits, or less than half of the weights could be
                 quantised without `skip` having asked for it.
             StructureError: if the network cannot be read as a graph.
@@ -128,6 +129,8 @@ class Aware(Method[AwarePlan]):
             edge_bits=self.edge_bits,
             overrides=self.overrides,
         )
+        for one in bits.values():
+            check_weight_bits(kind_at(self.weights, one.weight), one.weight)
         steps = max(1, round(self.epochs * subject.training.steps_per_epoch))
         kinds = (self.weights, self.activations)
         return AwarePlan(bits=bits, kinds=kinds, share=share, steps=steps, skips=tuple(skips))
@@ -145,7 +148,7 @@ class Aware(Method[AwarePlan]):
         """
         trainable = self.trained(model, plan, subject, bench)
         graph = deploy(model, subject.example, trainable, plan.bits)
-        return graph, edits_of(trainable, plan.bits, subject.model)
+        return graph, edits_of(trainable, plan.bits)
 
     def trained(
         self, model: nn.Module, plan: AwarePlan, subject: Subject, bench: Workbench

@@ -8,6 +8,8 @@ Rastegari et al., "XNOR-Net: ImageNet Classification Using Binary Convolutional 
 A product of two vectors of n signs is n − 2 popcount(a xor b): eight signs a byte.
 """
 
+from typing import Any
+
 import numpy as np
 import torch
 from jaxtyping import Float, Int
@@ -33,13 +35,14 @@ def xnor(w: Tensor) -> Tensor:
 
 class _Xnor(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, w):
+    def forward(ctx: Any, w: Tensor) -> Tensor:
         ctx.save_for_backward(w)
         return sign(w) * _scale(w)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, gradient):
+    def backward(ctx: Any, *gradients: Any) -> Any:
+        (gradient,) = gradients
         (w,) = ctx.saved_tensors
         return gradient * (1 / w[0].numel() + _scale(w) * (w.abs() <= 1))
 

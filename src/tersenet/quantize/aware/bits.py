@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass as plain_dataclass
-from fnmatch import fnmatchcase
 from typing import Final, final
 
 import torch
@@ -10,8 +9,8 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 from torch.fx import GraphModule, Node
 
-from tersenet.errors import QuantizeError
 from tersenet.export.trace import operand
+from tersenet.quantize.overrides import check_patterns, matches
 from tersenet.quantize.structure import ACTIVATIONS, Site, Value, passes, values_of
 
 __all__ = ["CARRIED", "Bits", "Placed", "erase_marks", "mark_inputs", "place", "site_bits"]
@@ -51,26 +50,22 @@ class Placed:
 def site_bits(
     names: Sequence[str], inner: Bits, *, edge_bits: int, overrides: Mapping[str, Bits]
 ) -> dict[str, Bits]:
-    """Returns the bits of each layer: of the first glob that matches it, else its place's.
+    """Returns the bits of each layer: of the first pattern that matches it, else its place's.
 
     Args:
         names: of the layers, in the order they run.
         inner: of all but the first and the last.
         edge_bits: of the first and the last, weights and inputs: few weights, much harm.
-        overrides: by glob.
+        overrides: by glob or regular expression.
 
     Raises:
-        QuantizeError: if a glob matches no layer.
+        QuantizeError: if a pattern matches no layer.
     """
-    for glob in overrides:
-        if not any(fnmatchcase(name, glob) for name in names):
-            raise QuantizeError(
-                f"the override '{glob}' matches no layer: the layers are {', '.join(names)}."
-            )
+    check_patterns("override", overrides, names)
     edge, edges = Bits(weight=edge_bits, activation=edge_bits), {names[0], names[-1]}
     found = {}
     for name in names:
-        given = (bits for glob, bits in overrides.items() if fnmatchcase(name, glob))
+        given = (bits for pattern, bits in overrides.items() if matches(pattern, name))
         found[name] = next(given, edge if name in edges else inner)
     return found
 

@@ -1,6 +1,7 @@
 """From a trained graph to the one that ships, integers in place."""
 
 from collections.abc import Mapping, Sequence
+from typing import Final
 
 import torch
 from torch import Tensor, nn
@@ -8,17 +9,21 @@ from torch.fx import GraphModule
 
 from tersenet.core.types import Edit, EditKind
 from tersenet.errors import QuantizeError
-from tersenet.export.trace import trace
+from tersenet.export.qops import DEQUANTIZE, QUANTIZE
+from tersenet.export.trace import operand
 from tersenet.graph.trace import tensors_of
 from tersenet.quantize.aware.bits import Bits, erase_marks, mark_inputs, place
 from tersenet.quantize.aware.network import Trainable
-from tersenet.quantize.fold import fold_batch_norm, tensor_of
+from tersenet.quantize.build import prepared
+from tersenet.quantize.fold import tensor_of
 from tersenet.quantize.insert import ValueRange, WeightSettings, insert
 from tersenet.quantize.linear import Grid
 from tersenet.quantize.scheme import Scheme
-from tersenet.quantize.structure import normalise, sites_of
+from tersenet.quantize.structure import Value, sites_of
 
 __all__ = ["deploy", "edits_of", "rebuild"]
+
+_SIGN_STEP: Final = 1e-6
 
 
 def deploy(
@@ -29,7 +34,7 @@ def deploy(
     Folding a batch norm multiplies a filter, so its scale, and moves no level.
     """
     units = _write_back(model, trained)
-    folded = normalise(fold_batch_norm(trace(model, example)))
+    folded = prepared(model, example)
     grids = {}
     for site in sites_of(folded)[0]:
         if site.name not in bits:
@@ -47,6 +52,8 @@ def deploy(
         )
     ranges = {}
     for one in trained.placed:
+        if one.signs:
+            continue
         step, zero = trained.activations[one.name].grid()
         low = -zero.item() * step.item()
         ranges[one.name] = ValueRange(
@@ -57,12 +64,13 @@ def deploy(
             zero_point=int(zero.item()),
             bits=one.bits,
         )
-    return _inserted(folded, bits, grids, ranges)
+    signs = any(one.signs for one in trained.placed)
+    return _inserted(folded, bits, grids, ranges, signs=signs)
 
 
-def edits_of(trained: Trainable, bits: Mapping[str, Bits], model: nn.Module) -> list[Edit]:
+def edits_of(trained: Trainable, bits: Mapping[str, Bits]) -> list[Edit]:
     """Returns one edit for each layer."""
-    tensors = tensors_of(model)
+    tensors = tensors_of(trained.module)
     return [
         Edit(
             site=name,
@@ -75,6 +83,7 @@ def edits_of(trained: Trainable, bits: Mapping[str, Bits], model: nn.Module) -> 
                 "activation": bits[name].activation,
                 "low": trained.weights[name].low,
                 "high": trained.weights[name].high,
+                "signs": any(one.signs for one in trained.placed),
             },
         )
         for name in trained.sites
@@ -89,7 +98,7 @@ def rebuild(model: nn.Module, edits: Sequence[Edit], example: tuple[Tensor, ...]
     """
     if not edits:
         raise QuantizeError("there is no layer to quantise in the edits: save the network again.")
-    folded = normalise(fold_batch_norm(trace(model, example)))
+    folded = prepared(model, example)
     own = {site.name: site for site in sites_of(folded)[0]}
     bits, grids = {}, {}
     for edit in edits:
@@ -107,7 +116,7 @@ def rebuild(model: nn.Module, edits: Sequence[Edit], example: tuple[Tensor, ...]
             low=edit.data["low"],
             high=edit.data["high"],
         )
-    return _inserted(folded, bits, grids, None)
+    return _inserted(folded, bits, grids, None, signs=edits[0].data["signs"])
 
 
 def _inserted(
@@ -115,10 +124,12 @@ def _inserted(
     bits: Mapping[str, Bits],
     grids: Mapping[str, Grid],
     ranges: Mapping[str, ValueRange] | None,
+    *,
+    signs: bool,
 ) -> GraphModule:
     sites = [site for site in sites_of(folded)[0] if site.name in bits]
-    placed = place(folded, sites, bits)
-    values = mark_inputs(folded, placed)
+    placed = place(folded, sites, bits, signs=signs)
+    values = {value.name: value for value in mark_inputs(folded, placed)}
     if ranges is None:  # for tensors to be loaded into
         ranges = {
             one.name: ValueRange(
@@ -134,9 +145,44 @@ def _inserted(
         )
         for site in sites
     }
-    module = insert(folded, sites, values, weights=settings, ranges=ranges, grids=grids)
+    signed = [values.pop(one.name) for one in placed if one.signs]
+    linear = list(values.values())
+    module = insert(folded, sites, linear, weights=settings, ranges=ranges, grids=grids)
+    for value in signed:
+        _quantise_sign(module, value)
     erase_marks(module)
     return module
+
+
+def _quantise_sign(module: GraphModule, value: Value) -> None:
+    """Writes +1 and −1 as what a runtime has: levels of so small a step that all saturate.
+
+    What is smaller than half that step, zero say, becomes 0, as the padding does.
+    """
+    graph, mark = module.graph, value.node
+    tensors = {
+        "step": torch.tensor(_SIGN_STEP),
+        "scale": torch.tensor(1.0),
+        "zero_point": torch.zeros((), dtype=torch.int8),
+    }
+    for name, tensor in tensors.items():
+        _set_buffer(module, f"{value.name}.{name}", tensor)
+    with graph.inserting_before(mark):
+        step, scale, zero = (graph.get_attr(f"{value.name}.{name}") for name in tensors)
+        levels = graph.call_function(QUANTIZE, (operand(mark, 0), step, zero, -1, 1))
+        real = graph.call_function(DEQUANTIZE, (levels, scale, zero, 0))
+    mark.replace_all_uses_with(real)
+    graph.erase_node(mark)
+
+
+def _set_buffer(module: nn.Module, name: str, tensor: Tensor) -> None:
+    """Registers `tensor` under a dotted name, with the modules that this takes."""
+    *path, own = name.split(".")
+    for part in path:
+        if not hasattr(module, part):
+            module.add_module(part, nn.Module())
+        module = getattr(module, part)
+    module.register_buffer(own, tensor)
 
 
 def _stored_bits(grid: Grid) -> int:

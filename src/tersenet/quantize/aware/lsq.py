@@ -16,6 +16,7 @@ grid, as a level of zero z that is rounded: zero stays exact, and the result is 
 """
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -50,7 +51,9 @@ class _Learned(torch.autograd.Function):
     """As one function: composed of rounding and clipping it takes twice the passes over x."""
 
     @staticmethod
-    def forward(ctx, x, step, zero, low, high):
+    def forward(
+        ctx: Any, x: Tensor, step: Tensor, zero: Tensor | None, low: int, high: int
+    ) -> Tensor:
         offset = 0 if zero is None else zero
         ctx.save_for_backward(x, step, zero)
         ctx.ends = low, high
@@ -58,7 +61,8 @@ class _Learned(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, gradient):
+    def backward(ctx: Any, *gradients: Any) -> Any:
+        (gradient,) = gradients
         x, step, zero = ctx.saved_tensors
         offset = 0 if zero is None else zero
         low, high = (end - offset for end in ctx.ends)

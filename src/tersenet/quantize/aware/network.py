@@ -8,7 +8,6 @@ for each output channel, which moves no level.
 import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 from typing import Any, Final, final
 
 import torch
@@ -26,8 +25,15 @@ from tersenet.quantize.aware.activations import (
 )
 from tersenet.quantize.aware.bits import Bits, Placed, place
 from tersenet.quantize.aware.norm import Norm
-from tersenet.quantize.aware.weights import WeightKind, WeightQuantiser, weight_quantiser
+from tersenet.quantize.aware.weights import (
+    WeightKind,
+    WeightQuantiser,
+    kind_at,
+    weight_quantiser,
+)
+from tersenet.quantize.build import check_share, prepared
 from tersenet.quantize.fold import fold_batch_norm, tensor_of
+from tersenet.quantize.overrides import check_patterns, matches
 from tersenet.quantize.ranges import MinMax
 from tersenet.quantize.structure import Site, normalise, sites_of
 
@@ -182,9 +188,9 @@ def _quantise_weight(
 ) -> WeightQuantiser:
     name = str(site.weight.target)
     node, tensor = nodes[site.weight.name], tensor_of(module, site.weight)
-    # Few kinds reach 8 bits, and none is worth training there: edges have the plain range.
-    exact = kind if bits.weight < 8 else "min-max"
-    own = weight_quantiser(exact, tensor, bits=bits.weight, masked=name in masked)
+    own = weight_quantiser(
+        kind_at(kind, bits.weight), tensor, bits=bits.weight, masked=name in masked
+    )
     path = f"{_HOME}.weights.{site.name}.grid"
     module.add_submodule(path, own)
     with module.graph.inserting_after(node):
@@ -288,27 +294,22 @@ def layers_of(
     The share is that of the network's weights in the layers to quantise.
 
     Raises:
-        QuantizeError: if a glob matches no layer, or less than half of the weights could be
+        QuantizeError: if a pattern matches no layer, or less than half of the weights could be
             quantised without `skip` having asked for it.
     """
-    folded = normalise(fold_batch_norm(trace(model, example)))
+    folded = prepared(model, example)
     found, refused = sites_of(folded)
     names = [site.name for site in found]
-    for glob in skip:
-        if not any(fnmatchcase(name, glob) for name in names):
-            raise QuantizeError(
-                f"quantize.aware: skip '{glob}' matches no layer: the layers are "
-                f"{', '.join(names)}."
-            )
-    left = [name for name in names if any(fnmatchcase(name, glob) for glob in skip)]
+    check_patterns("skip", skip, names)
+    left = [name for name in names if any(matches(pattern, name) for pattern in skip)]
     skips = [*refused, *(Skip(name, "in skip") for name in left)]
-    total = sum(one.numel() for one in folded.parameters() if one.ndim > 1)
     chosen = [site for site in found if site.name not in left]
-    share = sum(tensor_of(folded, site.weight).numel() for site in chosen) / max(1, total)
-    if not chosen or (share < 0.5 and not skip):
-        reasons = "; ".join(f"{one.site}: {one.reason}" for one in skips[:5])
-        raise QuantizeError(
-            f"only {100 * share:.1f} % of the weights, in {len(chosen)} layers, can be quantised"
-            f"{f' ({reasons})' if reasons else ''}: wrap what you want trained in such layers."
-        )
+    # A table is looked up, and a transposed convolution counts its outputs second.
+    skips += [Skip(one.name, "aware training has no rule for it") for one in chosen if _odd(one)]
+    chosen = [site for site in chosen if not _odd(site)]
+    share = check_share(folded, chosen, skips, asked=bool(skip))
     return [site.name for site in chosen], skips, share
+
+
+def _odd(site: Site) -> bool:
+    return site.table or site.axis != 0

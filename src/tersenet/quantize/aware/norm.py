@@ -22,11 +22,13 @@ class Norm(nn.Module):
     filter instead.
     """
 
+    seen: Tensor
+    """Steps trained so far: saved, so that training resumes exactly."""
+
     def __init__(self, *, momentum: float, eps: float, steps: int, folded: bool) -> None:
         super().__init__()
         self.momentum, self.eps, self.steps, self.folded = momentum, eps, steps, folded
         self.register_buffer("seen", torch.zeros((), dtype=torch.int64))
-        """Steps trained so far: saved, so that training resumes exactly."""
 
     def forward(
         self, x: Tensor, gain: Tensor | None, shift: Tensor | None, mean: Tensor, variance: Tensor

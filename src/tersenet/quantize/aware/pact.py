@@ -8,6 +8,8 @@ arXiv:1805.06085:
 α is decayed as the weights are, so that it shrinks where clipping costs little.
 """
 
+from typing import Any
+
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
@@ -22,14 +24,15 @@ def pact(x: Tensor, bound: Tensor, *, bits: int) -> Tensor:
 
 class _Pact(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, x, bound, top):
+    def forward(ctx: Any, x: Tensor, bound: Tensor, top: int) -> Tensor:
         ctx.save_for_backward(x, bound)
         step = bound / top
         return x.div(step).round_().clamp_(0, top).mul_(step)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, gradient):
+    def backward(ctx: Any, *gradients: Any) -> Any:
+        (gradient,) = gradients
         x, bound = ctx.saved_tensors
         above = x >= bound
         by_bound = (gradient * above).sum().view_as(bound)

@@ -4,6 +4,8 @@ Bengio, Léonard, Courville, "Estimating or Propagating Gradients Through Stocha
 2013, arXiv:1308.3432: rounding is treated as the identity when gradients are taken.
 """
 
+from typing import Any
+
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
@@ -45,25 +47,27 @@ def sign_bireal(x: Tensor) -> Tensor:
 
 class _SignClipped(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, x):
+    def forward(ctx: Any, x: Tensor) -> Tensor:
         ctx.save_for_backward(x)
         return sign(x)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, gradient):
+    def backward(ctx: Any, *gradients: Any) -> Any:
+        (gradient,) = gradients
         (x,) = ctx.saved_tensors
         return gradient * (x.abs() <= 1)
 
 
 class _SignBireal(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, x):
+    def forward(ctx: Any, x: Tensor) -> Tensor:
         ctx.save_for_backward(x)
         return sign(x)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, gradient):
+    def backward(ctx: Any, *gradients: Any) -> Any:
+        (gradient,) = gradients
         (x,) = ctx.saved_tensors
         return gradient * (2 - 2 * x.abs()).clamp_(min=0)

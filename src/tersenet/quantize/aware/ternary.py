@@ -12,6 +12,8 @@ two values learn,
     ∂/∂w is the gradient times W⁺ above, W⁻ below, 1 between
 """
 
+from typing import Any
+
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
@@ -38,7 +40,7 @@ def trained_ternary(w: Tensor, plus: Tensor, minus: Tensor) -> Tensor:
 
 class _Trained(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, w, plus, minus):
+    def forward(ctx: Any, w: Tensor, plus: Tensor, minus: Tensor) -> Tensor:
         bound = 0.05 * w.abs().max()
         above, below = w > bound, w < -bound
         ctx.save_for_backward(above, below, plus, minus)
@@ -46,7 +48,8 @@ class _Trained(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, gradient):
+    def backward(ctx: Any, *gradients: Any) -> Any:
+        (gradient,) = gradients
         above, below, plus, minus = ctx.saved_tensors
         factor = torch.where(above, plus, torch.where(below, minus, torch.ones_like(plus)))
         by_plus = (gradient * above).sum().view_as(plus)

@@ -14,7 +14,14 @@ from tersenet.quantize.aware.straight import round_through, sign_clipped
 from tersenet.quantize.aware.ternary import ternary, trained_ternary
 from tersenet.quantize.aware.wrpn import wrpn
 
-__all__ = ["WEIGHTS", "WeightKind", "WeightQuantiser", "weight_quantiser"]
+__all__ = [
+    "WEIGHTS",
+    "WeightKind",
+    "WeightQuantiser",
+    "check_weight_bits",
+    "kind_at",
+    "weight_quantiser",
+]
 
 WeightKind: TypeAlias = Literal["lsq", "min-max", "dorefa", "wrpn", "sign", "xnor", "twn", "ttq"]
 
@@ -29,13 +36,16 @@ class WeightQuantiser(nn.Module, abc.ABC):
     low: int
     high: int
     """The ends of the levels that the grid has."""
+    kept: Tensor | None
+    """1 where a weight is not masked; None where none is."""
+    seen: Tensor
+    """Steps trained so far: saved, so that training resumes exactly."""
 
     def __init__(self, weight: Tensor, *, masked: bool) -> None:
         super().__init__()
         kept = (weight.detach() != 0).to(weight.dtype) if masked else None
         self.register_buffer("kept", kept)
         self.register_buffer("seen", torch.zeros((), dtype=torch.int64))
-        """Steps trained so far: saved, so that training resumes exactly."""
         self.start = 0
         """The step from which on training has the weight on its grid."""
 
@@ -216,16 +226,30 @@ WEIGHTS: Final[dict[WeightKind, tuple[type[WeightQuantiser], int, int]]] = {
 def weight_quantiser(
     kind: WeightKind, weight: Tensor, *, bits: int, masked: bool = False
 ) -> WeightQuantiser:
-    """Returns a fresh quantiser for `weight`.
+    """Returns a fresh quantiser for `weight`. Raises as `check_weight_bits`."""
+    check_weight_bits(kind, bits)
+    cls, _, _ = WEIGHTS[kind]
+    return cls(weight, bits=bits, masked=masked)  # pyright: ignore[reportCallIssue]
+
+
+def kind_at(kind: WeightKind, bits: int) -> WeightKind:
+    """Returns the kind that serves where `kind` is asked for: the plain range at 8 bits.
+
+    Few kinds reach 8 bits, and at none of them is there anything left to learn.
+    """
+    return kind if bits < 8 else "min-max"
+
+
+def check_weight_bits(kind: WeightKind, bits: int) -> None:
+    """Complains where a kind has no grid of so many bits.
 
     Raises:
-        QuantizeError: if the kind has no grid of so many bits.
+        QuantizeError: naming those it has.
     """
-    cls, least, most = WEIGHTS[kind]
+    _, least, most = WEIGHTS[kind]
     if not least <= bits <= most:
-        span = f"{least} bits" if least == most else f"{least} to {most} bits"
+        span = f"{least} bit{'s' * (least > 1)}" if least == most else f"{least} to {most} bits"
         raise QuantizeError(f"{kind} weights have {span}, not {bits}: give that many.")
-    return cls(weight, bits=bits, masked=masked)  # pyright: ignore[reportCallIssue]
 
 
 def _positive(step: Tensor) -> Tensor:
