@@ -84,6 +84,10 @@ def calibrated(
         ends = {name: _seen(name, one) for name, one in watched.items()}
     for joined in concatenations(values):
         low = min(ends[name][0] for name in joined)
+        # Where levels start at zero they do a ReLU's work, which on a wider range needs a
+        # float kernel: worth more than a concatenation that only copies.
+        if low < 0 and any(ends[name][0] >= 0 for name in joined):
+            continue
         high = max(ends[name][1] for name in joined)
         ends |= dict.fromkeys(joined, (low, high))
     return [

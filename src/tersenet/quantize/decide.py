@@ -1,7 +1,7 @@
 """Which value each weight takes: its grid, its rounding, and what biases make up for."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, TypeAlias, final
 
 from torch import Tensor
@@ -34,7 +34,7 @@ class Deciding:
     rounding: Rounding = "nearest"
     bias_correction: Correction = "none"
     samples: int = 512
-    reconstruction: Reconstruction = Reconstruction()
+    reconstruction: Reconstruction = field(default_factory=Reconstruction)
 
 
 def decided(

@@ -7,7 +7,7 @@ Inference", 2017, arXiv:1712.05877: batch norm folded, weights symmetric per out
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import ClassVar, Literal, final
+from typing import ClassVar, Final, Literal, final
 
 from pydantic import Field
 from pydantic.dataclasses import dataclass
@@ -30,8 +30,10 @@ from tersenet.quantize.build import (
 from tersenet.quantize.calibrate import Calibration, calibrated
 from tersenet.quantize.decide import Deciding, Rounding, decided
 from tersenet.quantize.fold import tensor_of
-from tersenet.quantize.insert import WeightSettings
+from tersenet.quantize.insert import ValueRange, WeightSettings
 from tersenet.quantize.linear import Mode
+from tersenet.quantize.noise import costliest, layer_noise
+from tersenet.quantize.observe import calibration_inputs
 from tersenet.quantize.overrides import Override, check_patterns, first_match, matches
 from tersenet.quantize.ranges import RangeKind
 from tersenet.quantize.reconstruct import Reconstruction
@@ -40,6 +42,9 @@ from tersenet.quantize.structure import Site, sites_of, values_of
 from tersenet.quantize.weight_grids import WeightRange
 
 __all__ = ["Static"]
+
+_DIAGNOSED: Final = 64
+"""Samples that the noise of layers is measured on."""
 
 
 @final
@@ -93,6 +98,8 @@ class Static(Method[QuantizePlan]):
     """A file of `write_statistics` to take ranges from, so that no data is needed for them."""
     overrides: tuple[Override, ...] = ()
     """Exceptions for some layers; the first that matches decides."""
+    diagnose: bool = False
+    """Whether the plan names the three layers that cost most and what to do about each."""
     only: tuple[str, ...] = ()
     """Globs or regular expressions of sites to quantise; empty means all."""
     skip: tuple[str, ...] = ()
@@ -133,6 +140,8 @@ class Static(Method[QuantizePlan]):
         ranges, samples = calibrated(
             module, values_of(module, sites), subject.calibration, self._calibration, bench
         )
+        if self.diagnose:
+            notes.append(self._told(module, sites, weights, ranges, subject))
         return QuantizePlan(
             weights=weights,
             values=tuple(ranges),
@@ -221,6 +230,29 @@ class Static(Method[QuantizePlan]):
             statistics=self.statistics,
             overrides=self.overrides,
         )
+
+    def _told(
+        self,
+        module: GraphModule,
+        sites: Sequence[Site],
+        weights: Sequence[WeightSettings],
+        ranges: Sequence[ValueRange],
+        subject: Subject,
+    ) -> str:
+        found = layer_noise(
+            module,
+            sites,
+            values_of(module, sites),
+            calibration_inputs(subject.calibration, _DIAGNOSED)[0],
+            weights={one.site: one for one in weights},
+            ranges={one.value: one for one in ranges},
+            weight_range=self.weight_range,
+        )
+        worst = "; ".join(
+            f"{one.site} ({one.output_db:.0f} dB at the output by itself): {one.advice}"
+            for one in costliest(found)
+        )
+        return f"the layers that cost most: {worst}"
 
     def _wanted(self, found: Sequence[Site]) -> tuple[list[Site], list[Skip]]:
         names = [site.name for site in found if not site.table]

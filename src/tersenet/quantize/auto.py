@@ -1,0 +1,222 @@
+"""Whichever scheme is measured to pay on this machine, or none.
+
+What 8 bits bring depends on the processor, the runtime and the network: from half of float's
+speed to three times it. So files are written and timed, side by side with the float file.
+"""
+
+import copy
+import tempfile
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import ClassVar, Final, final
+
+import torch
+from pydantic import Field
+from pydantic.dataclasses import dataclass
+from torch import Tensor, nn
+
+from tersenet.core.registry import method
+from tersenet.core.types import Edit, Method, Predict, Skip, Subject, Workbench
+from tersenet.errors import QuantizeError, TersenetError
+from tersenet.export.kernels import kernels
+from tersenet.export.onnx_file import to_onnx
+from tersenet.measure import compare_many, open_session
+from tersenet.quantize.build import QuantizePlan, replayed
+from tersenet.quantize.static import Static
+
+__all__ = ["Auto", "AutoPlan", "Trial"]
+
+SCHEMES: Final = {
+    "int8 per channel": Static(range="mse"),
+    "int8 per channel, reduced range": Static(range="mse", reduce_range=True),
+    "uint8 weights": Static(range="mse", mode="asymmetric"),
+    "int8 per tensor": Static(
+        range="mse", per="tensor", weight_range="mse", bias_correction="empirical"
+    ),
+}
+"""What is tried, in the order of preference where they are alike."""
+
+_SAMPLES: Final = 512
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Trial:
+    """One scheme, measured."""
+
+    scheme: str
+    speedup: float | None
+    """Against the float file in the same runtime, the least over the batch sizes."""
+    agreement: float | None
+    """Share of calibration samples with the float network's answer."""
+    file_bytes: int | None
+    reason: str
+    """Why it was not taken; empty for the one that was."""
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class AutoPlan:
+    """What was tried, and what is to be done."""
+
+    trials: tuple[Trial, ...]
+    chosen: str | None
+    """The scheme's name; None leaves the network in float."""
+    inner: QuantizePlan | None
+
+    @property
+    def skips(self) -> Sequence[Skip]:
+        """Sites left alone, with reasons."""
+        if self.inner is not None:
+            return self.inner.skips
+        return [Skip("the whole network", "8 bits do not pay here")]
+
+    @property
+    def summary(self) -> str:
+        """One line for a person."""
+        told = "; ".join(
+            f"{one.scheme} {one.speedup:.2f}x, {100 * one.agreement:.1f} % alike"
+            for one in self.trials
+            if one.speedup is not None and one.agreement is not None
+        )
+        if self.inner is None:
+            return f"stays float, 8 bits do not pay here ({told or 'nothing could be run'})"
+        return f"{self.chosen} ({told}): {self.inner.summary}"
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Why the others were not taken."""
+        refused = [f"{one.scheme}: {one.reason}" for one in self.trials if one.reason]
+        return (*refused, *(self.inner.notes if self.inner else ()))
+
+
+@final
+@method("auto")
+@dataclass(frozen=True, kw_only=True, config={"extra": "forbid"})
+class Auto(Method[AutoPlan]):
+    """Tries the 8-bit schemes on the runtime that is deployed, and keeps the fastest.
+
+    One that changes too many answers is out, and so is one that is not faster than float: then
+    the network stays as it is, and the plan says so.
+    """
+
+    family: ClassVar[str] = "quantize"
+    plan_type: ClassVar[type] = AutoPlan
+
+    agreement: float = Field(default=0.98, ge=0, le=1)
+    """Share of calibration samples, at least, that must get the float network's answer."""
+    speedup: float = Field(default=1.0, ge=0)
+    """Over float in the same runtime, at least, at every batch size."""
+    iterations: int = Field(default=30, ge=1)
+    """Least number of timings of each file at each batch size."""
+    seconds: float = Field(default=0.5, ge=0)
+    """To go on timing for beyond that number."""
+
+    def plan(self, subject: Subject, bench: Workbench) -> AutoPlan:
+        """Writes and times a file for each scheme.
+
+        Raises:
+            QuantizeError: if there is no calibration data.
+        """
+        if not subject.calibration:
+            raise QuantizeError(
+                "automatic quantisation has no calibration data to judge by: give some."
+            )
+        x = torch.cat([inputs for inputs, _ in subject.calibration])[:_SAMPLES]
+        with torch.inference_mode():
+            model = copy.deepcopy(subject.model).eval()
+            answers = model(x).flatten(1).argmax(1)
+        plans: dict[str, QuantizePlan] = {}
+        failed: dict[str, str] = {}
+        with tempfile.TemporaryDirectory() as folder:
+            files = {"float": Path(folder) / "float.onnx"}
+            to_onnx(model, subject.example, files["float"])
+            for index, (name, scheme) in enumerate(SCHEMES.items()):
+                bench.tick("trying schemes", index, len(SCHEMES))
+                path = Path(folder) / f"{index}.onnx"
+                try:
+                    plans[name] = _written(scheme, subject, path)
+                    files[name] = path
+                except TersenetError as error:
+                    failed[name] = str(error)
+            trials = [
+                Trial(scheme=name, speedup=None, agreement=None, file_bytes=None, reason=why)
+                for name, why in failed.items()
+            ]
+            trials += self._measured(files, x, answers, subject)
+        best = max(
+            (one for one in trials if not one.reason),
+            key=lambda one: one.speedup or 0.0,
+            default=None,
+        )
+        told = tuple(
+            one
+            if one is best or one.reason
+            else Trial(**{**asdict(one), "reason": "another was faster"})
+            for one in trials
+        )
+        chosen = None if best is None else best.scheme
+        return AutoPlan(trials=told, chosen=chosen, inner=None if chosen is None else plans[chosen])
+
+    def apply(
+        self, model: nn.Module, plan: AutoPlan, subject: Subject, bench: Workbench
+    ) -> tuple[nn.Module, Sequence[Edit]]:
+        """Returns the quantised graph and its edits, or the network itself and none."""
+        if plan.chosen is None or plan.inner is None:
+            return model, []
+        return SCHEMES[plan.chosen].apply(model, plan.inner, subject, bench)
+
+    def replay(
+        self, model: nn.Module, edits: Sequence[Edit], example: tuple[Tensor, ...]
+    ) -> nn.Module:
+        """Returns the graph that `apply` made, its tensors still to be loaded."""
+        return replayed(model, edits, example) if edits else model
+
+    def _measured(
+        self, files: dict[str, Path], x: Tensor, answers: Tensor, subject: Subject
+    ) -> list[Trial]:
+        deployment = subject.deployment
+        times = compare_many(
+            files, deployment=deployment, iterations=self.iterations, seconds=self.seconds
+        )
+        found = []
+        for name, path in files.items():
+            if name == "float":
+                continue
+            same = (_predict(path, deployment.runtime)(x).flatten(1).argmax(1) == answers).float()
+            ratio = min(one.ratio for one in times[name])
+            agreement = float(same.mean())
+            share = kernels(path).int8_share
+            reason = ""
+            if agreement < self.agreement:
+                reason = (
+                    f"{100 * agreement:.1f} % of the answers stay, {self.agreement:.0%} are due"
+                )
+            elif ratio < self.speedup:
+                reason = f"{ratio:.2f}x float's speed, {100 * share:.0f} % of it in integers"
+            found.append(
+                Trial(
+                    scheme=name,
+                    speedup=ratio,
+                    agreement=agreement,
+                    file_bytes=path.stat().st_size,
+                    reason=reason,
+                )
+            )
+        return found
+
+
+def _written(scheme: Static, subject: Subject, path: Path) -> QuantizePlan:
+    bench = Workbench()
+    plan = scheme.plan(subject, bench)
+    graph, _ = scheme.apply(copy.deepcopy(subject.model), plan, subject, bench)
+    to_onnx(graph, subject.example, path)
+    return plan
+
+
+def _predict(path: Path, runtime: str) -> Predict:
+    session = open_session(path, runtime=runtime)
+    return lambda x: torch.cat(
+        [torch.from_numpy(session(part.numpy())[0].copy()) for part in x.split(64)]
+    )

@@ -1,0 +1,137 @@
+"""Where quantisation costs: the noise of each layer, and what reaches the output.
+
+Noise is told as SQNR in dB, 10 log10(signal power / error power): an 8-bit grid that fits has
+about 45, a 4-bit one about 20, and each lost bit takes 6.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, final
+
+import torch
+from torch import Tensor
+from torch.fx import GraphModule, Interpreter, Node
+
+from tersenet.quantize.fold import tensor_of
+from tersenet.quantize.insert import ValueRange, WeightSettings
+from tersenet.quantize.linear import round_trip
+from tersenet.quantize.structure import Site, Value, tail
+from tersenet.quantize.weight_grids import WeightRange, weight_grid
+
+__all__ = ["LayerNoise", "costliest", "layer_noise", "sqnr"]
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class LayerNoise:
+    """What quantising one layer does."""
+
+    site: str
+    weight_db: float
+    """SQNR of its weight."""
+    activation_db: float | None
+    """SQNR of what it returns, from rounding that alone; None where it stays float."""
+    output_db: float
+    """SQNR of the network's output, if this layer alone is quantised."""
+    accumulated_db: float | None
+    """SQNR of what it returns once all before it is quantised, too."""
+    advice: str
+
+
+def sqnr(signal: Tensor, noisy: Tensor) -> float:
+    """Returns the ratio of signal to noise in dB; infinite without noise."""
+    power = signal.double().square().sum()
+    error = (noisy.double() - signal.double()).square().sum()
+    return float("inf") if error == 0 else float(10 * torch.log10(power / error))
+
+
+def layer_noise(
+    module: GraphModule,
+    sites: Sequence[Site],
+    values: Sequence[Value],
+    x: Tensor,
+    *,
+    weights: Mapping[str, WeightSettings],
+    ranges: Mapping[str, ValueRange],
+    weight_range: WeightRange = "min-max",
+) -> list[LayerNoise]:
+    """Returns the noise of every site of a prepared graph, on the inputs `x`."""
+    rounded = {
+        site.weight: round_trip(tensor_of(module, site.weight).detach(), grid, axis=site.axis)
+        for site in sites
+        for grid in [
+            weight_grid(
+                tensor_of(module, site.weight), site, weights[site.name].scheme, kind=weight_range
+            )
+        ]
+    }
+    by_node = {value.node: ranges[value.name] for value in values}
+    returned = [tail(site.node) for site in sites]
+    clean = _Partly(module, {}, {}, returned)
+    whole = _Partly(module, rounded, by_node, returned)
+    with torch.inference_mode():
+        signal, _ = clean.run(x), whole.run(x)
+        found = []
+        for site, node in zip(sites, returned, strict=True):
+            weight = tensor_of(module, site.weight).detach()
+            own = {node: by_node[node]} if node in by_node else {}
+            alone = _Partly(module, {site.weight: rounded[site.weight]}, own, ())
+            weight_db = sqnr(weight, rounded[site.weight])
+            activation_db = None
+            if node in by_node:
+                value = clean.kept[node]
+                activation_db = sqnr(value, round_trip(value, by_node[node].grid))
+            found.append(
+                LayerNoise(
+                    site=site.name,
+                    weight_db=weight_db,
+                    activation_db=activation_db,
+                    output_db=sqnr(signal, alone.run(x)),
+                    accumulated_db=sqnr(clean.kept[node], whole.kept[node]),
+                    advice=_advice(weight_db, activation_db, weights[site.name], site),
+                )
+            )
+    return found
+
+
+def costliest(found: Sequence[LayerNoise], count: int = 3) -> list[LayerNoise]:
+    """Returns the layers whose quantisation alone disturbs the output most."""
+    return sorted(found, key=lambda one: one.output_db)[:count]
+
+
+def _advice(
+    weight_db: float, activation_db: float | None, settings: WeightSettings, site: Site
+) -> str:
+    if activation_db is not None and activation_db < weight_db:
+        return "its activations: try range mse or percentile, or 16 bits by an override"
+    if settings.scheme.per == "tensor":
+        return "its weights share one scale: per channel, or equalise"
+    if settings.scheme.bits < 8:
+        return "its weights: rounding gptq or block, or 8 bits by an override"
+    return f"its weights: weight_range mse, or '{site.name}' in skip"
+
+
+@final
+class _Partly(Interpreter):
+    """Runs a graph with some weights and activations rounded, and keeps what is asked for."""
+
+    def __init__(
+        self,
+        module: GraphModule,
+        weights: Mapping[Node, Tensor],
+        ranges: Mapping[Node, ValueRange],
+        keep: Sequence[Node],
+    ) -> None:
+        super().__init__(module)
+        self.weights = weights
+        self.ranges = ranges
+        self.wanted = set(keep)
+        self.kept: dict[Node, Tensor] = {}
+
+    def run_node(self, n: Node) -> Any:
+        result = self.weights[n] if n in self.weights else super().run_node(n)
+        if n in self.ranges:
+            result = round_trip(result, self.ranges[n].grid)
+        if n in self.wanted:
+            self.kept[n] = result
+        return result
