@@ -1,0 +1,239 @@
+"""Deployed accuracy, bytes and seconds of quantised networks, beside the peers' tools.
+
+    python benchmarks/quantize.py [--only NETWORK] [--json FILE]
+
+ResNet-20 and a small MobileNetV2 on Fashion-MNIST, both shipped; 512 calibration images from the
+training split, top-1 of the *deployed* file on all 10,000 test images in ONNX Runtime. The peer is
+ONNX Runtime's own quantiser on the same float file, calibration images and test images.
+"""
+
+import os
+
+os.environ["OMP_NUM_THREADS"] = os.environ["OPENBLAS_NUM_THREADS"] = "1"
+
+import copy
+import subprocess
+import sys
+import tempfile
+import time
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import torch
+from convention import Figure, arguments, publish
+from torch import nn
+
+from tersenet.core.files import load_weights
+from tersenet.core.types import Predict, Quality, Subject, Workbench
+from tersenet.errors import ParityError
+from tersenet.export import check_parity, kernels, to_onnx
+from tersenet.measure import open_session
+from tersenet.models import mobilenet_v2_small, resnet
+from tersenet.quantize import Static
+from tersenet.train.tasks import load_fashion_mnist
+
+ROOT: Final = Path(__file__).parents[1]
+NETWORKS: Final[dict[str, Callable[[], nn.Module]]] = {
+    "ResNet-20": lambda: resnet(in_channels=1),
+    "MobileNetV2": lambda: mobilenet_v2_small(width=0.25, in_channels=1),
+}
+WEIGHTS: Final = {
+    "ResNet-20": "resnet20-fashion-mnist.safetensors",
+    "MobileNetV2": "mobilenet-v2-small-fashion-mnist.safetensors",
+}
+LOW: Final = Static(
+    bits=4, weight_range="mse", range="mse", rounding="gptq", bias_correction="empirical"
+)
+METHODS: Final = {
+    "W8A8 per channel": Static(range="mse", bias_correction="empirical"),
+    "W8A8 per tensor": Static(
+        range="mse", per="tensor", rounding="gptq", bias_correction="empirical"
+    ),
+    "W8A8 per tensor, equalised": Static(
+        range="mse", per="tensor", equalise=True, rounding="gptq", bias_correction="empirical"
+    ),
+    "W4A8 min-max": Static(bits=4),
+    "W4A8 GPTQ": LOW,
+    "W4A4 min-max": Static(bits=4, activation_bits=4),
+    "W4A4 GPTQ": Static(
+        bits=4,
+        activation_bits=4,
+        weight_range="mse",
+        range="mse",
+        rounding="gptq",
+        bias_correction="empirical",
+    ),
+    "W4A4 by block": Static(
+        bits=4,
+        activation_bits=4,
+        weight_range="mse",
+        range="mse",
+        rounding="block",
+        bias_correction="empirical",
+    ),
+}
+TARGETS: Final = {
+    ("W8A8 per channel", "MobileNetV2"): -0.1,
+    ("W8A8 per tensor, equalised", "MobileNetV2"): -0.9,
+    ("W4A8 GPTQ", "MobileNetV2"): -0.5,
+    ("W4A8 GPTQ", "ResNet-20"): -0.1,
+    ("W4A4 by block", "MobileNetV2"): -2.5,
+    ("W4A4 by block", "ResNet-20"): -1.5,
+}
+"""Points of top-1 against float, as the project set them itself."""
+PEERS: Final = {
+    "ONNX Runtime, per channel": {"per_channel": True},
+    "ONNX Runtime, per channel, reduced range": {"per_channel": True, "reduce_range": True},
+    "ONNX Runtime, per tensor": {"per_channel": False},
+    "ONNX Runtime, 4-bit weights": {"per_channel": True, "bits": 4},
+}
+
+
+def main() -> None:
+    """Runs the comparison."""
+    parser = arguments(__doc__)
+    parser.add_argument("--only", choices=list(NETWORKS), help="one of the networks")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    figures: list[Figure] = []
+    for name in [options.only] if options.only else NETWORKS:
+        whole = subject(name, quick=options.quick)
+        with tempfile.TemporaryDirectory() as folder:
+            figures += compared(name, whole, Path(folder), quick=options.quick)
+    publish("Quantisation", figures, json_file=options.json)
+
+
+def subject(name: str, *, quick: bool) -> Subject:
+    """A shipped network with its data."""
+    model = NETWORKS[name]()
+    load_weights(model, ROOT / "weights" / WEIGHTS[name])
+    task = load_fashion_mnist(test_images=500 if quick else 10_000, calibration=512)
+    return task.subject(model.eval())
+
+
+def compared(name: str, whole: Subject, folder: Path, *, quick: bool) -> list[Figure]:
+    """Every method's file and every peer's, judged alike."""
+    float_file = folder / "float.onnx"
+    to_onnx(whole.model, whole.example, float_file)
+    before = accuracy(float_file, whole)
+    figures = [
+        Figure(
+            name=f"{name}, float",
+            value=before,
+            unit="% top-1",
+            against=None,
+            detail=f"{float_file.stat().st_size:,} B",
+        )
+    ]
+    for title, settings in list(METHODS.items())[: 2 if quick else None]:
+        path = folder / "ours.onnx"
+        started = time.perf_counter()
+        plan = settings.plan(whole, Workbench())
+        graph, _ = settings.apply(copy.deepcopy(whole.model), plan, whole, Workbench())
+        seconds = time.perf_counter() - started
+        to_onnx(graph, whole.example, path)
+        figures.append(
+            Figure(
+                name=f"{name}, {title}",
+                value=accuracy(path, whole) - before,
+                unit="points",
+                against="float",
+                target=TARGETS.get((title, name)),
+                detail=(
+                    f"{path.stat().st_size:,} B, {seconds:.0f} s, "
+                    f"{100 * kernels(path).int8_share:.0f} % of MACs in integers, "
+                    f"{parity(graph, path, whole)}"
+                ),
+            )
+        )
+        publish("so far", figures[-1:], json_file=None)
+    samples = folder / "samples.npy"
+    np.save(samples, torch.cat([x for x, _ in whole.calibration])[:512].numpy())
+    for title, settings in list(PEERS.items())[: 1 if quick else None]:
+        path = folder / "theirs.onnx"
+        code = subprocess.run(
+            [sys.executable, __file__, "--as-peer", float_file, path, samples, repr(settings)],
+            check=False,
+            capture_output=True,
+        )
+        done = code.returncode == 0
+        figures.append(
+            Figure(
+                name=f"{name}, {title}",
+                value=accuracy(path, whole) - before if done else None,
+                unit="points",
+                against="float",
+                detail=f"{path.stat().st_size:,} B" if done else code.stderr.decode()[-120:],
+            )
+        )
+    return figures
+
+
+def accuracy(path: Path, whole: Subject) -> float:
+    """Top-1 of a file in ONNX Runtime, in percent."""
+    quality: Quality | None = whole.quality
+    assert quality is not None
+    return 100 * quality(predictor(path)).value
+
+
+def predictor(path: Path) -> Predict:
+    """The file behind ONNX Runtime."""
+    session = open_session(path)
+    return lambda x: torch.from_numpy(session(x.numpy())[0].copy())
+
+
+def parity(graph: nn.Module, path: Path, whole: Subject) -> str:
+    """Whether the file computes what was simulated, on the calibration images."""
+    x = torch.cat([x for x, _ in whole.calibration])[:512]
+    try:
+        found = check_parity(graph, path, x, predict=predictor(path), kind="int8")
+    except ParityError as error:
+        return str(error)
+    return f"{100 * found.agreement:.2f} % of answers as simulated"
+
+
+def as_peer(source: str, target: str, samples: str, options: str) -> None:
+    """ONNX Runtime's quantiser, in a process of its own."""
+    import ast
+
+    from onnxruntime.quantization import (
+        CalibrationDataReader,
+        QuantFormat,
+        QuantType,
+        quantize_static,
+    )
+    from onnxruntime.quantization.shape_inference import quant_pre_process
+
+    settings = ast.literal_eval(options)
+    bits = settings.pop("bits", 8)
+
+    class Reader(CalibrationDataReader):
+        def __init__(self) -> None:
+            self.parts = iter(np.split(np.load(samples), 8))
+
+        def get_next(self) -> dict[str, np.ndarray] | None:
+            part = next(self.parts, None)
+            return None if part is None else {"input": part}
+
+    prepared = f"{source}.prepared"
+    quant_pre_process(source, prepared, skip_symbolic_shape=True)
+    quantize_static(
+        prepared,
+        target,
+        Reader(),
+        quant_format=QuantFormat.QDQ,
+        activation_type=QuantType.QUInt8,
+        weight_type=QuantType.QInt8 if bits == 8 else QuantType.QInt4,
+        **settings,
+    )
+
+
+if __name__ == "__main__":
+    warnings.simplefilter("ignore")
+    if sys.argv[1:2] == ["--as-peer"]:
+        as_peer(*sys.argv[2:])
+    else:
+        main()
