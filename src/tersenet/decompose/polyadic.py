@@ -22,6 +22,8 @@ __all__ = ["Polyadic", "corrected", "polyadic"]
 
 _LARGE: Final = 300_000
 """Entries from which on products run in single precision; what is solved stays double."""
+_TRIAL: Final = 20
+"""Iterations after which the better of two starts is taken."""
 _CONGRUENT: Final = -0.9
 """Cosine of two components below which they cancel each other."""
 _INTENSE: Final = 4.0
@@ -83,8 +85,8 @@ def math_prod(parts: Sequence[Tensor]) -> Tensor:
 def polyadic(tensor: Tensor, *, rank: int, iterations: int, generator: torch.Generator) -> Polyadic:
     """Returns the sum of `rank` components near a tensor, by alternating least squares.
 
-    Starts from the generalised eigenvalues of two slices where the rank is low enough for that,
-    which finds a tensor of exactly that rank at once; else from leading singular vectors.
+    Starts from leading singular vectors and, where the rank is low enough for that, from the
+    generalised eigenvectors of two slices, which finds a tensor of exactly that rank at once.
 
     Raises:
         StructureError: if the tensor is not finite.
@@ -97,25 +99,36 @@ def polyadic(tensor: Tensor, *, rank: int, iterations: int, generator: torch.Gen
         zero = tuple(torch.zeros(size, rank, dtype=torch.float64) for size in tensor.shape)
         return Polyadic(zero, tuple(tensor.shape), 0.0)
     data = double.float() if double.numel() >= _LARGE else double
-    factors = _start(double, rank, generator)
-    squared = total
-    for _ in range(iterations):
-        for axis in range(tensor.ndim):
-            product = _contracted(data, factors, axis)
-            gram = _grams(factors, axis)
-            factors[axis] = _solved(gram, product)
-        # The last update's own product gives the error for nothing.
-        last = factors[-1]
-        now = total - 2 * float((last * product).sum()) + float(((last @ gram) * last).sum())
-        if abs(squared - now) < 1e-9 * total or now < 1e-14 * total:
-            break
-        squared = now
-        factors = _balanced(factors)
-    factors = _balanced(factors)
+    starts = _starts(double, rank, generator)
+    if len(starts) > 1:
+        tries = [_alternated(data, total, one, min(_TRIAL, iterations)) for one in starts]
+        starts = [min(tries, key=lambda one: one[1])[0]]
+    factors, _ = _alternated(data, total, starts[0], iterations)
     found = Polyadic(tuple(factors), tuple(tensor.shape), 0.0)
     error = float((double - found.kernel).norm()) / math.sqrt(total)
     degenerate = found.congruence < _CONGRUENT and found.intensity > _INTENSE
     return Polyadic(found.factors, found.shape, error, degenerate)
+
+
+def _alternated(
+    data: Tensor, total: float, factors: list[Tensor], iterations: int
+) -> tuple[list[Tensor], float]:
+    """Returns factors after alternating least squares, and their squared error."""
+    squared = total
+    for _ in range(iterations):
+        for axis in range(data.ndim):
+            product = _contracted(data, factors, axis)
+            gram = _grams(factors, axis)
+            factors = [*factors[:axis], _solved(gram, product), *factors[axis + 1 :]]
+        # The last update's own product gives the error for nothing.
+        last = factors[-1]
+        now = total - 2 * float((last * product).sum()) + float(((last @ gram) * last).sum())
+        factors = _balanced(factors)
+        settled = abs(squared - now) < 1e-9 * total or now < 1e-14 * total
+        squared = now
+        if settled:
+            break
+    return factors, squared
 
 
 def corrected(
@@ -179,13 +192,13 @@ def _bounded(gram: Tensor, product: Tensor, total: float, bound: float) -> Tenso
     return (p / (s + math.exp(low))) @ q.mT
 
 
-def _start(tensor: Tensor, rank: int, generator: torch.Generator) -> list[Tensor]:
+def _starts(tensor: Tensor, rank: int, generator: torch.Generator) -> list[list[Tensor]]:
     modes = [_leading(tensor, axis) for axis in range(tensor.ndim)]
+    found = [_filled(modes, rank, generator)]
     if rank <= min(tensor.shape[:2]) and tensor.shape[2:].numel() > 1:
         first = _by_eigenvectors(tensor, modes, rank, generator)
-        if first is not None:
-            return first
-    return _filled(modes, rank, generator)
+        found += [] if first is None else [first]
+    return found
 
 
 def _filled(modes: Sequence[Tensor], rank: int, generator: torch.Generator) -> list[Tensor]:

@@ -159,7 +159,8 @@ class SVD(Decomposition):
         """Returns the weights of the two layers."""
         left, right = truncated(self._matrix(layer), ranks[0], weighting)
         if isinstance(layer, nn.Embedding):
-            return [left[0], right.mT[0]]
+            padding = (layer.weight == 0).all(1)
+            return [left[0].masked_fill(padding[:, None], 0), right.mT[0]]  # not nearly zero
         if not isinstance(layer, CONVOLUTIONS) or self.split == "channel":
             return [right, left]
         # right: (group, rank, in·h) and left: (group, out·w, rank)

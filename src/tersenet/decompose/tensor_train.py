@@ -60,9 +60,9 @@ class TensorTrain(Decomposition):
             return f"is a {type(layer).__name__}; a tensor train here is of linear layers"
         if layer.weight.numel() < self.least:
             return f"has {layer.weight.numel():,} weights, fewer than {self.least:,}"
-        sides = (layer.out_features, layer.in_features)
-        if any(1 in split_size(side, self.cores) for side in sides):
-            return f"has sides {sides[0]}×{sides[1]} that do not split into {self.cores} factors"
+        if any(m * n == 1 for m, n in zip(*self._sizes(layer), strict=True)):
+            sides = f"{layer.out_features}×{layer.in_features}"
+            return f"has sides {sides} that do not split into {self.cores} factors"
         return None
 
     def full(self, layer: nn.Module) -> Ranks:
@@ -119,7 +119,8 @@ class TensorTrain(Decomposition):
 
     def _sizes(self, layer: nn.Module) -> tuple[tuple[int, ...], tuple[int, ...]]:
         makes, reads = layer.get_parameter("weight").shape
-        return split_size(makes, self.cores), split_size(reads, self.cores)
+        # The last core comes first: there a long input meets a short output, which costs least.
+        return split_size(makes, self.cores)[::-1], split_size(reads, self.cores)
 
     def _ordered(self, layer: nn.Module) -> Tensor:
         """Returns W[(m₁ n₁), (m₂ n₂), …] of W[(m₁ m₂ …), (n₁ n₂ …)]."""
