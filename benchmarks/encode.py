@@ -3,8 +3,9 @@
     python benchmarks/encode.py --nncodec /path/to/its/python
 
 A network on Fashion-MNIST (ResNet-20, or another by --network), from calibration data alone.
-Each side searches its own settings for the smallest file that loses at most 0.3 points of top-1: we lambda, NNCodec its step for weights
-(dependent, with and without its rate-distortion optimisation, or plain) and for the rest.
+Each side searches its own settings for the smallest file that loses at most 0.3 points of top-1:
+we lambda, NNCodec its step for weights (dependent, with and without its rate-distortion
+optimisation, or plain) and for the rest.
 Both select on the images they are judged on, and both restored networks are evaluated alike.
 Then the Fisher weighting, at equal bytes: how far the output moves, as KL divergence.
 """

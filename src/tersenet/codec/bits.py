@@ -15,6 +15,11 @@ class BitWriter:
     def __init__(self) -> None:
         self._value, self._bits = 0, 0
 
+    @property
+    def length(self) -> int:
+        """Bits written so far."""
+        return self._bits
+
     def u(self, bits: int, number: int) -> None:
         """An unsigned number of fixed length; a signed one in two's complement."""
         self._value = self._value << bits | (number & ((1 << bits) - 1))
@@ -28,6 +33,10 @@ class BitWriter:
             order += 1
         self.u(1, 1)
         self.u(order, number)
+
+    def ie(self, order: int, number: int) -> None:
+        """A signed number: 0, 1, -1, 2 and so on as the unsigned 0, 1, 2, 3."""
+        self.ue(order, 2 * number - 1 if number > 0 else -2 * number)
 
     def text(self, text: str) -> None:
         """UTF-8 with a zero byte behind it, from a byte's first bit on."""
@@ -79,6 +88,11 @@ class BitReader:
             if order > MAX_ZEROS:
                 fail(start, "a number is longer than 32 bits")
         return base + self.u(order)
+
+    def ie(self, order: int) -> int:
+        """A signed number."""
+        number = self.ue(order)
+        return (number + 1) >> 1 if number & 1 else -(number >> 1)
 
     def text(self) -> str:
         """UTF-8 up to a zero byte."""

@@ -109,10 +109,14 @@ def encode_levels(
 
     Args:
         levels: Integers of any shape. Rows are the slices of the first dimension.
-        leading: A number and its bits, coded in front.
+        dependent: The levels come from the trellis of dependent quantisation.
+        leading: A number and its bits, coded in front (ISO puts the step size there).
         search: Spends a few bits to start every context where it suits the data.
         skip_rows: Codes rows that are all zero as one bin; None does what is shorter.
-        dependent, unary, limits, scan, trellis: as in `Layout`.
+        unary: Flags "greater than" before the exponential-Golomb code.
+        limits: As in `Layout`.
+        scan: As in `Layout`.
+        trellis: The state that the trellis begins in.
 
     Raises:
         ValueError: `dependent` is set and the trellis cannot reach a level, or a level lies
@@ -166,11 +170,9 @@ def decode_levels(
 ) -> Payload:
     """Decodes the payload of a tensor; the inverse of `encode_levels`.
 
-    It takes 4 bytes per level whatever the bytes say: bound the shape before calling.
-
-    Args:
-        entries: With a scan in blocks, where its rows of blocks begin: `threads` of them are
-            then decoded at a time.
+    It takes 4 bytes per level whatever the bytes say: bound the shape before calling. What
+    coder and decoder must agree on is told as in `Layout`; with a scan in blocks and the
+    `entries` where its rows of blocks begin, so many `threads` decode them side by side.
 
     Raises:
         FormatError: The bytes are not such a payload; names the offset in them.

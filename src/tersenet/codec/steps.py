@@ -19,6 +19,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from tersenet.codec import engine, trellis
 from tersenet.codec import levels as bins
+from tersenet.codec.cabac import Layout
 
 SEGMENT: Final = 1 << 20
 """Weights after which the trellis is settled: what bounds its memory."""
@@ -65,6 +66,7 @@ def rd_levels(
     fisher: ArrayLike | None = None,
     dependent: bool = False,
     unary: int = bins.UNARY,
+    scan: int = 0,
 ) -> NDArray[np.int32]:
     """Levels that are worth their bits.
 
@@ -78,6 +80,7 @@ def rd_levels(
         dependent: Uses the trellis: encode with `encode_levels(..., dependent=True)`.
             At equal distortion take a step of about 0.6 times the uniform one.
         unary: As given to the coder.
+        scan: As given to the coder: along the trellis the order counts.
 
     Raises:
         ValueError: As `nearest`; or `fisher` has another shape, or is negative.
@@ -85,6 +88,8 @@ def rd_levels(
     weights = np.asarray(weights)
     check_step(weights, step)
     flat = np.ascontiguousarray(weights, dtype=np.float32).reshape(-1)
+    order = Layout(shape=weights.shape, scan=scan).order()
+    flat = flat if order is None else flat[order]
     importance = np.zeros(0, np.float32)
     mean = 1.0
     if fisher is not None:
@@ -95,17 +100,22 @@ def rd_levels(
             raise ValueError("fisher holds values that are negative or not finite.")
         mean = float(fisher.mean(dtype=np.float64)) if fisher.size else 1.0
         importance = np.ascontiguousarray(fisher, dtype=np.float32).reshape(-1)
+        importance = importance if order is None else importance[order]
     if lam is None:
         lam = slope(step, dependent=dependent) * mean
     contexts = bins.GREATER + 2 * unary + bins.PREFIXES
     models = np.empty((contexts, 4), np.int32)
     engine.start_contexts(np.zeros(contexts, np.uint8), models)
     weight, scale = float(lam / step**2), float(1 / step)
-    if not dependent:
+    if dependent:
+        levels = _along_the_trellis(flat, scale, importance, weight, unary, models)
+    else:
         levels = np.empty(flat.size, np.int32)
         trellis.rd_uniform(flat, scale, importance, weight, unary, models, levels)
-        return levels.reshape(weights.shape)
-    return _along_the_trellis(flat, scale, importance, weight, unary, models).reshape(weights.shape)
+    if order is not None:
+        scanned, levels = levels, np.empty_like(levels)
+        levels[order] = scanned
+    return levels.reshape(weights.shape)
 
 
 def _along_the_trellis(

@@ -202,6 +202,7 @@ def _smallest(*coded: Coded) -> Coded:
 
 
 def fits(array: NDArray[Any]) -> bool:
+    """Whether integers fit 32 bits."""
     limits = np.iinfo(np.int32)
     return not array.size or bool(array.min() >= limits.min and array.max() <= limits.max)
 
