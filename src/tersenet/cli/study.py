@@ -141,3 +141,21 @@ def unstructured_speed(*, seconds: float = 0.5, out: Path | None = None, json: b
         return run(folder=folder, tick=tick, seconds=seconds)
 
     return conducted("unstructured-speed", conduct, out=out, json=json)
+
+
+@study.command(name="low-rank")
+def low_rank(*, seconds: float = 0.3, out: Path | None = None, json: bool = False) -> int:
+    """Do factored layers keep what their operations promise? Theoretical and measured speed-up.
+
+    Args:
+        seconds: For each of the six or so chains of each of the 48 points.
+        out: Folder of the study; by default studies/low-rank.
+        json: Print one JSON object instead of text.
+    """
+
+    def conduct(folder: Path, tick: Callable[[str, int, int], None]) -> Findings:
+        from tersenet.study.low_rank import low_rank as run
+
+        return run(folder=folder, tick=tick, seconds=seconds)
+
+    return conducted("low-rank", conduct, out=out, json=json)

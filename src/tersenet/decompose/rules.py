@@ -1,16 +1,18 @@
 """How ranks are chosen: `ranks: {rule: {options}}` in a recipe."""
 
 import abc
+import copy
 from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import Annotated, Any, ClassVar, Final, final
 
 from pydantic import BeforeValidator, Field, PlainSerializer, TypeAdapter, model_validator
 from pydantic.dataclasses import dataclass
+from torch import nn
 
 from tersenet.core.types import Subject, Workbench
 from tersenet.decompose.candidates import Candidate, candidates, with_errors
-from tersenet.decompose.factors import Ranks
+from tersenet.decompose.factors import Ranks, cost
 from tersenet.decompose.form import Form, check_ranks
 from tersenet.decompose.latency import LatencyChoice, ranks_within
 from tersenet.decompose.rank import bayes_rank, energy_rank
@@ -129,15 +131,33 @@ class Rate(RankRule):
         """Returns the highest ranks, in proportion to the full ones, that keep to the rate."""
         found = {}
         for site in sites:
-            budget, low, high = site.costs[0] / self.times, 0, max(site.full)
-            while low < high:  # the most steps of max(full) that fit
-                middle = (low + high + 1) // 2
-                ranks = site.scaled(middle / max(site.full))
-                fits = site.costs_at(form, ranks)[0] <= budget
-                low, high = (middle, high) if fits else (low, middle - 1)
-            if low:
-                found[site.name] = site.scaled(low / max(site.full))
+            ranks = self.within(form, site.layer, site.sample, site.costs[0], full=site.full)
+            if ranks is not None:
+                found[site.name] = ranks
         return found
+
+    def within(
+        self,
+        form: Form,
+        layer: nn.Module,
+        sample: tuple[int, ...],
+        params: int,
+        *,
+        full: Ranks | None = None,
+    ) -> Ranks | None:
+        """Returns the ranks of one layer of `params` parameters; None where even 1 has too many."""
+        full = full or form.full(layer)
+        shapes = copy.deepcopy(layer).to("meta")
+
+        def scaled(steps: int) -> Ranks:
+            return tuple(max(1, round(steps / max(full) * one)) for one in full)
+
+        low, high = 0, max(full)
+        while low < high:  # the most steps of max(full) that fit
+            middle = (low + high + 1) // 2
+            fits = cost(form.build(shapes, scaled(middle)), sample)[0] <= params / self.times
+            low, high = (middle, high) if fits else (low, middle - 1)
+        return scaled(low) if low else None
 
 
 @final

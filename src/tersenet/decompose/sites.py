@@ -62,10 +62,6 @@ class Site:
         """Returns parameters and MACs of the layer's chain."""
         return cost(form.build(_on_meta(self.layer), ranks), self.sample)
 
-    def scaled(self, share: float) -> Ranks:
-        """Returns a share of each of the highest ranks, at least 1."""
-        return tuple(max(1, round(share * one)) for one in self.full)
-
     def why_not(self, form: Form, ranks: Ranks) -> str | None:
         """Returns why it does not pay to factor the layer to these ranks, or None.
 
