@@ -132,7 +132,39 @@ CASES = {
     "tile": Case("nc", lambda x: x.tile(2), "nc"),
     "interleave": Case("nc2", lambda x: x.repeat_interleave(2, 1), "nc2"),
     "flip": Case("nc2", lambda x: x.flip(1), "nc2"),
-    "roll": Case("nlc", lambda x: x.roll(1, 1), "nc"),
+    "roll": Case("nlc", lambda x: x.roll(1, 1), "nlc"),
+    "roll back": Case("n7l", lambda x: x.roll((-2, 9), (1, 2)), "n7l"),
+    "scatter": Case(
+        "nlc n2c", lambda x, y: x.scatter(1, torch.zeros_like(y, dtype=torch.long), y), "nc"
+    ),
+    "scatter of rows": Case(
+        "n5c n2c", lambda x, y: x.scatter(1, torch.tensor([3, 1])[:, None].expand(y.shape), y), "nc"
+    ),
+    "scatter add": Case(
+        "3c 2c",
+        lambda x, y: x.scatter_add(0, torch.tensor([[2], [2]]).expand(2, y.shape[1]), y),
+        "c",
+    ),
+    "index put": Case("6c 2c", lambda x, y: x.index_put((torch.tensor([4, 1]),), y), "c"),
+    "index put inside": Case(
+        "n6c n2c",
+        lambda x, y: torch.ops.aten.index_put(x, [None, torch.tensor([4, 1])], y),
+        "nc",
+    ),
+    "index put apart": Case(
+        "3n4 2n",
+        lambda x, y: torch.ops.aten.index_put(
+            x, [torch.tensor([0, 2]), None, torch.tensor([1, 3])], y
+        ),
+        "n",
+    ),
+    "index put by a mask": Case(
+        "5c c",
+        lambda x, y: torch.ops.aten.index_put(
+            x, [torch.tensor([True, False, True, False, True])], y
+        ),
+        "c",
+    ),
     "permute": Case("nchw", lambda x: x.permute(0, 2, 3, 1), "nchw"),
     "transpose": Case("nlc", lambda x: x.transpose(1, -1), "nlc"),
     "movedim": Case("nchw", lambda x: x.movedim(1, -1), "nchw"),

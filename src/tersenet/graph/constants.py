@@ -184,7 +184,16 @@ def _layer_norm(own: Fit) -> dict[str, Any]:
     return {"normalized_shape": own.sizes(written, own.value("input")[-len(written) :])}
 
 
-@constants("aten.gather", "aten.take_along_dim")
+@constants("aten.roll")
+def _roll(own: Fit) -> dict[str, Any]:
+    x, dims, shifts = own.value("self"), own.args["dims"], own.args["shifts"]
+    if not any(own.changed(x[dim]) for dim in dims):
+        return {}
+    wraps = [len(x[dim]) - shift % len(x[dim]) for dim, shift in zip(dims, shifts, strict=True)]
+    return {"shifts": [own.cut.size(x[dim][at:]) for dim, at in zip(dims, wraps, strict=True)]}
+
+
+@constants("aten.gather", "aten.take_along_dim", "aten.scatter", "aten.scatter_add")
 def _gather(own: Fit) -> dict[str, Any]:
     x, index, graph = own.value("self"), own.args["index"], own.node.graph
     for dim in spread(index):  # an index that was spread is spread over what is left

@@ -34,6 +34,57 @@ def gather(at: Visit) -> Value:
     return tuple(outputs)
 
 
+@rule("aten.scatter", "aten.scatter_", "aten.scatter_add", "aten.scatter_add_")
+def scatter(at: Visit) -> Value:
+    """Writes along one dimension, where an index says so for each element."""
+    x, index, source = at.value("self"), at.value("index"), at.value("src")
+    dim = at.args["dim"] % len(x)
+    for value in (x, index, source):
+        if value:
+            at.freeze(value[dim], "writes into it by number")
+    along = spread(at.args["index"])
+    for other in set(range(len(x))) - {dim}:
+        values = [source] if other in along else [index, source]
+        for value in filter(None, values):
+            if len(value[other]) == len(x[other]) == len(index[other]):
+                at.tie(x[other], value[other])
+            else:
+                at.freeze(x[other], "writes into the first of it")
+                at.freeze(value[other], "takes the first of it")
+        if other in along and len(index[other]) != len(x[other]):
+            at.freeze(x[other], "writes into the first of it")
+    return x
+
+
+@rule("aten.index_put", "aten.index_put_")
+def index_put(at: Visit) -> Value:
+    """Writes where tensors of numbers, or masks, say; dimensions without them pass."""
+    x, source = at.value("self"), at.value("values")
+    nodes, looked, place, dim = list(at.args["indices"]), [], None, 0
+    rest = list(range(len(x)))
+    for one in nodes:
+        mask = one is not None and one.meta["val"].dtype in (torch.bool, torch.uint8)
+        count = one.meta["val"].ndim if mask else 1
+        if one is not None:
+            place = dim if place is None else place
+            looked.append((at.fixed(1),) if mask else at.of(one))
+            for own in range(dim, dim + count):
+                at.freeze(x[own], "writes into it by number")
+                rest.remove(own)
+            for own in at.of(one) if mask else ():
+                at.freeze(own, "masks with it")
+        dim += count
+    together = rest == [*range(place or 0), *range(len(x) - len(rest) + (place or 0), len(x))]
+    before = [x[own] for own in rest[: place if together else 0]]
+    written = (*before, *at.broadcast(looked), *(x[own] for own in rest[len(before) :]))
+    for back in range(-min(len(source), len(written)), 0):
+        if len(source[back]) == len(written[back]):
+            at.tie(source[back], written[back])
+        else:
+            at.freeze(source[back], "broadcasts it")
+    return x
+
+
 @rule("aten.index_select")
 def index_select(at: Visit) -> Value:
     """Picks along one dimension, by a list of numbers."""

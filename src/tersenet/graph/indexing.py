@@ -109,13 +109,14 @@ def flip(at: Visit) -> Value:
 
 
 @rule("aten.roll")
-def roll(at: Visit) -> Value:
-    """Moves positions by a distance written in the code."""
-    x = at.value("self")
-    moved = {dim % len(x) for dim in at.args.get("dims") or range(len(x))}
-    for dim in moved:
-        at.freeze(x[dim], "moves it by a distance written in the code")
-    return tuple(at.fixed(len(own)) if dim in moved else own for dim, own in enumerate(x))
+def roll(at: Visit) -> Value | list[Value] | None:
+    """Moves indices in a circle; how far follows from how many are left of those that wrap."""
+    x, dims = list(at.value("self")), at.args.get("dims")
+    if not dims or not all(isinstance(one, int) for one in at.args["shifts"]):
+        return at.unknown("flattens it, or moves it by a distance that is computed")
+    for dim, shift in zip(dims, at.args["shifts"], strict=True):
+        x[dim] = np.roll(x[dim], shift)
+    return tuple(x)
 
 
 @rule("aten.movedim")
