@@ -43,23 +43,23 @@ class Block:
         return (self.levels * self.steps.astype(np.float64)).astype(np.float32)
 
 
-def block_fixed_point(
-    x: Float[np.ndarray, "..."], *, bits: int = 8, block: int | None = None
-) -> Block:
+def block_fixed_point(x: Float[np.ndarray, "..."], *, bits: int = 8, block: int = 64) -> Block:
     """Returns `x` in `bits` bits, sign included, an exponent for every `block` values.
 
-    Without `block` all of `x` shares one. Errors are at most half a step.
+    Errors are at most half a step.
 
     Raises:
-        QuantizeError: if bits are not 2 to 24, or a value is not finite.
+        QuantizeError: if bits are not 2 to 24, a block is empty, or a value is not finite.
     """
     if not 2 <= bits <= 24:
         raise QuantizeError(f"cannot quantise to {bits} bits: give 2 to 24.")
+    if block < 1:
+        raise QuantizeError(f"{block} values cannot share an exponent: give at least 1.")
     if not np.isfinite(x).all():
         raise QuantizeError(
             "cannot quantise values that are NaN or infinite: find what made them so."
         )
-    size = block or max(1, x.size)
+    size = block
     flat = np.append(x.ravel(), np.zeros(-x.size % size, x.dtype)).astype(np.float64)
     largest = np.abs(flat.reshape(-1, size)).max(1, initial=0.0)
     high = 2 ** (bits - 1) - 1
