@@ -3,12 +3,13 @@
 import copy
 import csv
 import itertools
+import random
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from importlib import import_module
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -29,9 +30,11 @@ from tersenet.prune import (
     SSS,
     Fisher,
     Imprint,
+    LatencyAware,
     LayerPrune,
     Slimming,
     average_zeros,
+    ecc,
     feature_map_norm,
     find_blocks,
     imprint,
@@ -42,6 +45,7 @@ from tersenet.prune import (
     prove_drops,
     thinet,
 )
+from tersenet.prune.file_time import FileTimer
 from tersenet.study import sensitivity
 from tersenet.study.latency_bins import latency_reduction
 from tersenet.train import TrainingOptions, fit
@@ -359,18 +363,47 @@ def test_row_20_block_scaling(tmp_path: Path) -> None:
     assert removed[-1] > removed[0] == 0
 
 
-@pytest.mark.not_built
-def test_row_21_latency_constrained() -> None:
+def test_row_21_latency_constrained(monkeypatch: pytest.MonkeyPatch) -> None:
     """Energy- and latency-constrained compression.
 
     The latency model, bilinear in adjacent widths, explains at least 90 % of the variance on
-    widths it has not seen; the network found meets its budget within 5 %.
+    widths it has not seen; the network found meets its budget within 5 %. The clock is made up,
+    so that the row asks nothing of the machine: what a runtime multiplies in blocks of four
+    channels, what it moves, which grows with the channels and not with their products, a
+    constant, and noise of 3 %, or 1 % for the one file that is timed longer.
+    `benchmarks/latency_model.py` asks the same of ONNX Runtime.
     """
-    search = import_module("tersenet.search")
-    model = search.latency_model(resnet(depth=8), held_out=0.25)
-    assert model.r_squared >= 0.9
-    found = search.to_latency(resnet(depth=8), share=0.7)
-    assert found.latency_share == pytest.approx(0.7, rel=0.05)
+    torch.manual_seed(0)
+    model, example = resnet(depth=8, in_channels=1).eval(), (torch.randn(2, 1, 16, 16),)
+    whole, noise = Subject(model=model, example=example), random.Random(0)
+    structure = graph.trace(model, example)
+    most = sum(one.macs for one in structure.layers)
+
+    def share(counts: Mapping[str, int]) -> float:
+        padded = {name: range(-(-count // 4) * 4) for name, count in counts.items()}
+        moved = sum(counts.values()) / sum(one.size for one in structure.groups)
+        return 0.1 + 0.2 * moved + 0.7 * structure.costs(padded)[1] / most
+
+    def timed(counts: Mapping[str, int], error: float) -> float:
+        return share(counts) * noise.uniform(1 - error, 1 + error)
+
+    monkeypatch.setattr(
+        ecc, "_time", lambda s, g, drawn, b, bench: np.array([timed(one, 0.03) for one in drawn])
+    )
+    monkeypatch.setattr(
+        FileTimer,
+        "share",
+        lambda self, keep, blocks=(): timed({name: len(own) for name, own in keep.items()}, 0.01),
+    )
+    options = {one.name: range(4, one.size + 1, 4) for one in structure.groups}
+    assert ecc.latency_model(whole, structure, options, held_out=0.25).r_squared >= 0.9
+    method = LatencyAware(latency=0.7, cost="bilinear", worth="score", criterion=L1(multiple_of=4))
+    plan = method.plan(whole, Workbench())
+    assert plan.reached == pytest.approx(0.7, rel=0.05)
+    # Of what the clock says without its noise.
+    assert share({name: len(own) for name, own in plan.keep.items()}) == pytest.approx(
+        0.7, rel=0.05
+    )
 
 
 def test_row_22_greedy_and_one_shot(fashion_folder: Path) -> None:

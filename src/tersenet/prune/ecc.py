@@ -13,7 +13,7 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import final
+from typing import Final, final
 
 import numpy as np
 from jaxtyping import Float
@@ -28,6 +28,9 @@ from tersenet.prune.file_time import smaller_network
 from tersenet.prune.width_costs import SiteWidths, as_factors, widths_of
 
 __all__ = ["BilinearLatency", "fit_bilinear", "latency_model", "r_squared"]
+
+_EACH: Final = 4  # networks to time for each coefficient
+_FEWEST: Final = 32
 
 
 @final
@@ -69,7 +72,7 @@ def latency_model(
     options: Mapping[str, Sequence[int]],
     *,
     batch: int = 1,
-    samples: int = 32,
+    samples: int | None = None,
     held_out: float = 0.25,
     seed: int = 0,
     bench: Workbench | None = None,
@@ -81,9 +84,9 @@ def latency_model(
         graph: its structure.
         options: the counts to draw from, for each group.
         batch: samples in one inference.
-        samples: networks to time.
+        samples: networks to time; without, four for each coefficient that is fitted.
         held_out: share of these that the fit does not see, to judge it by.
-        seed: of the widths drawn.
+        seed: of the widths drawn: over all samples, each group takes its counts equally often.
         bench: told of the progress.
 
     Raises:
@@ -92,17 +95,14 @@ def latency_model(
     """
     sizes = {name: graph.by_name[name].size for name in options}
     layers = _distinct(widths_of(graph, [graph.by_name[name] for name in options]))
+    samples = max(_FEWEST, _EACH * (len(layers) + 1)) if samples is None else samples
     test = round(held_out * samples)
     if test < 2 or samples - test <= len(layers):
         raise MeasureError(
             f"{samples} networks of which {test} are held out cannot fit and judge "
             f"{len(layers) + 1} coefficients: time {2 * len(layers) + 4} or more."
         )
-    generator = np.random.default_rng(seed)
-    drawn = [
-        {name: int(generator.choice(counts)) for name, counts in options.items()}
-        for _ in range(samples)
-    ]
+    drawn = _draws(options, samples, np.random.default_rng(seed))
     shares = _time(subject, graph, drawn, batch, bench or Workbench())
     terms = np.array([_products(layers, counts, sizes) for counts in drawn])
     constant, slopes = fit_bilinear(terms[test:], shares[test:])
@@ -113,6 +113,17 @@ def latency_model(
         slopes=tuple(slopes.tolist()),
         r_squared=r_squared(shares[:test], constant + terms[:test] @ slopes),
     )
+
+
+def _draws(
+    options: Mapping[str, Sequence[int]], samples: int, generator: np.random.Generator
+) -> list[dict[str, int]]:
+    """Returns widths by Latin hypercube sampling (McKay, Beckman, Conover, 1979)."""
+    columns = {
+        name: [counts[place * len(counts) // samples] for place in generator.permutation(samples)]
+        for name, counts in options.items()
+    }
+    return [{name: int(own[i]) for name, own in columns.items()} for i in range(samples)]
 
 
 def fit_bilinear(
