@@ -1,0 +1,220 @@
+"""How weights are decided: each method against what it must equal or must not exceed."""
+
+import copy
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from tersenet.core.types import Subject, Workbench
+from tersenet.errors import QuantizeError
+from tersenet.quantize import (
+    Override,
+    Scheme,
+    Static,
+    costliest,
+    layer_noise,
+    round_trip,
+    sqnr,
+)
+from tersenet.quantize.build import prepared, replayed
+from tersenet.quantize.equalise import equalise
+from tersenet.quantize.fold import tensor_of
+from tersenet.quantize.gptq import gptq, patches
+from tersenet.quantize.overrides import matches
+from tersenet.quantize.stretches import stretches
+from tersenet.quantize.structure import sites_of, values_of
+from tersenet.quantize.weight_grids import weight_grid
+
+
+class _Net(nn.Module):
+    """A residual block, a depthwise layer with ReLU6 and a linear layer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Sequential(nn.Conv2d(2, 6, 3, padding=1), nn.ReLU6())
+        self.deep = nn.Sequential(nn.Conv2d(6, 6, 3, padding=1, groups=6), nn.ReLU6())
+        self.flat = nn.Conv2d(6, 6, 1)
+        self.head = nn.Linear(6, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x)
+        x = x + self.flat(self.deep(x))
+        return self.head(x.mean([2, 3]))
+
+
+@pytest.fixture(scope="module")
+def whole() -> Subject:
+    torch.manual_seed(0)
+    model = _Net().eval()
+    with torch.no_grad():
+        # Channels of very different ranges, as folded batch norms leave them.
+        model.deep[0].weight *= torch.logspace(-1.5, 1, 6).view(-1, 1, 1, 1)
+    batches = [(torch.randn(16, 2, 8, 8), torch.zeros(16)) for _ in range(4)]
+    return Subject(model=model, example=(batches[0][0][:2],), calibration=batches)
+
+
+def _error(whole: Subject, **options: Any) -> float:
+    settings = Static(reduce_range=False, **options)
+    plan = settings.plan(whole, Workbench())
+    graph, _ = settings.apply(copy.deepcopy(whole.model), plan, whole, Workbench())
+    x = whole.calibration[0][0]
+    with torch.inference_mode():
+        return float((graph(x) - whole.model(x)).square().mean())
+
+
+@pytest.mark.parametrize("rounding", ["gptq", "adaround", "block"])
+def test_decided_rounding_beats_the_nearest_level(whole: Subject, rounding: str) -> None:
+    plain = _error(whole, bits=3, weight_range="mse")
+    found = _error(whole, bits=3, weight_range="mse", rounding=rounding, steps=150)
+    assert found < 0.85 * plain
+
+
+def test_correction_of_biases_lowers_the_error(whole: Subject) -> None:
+    plain = _error(whole, bits=3)
+    assert _error(whole, bits=3, bias_correction="empirical") < plain
+    assert _error(whole, bits=3, bias_correction="analytic") < plain
+
+
+def test_gptq_is_the_nearest_level_where_inputs_are_orthogonal() -> None:
+    module = prepared(nn.Sequential(nn.Linear(8, 5)).eval(), (torch.eye(8),))
+    (site,) = sites_of(module)[0]
+    weight = tensor_of(module, site.weight).detach()
+    grid = Scheme(bits=3).grid(weight)
+    found = gptq(site.node, weight, grid, original=[torch.eye(8)], quantised=[torch.eye(8)])
+    assert torch.equal(found, round_trip(weight, grid))
+
+
+def test_gptq_makes_up_for_one_column_in_the_next() -> None:
+    """Two equal inputs: only the sum of their weights matters, and one step is enough for it."""
+    layer = nn.Linear(2, 1, bias=False)
+    with torch.no_grad():
+        layer.weight.copy_(torch.tensor([[0.3, 0.3]]))
+    x = torch.randn(50, 1).expand(50, 2).contiguous()
+    module = prepared(nn.Sequential(layer).eval(), (x[:2],))
+    (site,) = sites_of(module)[0]
+    weight = tensor_of(module, site.weight).detach()
+    grid = Scheme(bits=2, per="tensor").between(torch.tensor(-0.5), torch.tensor(0.5))
+    found = gptq(site.node, weight, grid, original=[x], quantised=[x], damping=1e-4)
+    assert round_trip(weight, grid).sum() == 1.0
+    assert sorted(found.flatten().tolist()) == [0.0, 0.5]  # 0.5 is nearer to 0.6 than 1.0
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        nn.Conv2d(4, 6, (3, 2), stride=2, padding=1, groups=2),
+        nn.Conv2d(4, 4, 3, padding="same", dilation=2),
+        nn.Conv1d(4, 6, 3, stride=2, padding=1, groups=2),
+        nn.Conv1d(4, 2, 4, padding="same"),
+        nn.Linear(5, 3),
+    ],
+)
+def test_patches_times_kernels_are_the_layer(layer: nn.Module) -> None:
+    torch.manual_seed(0)
+    shape = {"Linear": (7, 5), "Conv1d": (2, 4, 9), "Conv2d": (2, 4, 9, 8)}[type(layer).__name__]
+    x = torch.randn(shape)
+    module = prepared(nn.Sequential(layer).eval(), (x,))
+    (site,) = sites_of(module)[0]
+    weight = tensor_of(module, site.weight).detach()
+    found = patches(site.node, x, weight)  # (group, value, place)
+    rows = weight.flatten(1).unflatten(0, (found.shape[0], -1))
+    ours = (rows @ found).flatten(0, 1)  # (out, place)
+    due = layer(x) - layer.bias.view(-1, *[1] * (x.ndim - 2))  # type: ignore[union-attr,operator]
+    expected = due.transpose(0, 1).flatten(1) if x.ndim > 2 else due.T
+    assert torch.allclose(ours, expected, atol=1e-5)
+
+
+def test_equalisation_changes_nothing_but_the_ranges(whole: Subject) -> None:
+    module = prepared(whole.model, whole.example)
+    x = 30 * whole.calibration[0][0]  # far into both caps
+    with torch.inference_mode():
+        before = module(x)
+        module = equalise(module)
+        after = module(x)
+        assert whole.model.stem(x).max() == 6
+    assert torch.allclose(before, after, rtol=1e-4, atol=1e-4)
+    sites = {site.name: tensor_of(module, site.weight).detach() for site in sites_of(module)[0]}
+    ours = sites["deep.0"].abs().flatten(1).amax(1)
+    theirs = sites["flat"].abs().amax((0, 2, 3))
+    assert torch.allclose(ours, theirs, rtol=0.01)
+
+
+def test_equalised_networks_load_exactly(whole: Subject) -> None:
+    settings = Static(per="tensor", equalise=True, reduce_range=False)
+    plan = settings.plan(whole, Workbench())
+    graph, edits = settings.apply(copy.deepcopy(whole.model), plan, whole, Workbench())
+    again = replayed(_Net().eval(), edits, whole.example)
+    again.load_state_dict(graph.state_dict(), strict=True)
+    x = whole.calibration[0][0]
+    with torch.inference_mode():
+        assert torch.equal(graph(x), again(x))
+
+
+def test_blocks_end_where_one_activation_is_alive(whole: Subject) -> None:
+    module = prepared(whole.model, whole.example)
+    sites, _ = sites_of(module)
+    found = stretches(module, sites, "block")
+    own = {site.weight: site.name for site in sites}
+    # The stem is a block; from there to the sum two activations are alive.
+    assert [[own[one] for one in each.weights] for each in found] == [
+        ["stem.0"],
+        ["deep.0", "flat"],
+        ["head"],
+    ]
+
+
+def test_noise_is_that_of_numbers_and_names_the_worst(whole: Subject) -> None:
+    module = prepared(whole.model, whole.example)
+    settings = Static(
+        reduce_range=False, overrides=(Override("flat", bits=2), Override("deep.*", bits=8))
+    )
+    plan = settings.plan(whole, Workbench())
+    sites, _ = sites_of(module)
+    found = layer_noise(
+        module,
+        sites,
+        values_of(module, sites),
+        whole.calibration[0][0],
+        weights={one.site: one for one in plan.weights},
+        ranges={one.value: one for one in plan.values},
+    )
+    assert [one.site for one in found] == ["stem.0", "deep.0", "flat", "head"]
+    worst = costliest(found)[0]
+    assert worst.site == "flat"
+    assert "8 bits by an override" in worst.advice
+    assert found[0].weight_db > 35 > worst.weight_db
+    signal = torch.randn(10_000)
+    assert sqnr(signal, 1.1 * signal) == pytest.approx(20, abs=1e-3)
+    told = Static(reduce_range=False, diagnose=True).plan(whole, Workbench()).notes
+    assert told[0].startswith("the layers that cost most: ")
+
+
+def test_least_error_grid_is_the_best_of_a_search(whole: Subject) -> None:
+    module = prepared(whole.model, whole.example)
+    site = sites_of(module)[0][0]
+    weight = tensor_of(module, site.weight).detach()
+    scheme = Scheme(bits=3)
+    grid = weight_grid(weight, site, scheme, kind="mse")
+    found = (round_trip(weight, grid) - weight).square().flatten(1).sum(1)
+    for share in torch.linspace(0.3, 1, 71):
+        low, high = scheme.extremes(weight)
+        other = scheme.between(low * share, high * share)
+        error = (round_trip(weight, other) - weight).square().flatten(1).sum(1)
+        assert (found <= error + 1e-6).all()
+
+
+def test_patterns() -> None:
+    assert matches("*.conv1", "stage1.0.conv1")
+    assert matches(r"stage[12]\..*", "stage2.0.conv1")
+    assert not matches("conv", "conv1")
+
+
+def test_statistics_that_lack_a_layer(whole: Subject, tmp_path: Any) -> None:
+    file = tmp_path / "stats.yaml"
+    with pytest.raises(QuantizeError, match="cannot read the statistics"):
+        Static(statistics=file).plan(whole, Workbench())
+    file.write_text("conv1: {output: {min: 0}}\n")
+    with pytest.raises(QuantizeError, match="collect them again"):
+        Static(statistics=file).plan(whole, Workbench())
