@@ -19,10 +19,14 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, Final
 
+import numpy as np
+
 sys.path.insert(0, str(Path(__file__).parents[1] / "src"))
 
 READERS: Final = ("container", "forged", "nnc", "levels", "ans")
 MAX_BYTES: Final = 1 << 20
+BASE: Final = {"w": np.arange(24, dtype=np.float32).reshape(4, 6)}
+"""What updates are read against."""
 
 
 def one_input(data: bytes) -> None:
@@ -38,7 +42,7 @@ def one_input(data: bytes) -> None:
         if reader in ("container", "forged"):
             whole = put_right(rest) if reader == "forged" else rest
             inspect(whole)
-            tensors = decode(whole, max_bytes=MAX_BYTES)
+            tensors = decode(whole, max_bytes=MAX_BYTES, base=BASE)
             held(sum(one.nbytes for one in tensors.values()))
         elif reader == "nnc":
             held(sum(one.nbytes for one in decode_nnc(rest, max_bytes=MAX_BYTES).values()))

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from tersenet.codec import cabac, engine
-from tersenet.codec.symbols import Bins
 from tersenet.codec.cabac import decode_levels, encode_levels
+from tersenet.codec.symbols import Bins
 from tersenet.codec.tables import FAST_START, SLOW_START, TRELLIS
 from tersenet.errors import FormatError
 

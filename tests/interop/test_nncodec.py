@@ -17,9 +17,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tersenet.codec.iso import decode_nnc, encode_nnc, nearest_qp, step_of
-from tersenet.codec.steps import nearest, rd_levels
+from tersenet.codec.iso import Block, decode_nnc, encode_nnc, nearest_qp, step_of
 from tersenet.codec.quantised import Quantised
+from tersenet.codec.steps import nearest, rd_levels
 from tersenet.errors import FormatError
 
 HERE = Path(__file__).parent
@@ -55,9 +55,11 @@ def quantised(*, dependent: bool) -> dict[str, Quantised | np.ndarray]:
     return tensors
 
 
-def test_a_file_of_nncodec_is_read_bit_for_bit():
-    tensors = decode_nnc(GOLDEN)
-    expected = json.loads((HERE / "golden" / "dependent.json").read_text())
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("name", ["dependent", "codebook", "scan"])
+def test_a_file_of_nncodec_is_read_bit_for_bit(name, threads):
+    tensors = decode_nnc((HERE / "golden" / f"{name}.nnc").read_bytes(), threads=threads)
+    expected = json.loads((HERE / "golden" / f"{name}.json").read_text())
     assert {
         name: {
             "shape": list(tensor.shape),
@@ -76,6 +78,68 @@ def test_what_is_written_is_read(dependent):
     for name, tensor in tensors.items():
         expected = tensor.weights() if isinstance(tensor, Quantised) else tensor
         np.testing.assert_array_equal(back[name], expected)
+
+
+BLOCK = Block(weight="conv.weight", bias="conv.bias", norm=("beta", "gamma", "mean", "var"))
+
+
+def layer(*, dependent: bool, scan: int, codebook: bool = False) -> dict[str, Quantised]:
+    """A convolution with all that a block can hold beside its weight."""
+    generator = np.random.default_rng(1)
+    kernel = generator.laplace(0, 0.05, (20, 3, 3, 3)).astype(np.float32)
+    tensors, step = {}, step_of(-60)
+    for name in ("conv.bias", *(BLOCK.norm or ())):
+        vector = generator.normal(0, 0.3, 20).astype(np.float32)
+        levels = rd_levels(vector, step, lam=0, dependent=dependent) if dependent else None
+        levels = nearest(vector, step) if levels is None else levels
+        tensors[name] = Quantised(levels=levels, step=step, dependent=dependent)
+    step = step_of(-24)
+    if codebook:
+        levels = np.clip(nearest(kernel, step), -2, 3).astype(np.int32)
+        book = np.array([-7, -2, 0, 1, 4, 90], np.float32)
+        tensors["conv.weight"] = Quantised(levels=levels, step=step, codebook=book)
+    else:
+        levels = rd_levels(kernel, step, dependent=dependent, scan=scan)
+        tensors["conv.weight"] = Quantised(levels=levels, step=step, dependent=dependent)
+    return tensors
+
+
+LAYERS = [
+    {"dependent": False, "scan": 0}, {"dependent": True, "scan": 0},
+    {"dependent": False, "scan": 1}, {"dependent": True, "scan": 1},
+    {"dependent": False, "scan": 0, "codebook": True},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("options", LAYERS)
+@pytest.mark.parametrize("block", [True, False])
+def test_blocks_scans_and_codebooks_are_read(options, block):
+    tensors = layer(**options)
+    data = encode_nnc(tensors, blocks=[BLOCK] if block else [], scan=options["scan"])
+    for threads in (1, 2):
+        back = decode_nnc(data, threads=threads)
+        assert set(back) == set(tensors)
+        for name, tensor in tensors.items():
+            np.testing.assert_array_equal(back[name], tensor.weights())
+
+
+@pytest.mark.parametrize("values", [[0, 1], [-1, 0, 1], [0, 2, 5, 9], list(range(-40, 60))])
+def test_codebooks_of_every_width_are_read(values):
+    book = np.array(values, np.float32)
+    levels = (np.arange(90) % len(values) - values.index(0)).astype(np.int32).reshape(9, 10)
+    tensor = Quantised(levels=levels, step=step_of(-10), codebook=book)
+    np.testing.assert_array_equal(decode_nnc(encode_nnc({"w": tensor}))["w"], tensor.weights())
+
+
+@pytest.mark.skipif(PEER is None, reason="TERSENET_NNCODEC_PYTHON names no Python with NNCodec")
+@pytest.mark.parametrize("options", LAYERS)
+def test_nncodec_reads_blocks_scans_and_codebooks(options, tmp_path):
+    tensors = layer(**options)
+    (tmp_path / "a.nnc").write_bytes(encode_nnc(tensors, blocks=[BLOCK], scan=options["scan"]))
+    peer("decompress", tmp_path / "a.nnc", tmp_path / "a.npz")
+    found = np.load(tmp_path / "a.npz")
+    for name, tensor in tensors.items():
+        np.testing.assert_array_equal(found[name], tensor.weights())
 
 
 @given(qp=st.integers(-300, 300))

@@ -20,6 +20,7 @@ def encode(
     *,
     out: Path | None = None,
     step: float | None = None,
+    base: Path | None = None,
     effort: Literal["fast", "normal", "best"] = "normal",
     json: bool = False,
 ) -> int:
@@ -29,6 +30,7 @@ def encode(
         source: A .safetensors, .onnx, .pt or .pth file, or the folder of a saved model.
         out: The coded file; by default SOURCE with .tnc.
         step: Of a level, in standard deviations of its tensor; without it nothing is lost.
+        base: Weights that the coded file is an update to: only what changed is written.
         effort: fast codes about ten times as fast into larger files, best tries every coder.
         json: Print one JSON object instead of a table.
     """
@@ -37,21 +39,22 @@ def encode(
     if step is not None and not 0 < step < float("inf"):
         raise TersenetError(f"--step is {step}: it must be above 0, as 0.3 is.")
     target = out or source.with_name(source.name + ".tnc")
-    encode_file(source, target, step=step, effort=effort)
+    encode_file(source, target, step=step, effort=effort, base=base)
     return show_listing(target, json=json)
 
 
-def decode(source: Path, /, *, out: Path, json: bool = False) -> int:
+def decode(source: Path, /, *, out: Path, base: Path | None = None, json: bool = False) -> int:
     """Decode a .tnc or .nnc file.
 
     Args:
         source: The coded file.
         out: A .safetensors or .onnx file, or a folder for a saved model.
+        base: The weights that an update was made for.
         json: Print one JSON object instead of a line.
     """
     from tersenet.encode.files import decode_file
 
-    tensors = decode_file(source, out)
+    tensors = decode_file(source, out, base=base)
     values = sum(one.size for one in tensors.values())
     if json:
         print(json_module.dumps({"file": str(out), "tensors": len(tensors), "values": values}))

@@ -5,6 +5,7 @@ NumPy and Numba only: a device decodes without PyTorch. `docs/codec.md` is the g
 """
 
 from tersenet.codec.cabac import Payload, decode_levels, encode_levels
+from tersenet.codec.codebooks import kmeans, logarithmic, powers_of_two, to_codebook
 from tersenet.codec.container import (
     MAX_BYTES,
     Listing,
@@ -23,6 +24,10 @@ from tersenet.codec.steps import dequantise, nearest, rd_levels, slope
 from tersenet.codec.tensors import Coder, Effort
 
 __all__ = [
+    "to_codebook",
+    "powers_of_two",
+    "logarithmic",
+    "kmeans",
     "MAX_BYTES",
     "Coder",
     "Effort",

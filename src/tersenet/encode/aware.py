@@ -155,9 +155,7 @@ class Aware(Method[AwarePlan]):
         for name, own in weights.items():
             if name not in coded:
                 mean = np.full_like(own, fisher[name].mean().item())
-                coded[name] = quantise_diagonal(
-                    own, mean, lam=self.lam, step=None, dependent=False
-                )
+                coded[name] = quantise_diagonal(own, mean, lam=self.lam, step=None, dependent=False)
         return {name: coded[name] for name in weights}
 
     def replay(

@@ -18,7 +18,7 @@ from tersenet.codec.tensors import DTYPES
 from tersenet.core.files import load_tensors, save_tensors, write_atomically, write_json
 from tersenet.errors import FormatError, WeightsError
 
-__all__ = ["decode_file", "encode_file", "read_file"]
+__all__ = ["decode_file", "encode_file", "read_base", "read_file"]
 
 GRAPH: Final = "\0onnx"
 """Name of the tensor that holds an ONNX file without its weights; no weight has it."""
@@ -34,7 +34,12 @@ _OWN_TYPES: Final = {  # of PyTorch, which NumPy knows by ml_dtypes alone
 
 
 def encode_file(
-    source: Path, target: Path, *, step: float | None = None, effort: Effort = "normal"
+    source: Path,
+    target: Path,
+    *,
+    step: float | None = None,
+    effort: Effort = "normal",
+    base: Path | None = None,
 ) -> codec.Listing:
     """Codes a weights file; returns what the coded file holds.
 
@@ -44,27 +49,49 @@ def encode_file(
         step: None keeps every tensor bit for bit. Otherwise matrices and kernels of 32-bit
             floats become levels of the trellis, this many standard deviations apart.
         effort: as `codec.encode`.
+        base: weights, in a file or coded, that the coded file is an update to: only the change
+            is written, and it decodes only beside them.
 
     Raises:
         WeightsError: if the source cannot be read, or holds no such tensors.
     """
     tensors, manifest = read_file(source)
+    under = {} if base is None else read_base(base)
     coded: dict[str, np.ndarray | Quantised] = dict(tensors)
     for name, array in tensors.items():
         if step is not None and _can_quantise(array):
             worth = float(np.float32(step * array.std()))
-            levels = codec.rd_levels(array, worth, dependent=True)
-            coded[name] = Quantised(levels=levels, step=worth, dependent=True)
+            coded[name] = _levels(array, worth, under.get(name))
     try:
-        data = codec.encode(coded, manifest=manifest, effort=effort)
+        data = codec.encode(coded, manifest=manifest, effort=effort, base=under)
     except ValueError as error:
         raise WeightsError(f"{source} cannot be coded: {error}") from error
     write_atomically(target, data)
     return codec.inspect(data)
 
 
-def decode_file(source: Path, target: Path) -> dict[str, np.ndarray]:
+def read_base(path: Path) -> dict[str, np.ndarray]:
+    """Reads what an update is made or read against: any weights file, or a coded one.
+
+    Raises:
+        WeightsError, FormatError: as `read_file` and `codec.decode`.
+    """
+    return codec.decode(_bytes(path)) if path.suffix == ".tnc" else read_file(path)[0]
+
+
+def _levels(array: np.ndarray, step: float, under: np.ndarray | None) -> Quantised:
+    """Levels of the trellis: of what changed, where the base has such a tensor."""
+    if under is None or (under.shape, under.dtype) != (array.shape, array.dtype):
+        under = None
+    change = array if under is None else (array - under).astype(np.float32)
+    levels = codec.rd_levels(change, step, dependent=True)
+    return Quantised(levels=levels, step=step, dependent=True, base=under)
+
+
+def decode_file(source: Path, target: Path, *, base: Path | None = None) -> dict[str, np.ndarray]:
     """Decodes a coded file, ours or NNC's, to .safetensors, .onnx or the folder of a model.
+
+    An update needs the `base` that it was made for.
 
     Raises:
         FormatError: if the source is damaged, or does not hold what the target needs.
@@ -72,7 +99,8 @@ def decode_file(source: Path, target: Path) -> dict[str, np.ndarray]:
     data = _bytes(source)
     manifest: Mapping[str, Any] = {}
     if data[:4] == b"\x89TNC":
-        manifest, tensors = codec.inspect(data).manifest, codec.decode(data)
+        under = None if base is None else read_base(base)
+        manifest, tensors = codec.inspect(data).manifest, codec.decode(data, base=under)
     else:
         tensors = decode_nnc(data)
     graph = tensors.pop(GRAPH, None)
