@@ -132,13 +132,12 @@ def _why_not(
 
 
 def _described(module: nn.Conv2d, reads: Pair, makes: Pair) -> Convolution:
-    padding = cast("Any", module.padding)
     return Convolution(
         channels=module.in_channels,
         filters=module.out_channels,
         kernel=(module.kernel_size[0], module.kernel_size[1]),
         stride=(module.stride[0], module.stride[1]),
-        padding=padding if isinstance(padding, str) else (padding[0], padding[1]),
+        padding=cast("Any", module.padding),
         dilation=(module.dilation[0], module.dilation[1]),
         padding_mode=cast("Any", module.padding_mode),
         bias=module.bias is not None,
