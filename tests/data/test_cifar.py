@@ -12,6 +12,7 @@ import torch
 
 from tersenet.data import cifar
 from tersenet.errors import DataError
+from tersenet.train import TASKS
 
 RANDOM = np.random.default_rng(0)
 PER_BATCH = 4
@@ -151,3 +152,12 @@ def test_what_a_hostile_array_could_ask_for(tmp_path: Path) -> None:
     file.write_bytes(wider)
     with pytest.raises(DataError, match="cut short"):
         cifar.load(100, tmp_path)
+
+
+def test_both_are_tasks_of_a_recipe(tmp_path: Path) -> None:
+    for classes in (10, 100):
+        written(tmp_path, classes, "binary")
+        options = {"folder": tmp_path, "train_images": 3, "batch_size": 2, "calibration": 2}
+        task = TASKS[f"cifar-{classes}"](**options)
+        assert (len(task.train), len(task.test)) == (3, PER_BATCH)
+        assert task.stream.batch(0)[0].shape == (2, 3, 32, 32)

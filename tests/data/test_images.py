@@ -1,5 +1,6 @@
 """Batches are a pure function of the step; augmentation keeps what the label says."""
 
+import dataclasses
 import math
 
 import pytest
@@ -7,7 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tersenet.data import Images, Stream
+from tersenet.data import Images, Stream, statistics
 
 
 def numbered(count: int, *, size: int = 4) -> Images:
@@ -137,3 +138,31 @@ def test_each_channel_is_normalised_by_its_own_figures() -> None:
     )
     found = images.normalised(pixels).flatten().tolist()
     assert found == pytest.approx([0.0, 1.0, 0.5])
+
+
+def test_cutout_hides_one_square_of_each_image_and_nothing_else() -> None:
+    pixels = torch.full((64, 1, 12, 12), 200, dtype=torch.uint8)
+    images = Images(pixels=pixels, labels=torch.arange(64), mean=(0.5,), std=(0.5,), name="bright")
+    plain = Stream(images=images, batch_size=64, seed=3, flip=True)
+    cut = dataclasses.replace(plain, cutout=4)
+    inputs, targets = cut.batch(0)
+    assert torch.equal(targets, plain.batch(0)[1])
+    hidden = inputs == 0
+    assert torch.equal(inputs[~hidden], plain.batch(0)[0][~hidden])
+    for one in hidden[:, 0]:
+        rows, columns = one.any(1), one.any(0)
+        assert one.sum() == rows.sum() * columns.sum()  # a rectangle, cut off at the border
+        assert 2 <= rows.sum() <= 4
+        assert 2 <= columns.sum() <= 4
+    assert hidden.any(0).float().mean() > 0.95  # at any place
+
+
+def test_statistics_are_those_of_the_pixels() -> None:
+    generator = torch.Generator().manual_seed(0)
+    pixels = torch.randint(0, 256, (5, 3, 7, 6), generator=generator, dtype=torch.uint8)
+    pixels[:, 2] = 9
+    mean, std = statistics(pixels)
+    scaled = pixels.double() / 255
+    assert mean == pytest.approx(scaled.mean((0, 2, 3)).tolist())
+    expected = scaled.std((0, 2, 3), correction=0).tolist()
+    assert std == pytest.approx([*expected[:2], 1.0])  # a constant channel is left at zero

@@ -45,52 +45,31 @@ def load_fashion_mnist(
     )
 
 
-def load_cifar10(
-    *,
-    folder: Path,
-    train_images: Count = 50_000,
-    test_images: Count = 10_000,
-    batch_size: Count = 128,
-    pad: Side = 4,
-    flip: bool = True,
-    cutout: Side = 0,
-    calibration: Count = 512,
-) -> Classification:
-    """Returns CIFAR-10 as a task, or the first images of each split. Raises as `cifar.load`."""
-    train, test = cifar.load(10, folder)
-    return Classification(
-        train=train.head(train_images),
-        test=test.head(test_images),
-        batch_size=batch_size,
-        pad=pad,
-        flip=flip,
-        cutout=cutout,
-        calibration=calibration,
-    )
+def _cifar(classes: Literal[10, 100]) -> Callable[..., Classification]:
+    def load_cifar(
+        *,
+        folder: Path,
+        train_images: Count = 50_000,
+        test_images: Count = 10_000,
+        batch_size: Count = 128,
+        pad: Side = 4,
+        flip: bool = True,
+        cutout: Side = 0,
+        calibration: Count = 512,
+    ) -> Classification:
+        """Returns CIFAR as a task, or the first images of each split. Raises as `cifar.load`."""
+        train, test = cifar.load(classes, folder)
+        return Classification(
+            train=train.head(train_images),
+            test=test.head(test_images),
+            batch_size=batch_size,
+            pad=pad,
+            flip=flip,
+            cutout=cutout,
+            calibration=calibration,
+        )
 
-
-def load_cifar100(
-    *,
-    folder: Path,
-    train_images: Count = 50_000,
-    test_images: Count = 10_000,
-    batch_size: Count = 128,
-    pad: Side = 4,
-    flip: bool = True,
-    cutout: Side = 0,
-    calibration: Count = 512,
-) -> Classification:
-    """Returns CIFAR-100 as a task, or the first images of each split. Raises as `cifar.load`."""
-    train, test = cifar.load(100, folder)
-    return Classification(
-        train=train.head(train_images),
-        test=test.head(test_images),
-        batch_size=batch_size,
-        pad=pad,
-        flip=flip,
-        cutout=cutout,
-        calibration=calibration,
-    )
+    return load_cifar
 
 
 def load_image_folder(
@@ -128,7 +107,7 @@ def _shuffled(images: Images) -> Images:
 
 TASKS: Final[dict[str, Callable[..., Classification]]] = {
     "fashion-mnist": load_fashion_mnist,
-    "cifar-10": load_cifar10,
-    "cifar-100": load_cifar100,
+    "cifar-10": _cifar(10),
+    "cifar-100": _cifar(100),
     "image-folder": load_image_folder,
 }
