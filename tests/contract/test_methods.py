@@ -43,7 +43,7 @@ from tersenet.prune import (
     ThiNet,
     prove_drops,
 )
-from tersenet.quantize import Auto, Aware, Static, Weights
+from tersenet.quantize import Auto, Aware, Mixed, Static, Weights
 from tersenet.repair import BatchNorm, LeastSquares, Shift
 from tersenet.replace import Bottleneck, DepthwiseSeparable, GhostModule, ShuffledGroups
 from tersenet.run import History, load, save
@@ -100,6 +100,7 @@ TABLE: Mapping[str, Method[Any]] = {
     "quantize weights": Weights(bits=4, skip=("conv1",)),
     "quantize auto": Auto(agreement=0.0, speedup=0.0, iterations=1, seconds=0.0),
     "quantize aware": Aware(weight_bits=4, activation_bits=4, epochs=1),
+    "quantize mixed": Mixed(average_bits=4, measure="hessian", probes=1),
     "encode rd": RateDistortion(lam=1e-4, samples=8),
     "encode feedback": Feedback(lam=1e-4, samples=16, dependent=False),
 }

@@ -30,6 +30,7 @@ from tersenet.quantize.linear import (
     round_trip,
     symmetric,
 )
+from tersenet.quantize.mixed import Mixed, MixedPlan
 from tersenet.quantize.noise import LayerNoise, costliest, layer_noise, sqnr
 from tersenet.quantize.overrides import Override
 from tersenet.quantize.scheme import Scheme
@@ -51,6 +52,8 @@ __all__ = [
     "Grid",
     "LayerNoise",
     "Override",
+    "Mixed",
+    "MixedPlan",
     "QuantizePlan",
     "Scheme",
     "Static",

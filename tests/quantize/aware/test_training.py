@@ -98,7 +98,7 @@ def test_what_ships_computes_what_was_trained(method: Aware, tmp_path: Path) -> 
     again.load_state_dict(graph.state_dict())
     assert torch.equal(again(x), shipped)
     levels = {name: value for name, value in graph.named_buffers() if name.endswith(".levels")}
-    assert len(levels) == len(edits) == 10
+    assert {f"{edit.site}.weight.levels" for edit in edits} <= levels.keys()
     for edit in edits:
         own = levels[f"{edit.site}.weight.levels"]
         assert edit.data["low"] <= own.min()
