@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from tersenet.codec import levels as bins
 from tersenet.codec.bits import BitReader
 from tersenet.codec.cabac import Entry, Layout, decode_tensors
+from tersenet.codec.heads import MAX_ELEMENTS
 from tersenet.codec.iso_units import (
     BLOCK,
     DATA,
@@ -196,6 +197,8 @@ def _read_head(reader: BitReader, model: Model) -> Head:
     if dims > 32 or (kind == BLOCK and not dims):
         fail(start, f"'{name}' has {dims} dimensions")
     shape = tuple(reader.ue(7) for _ in range(dims))
+    if prod(max(side, 1) for side in shape) > MAX_ELEMENTS:
+        fail(start, f"'{name}' has a shape of {shape}")
     unary = (reader.u(8) if counted else 9) + 1
     if unary > bins.MAX_UNARY:
         fail(start, f"'{name}' has {unary} unary flags, at most {bins.MAX_UNARY} are read")

@@ -106,7 +106,7 @@ def _data(
     weight = parts[block.weight]
     array = weight.levels if isinstance(weight, Quantised) else weight
     for name, one in parts.items():
-        _check(name, one.levels if isinstance(one, Quantised) else one)
+        _check(name, one.levels.astype(np.int32) if isinstance(one, Quantised) else one)
     if isinstance(weight, np.ndarray) and weight.dtype == np.float32:
         return _head(RAW, block, array.shape) + weight.astype("<f4").tobytes()
     book = None
