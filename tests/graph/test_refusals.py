@@ -93,10 +93,14 @@ def test_the_contract_stays():
 
 def test_control_flow_that_depends_on_data_names_the_line():
     class Choice(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.left, self.right = nn.Conv2d(3, 8, 3), nn.Conv2d(3, 8, 3)
+
         def forward(self, x: Tensor) -> Tensor:
             if x.sum() > 0:  # the decision
-                return x
-            return -x
+                return self.left(x)
+            return self.right(x)
 
     with pytest.raises(StructureError, match=r"test_refusals\.py:\d+: if x\.sum\(\) > 0"):
         trace(Choice(), (IMAGE,))

@@ -145,6 +145,28 @@ CASES = {
         lambda x, y: x.scatter_add(0, torch.tensor([[2], [2]]).expand(2, y.shape[1]), y),
         "c",
     ),
+    "index add": Case("n6c n2c", lambda x, y: x.index_add(1, torch.tensor([4, 1]), y), "nc"),
+    "convolution": Case(
+        "nc55 =fc33 =f",
+        lambda x, w, b: torch.convolution(x, w, b, [1, 1], [0, 0], [1, 1], False, [0, 0], 1),
+        "ncf",
+    ),
+    "convolution, transposed": Case(
+        "nc55 =cf33",
+        lambda x, w: torch.convolution(x, w, None, [1, 1], [0, 0], [1, 1], True, [0, 0], 1),
+        "ncf",
+    ),
+    "layer norm with statistics": Case(
+        "nlc =c =c",
+        lambda x, w, b: torch.native_layer_norm(x, w.shape, w, b, 1e-5)[0],
+        "nlc",
+        declared="c",
+    ),
+    "attention below": Case(
+        "bhte bhse bhse",
+        lambda q, k, v: torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(q, k, v)[0],
+        "bh",
+    ),
     "index put": Case("6c 2c", lambda x, y: x.index_put((torch.tensor([4, 1]),), y), "c"),
     "index put inside": Case(
         "n6c n2c",

@@ -178,7 +178,7 @@ def _convolution(own: Fit) -> dict[str, Any]:
     return {"groups": own.cut.size(x[1])} if depthwise and own.changed(x[1]) else {}
 
 
-@constants("aten.layer_norm", "aten.rms_norm")
+@constants("aten.layer_norm", "aten.native_layer_norm", "aten.rms_norm")
 def _layer_norm(own: Fit) -> dict[str, Any]:
     written = own.args["normalized_shape"]
     return {"normalized_shape": own.sizes(written, own.value("input")[-len(written) :])}

@@ -85,6 +85,19 @@ def index_put(at: Visit) -> Value:
     return x
 
 
+@rule("aten.index_add", "aten.index_add_")
+def index_add(at: Visit) -> Value:
+    """Adds rows in the places that a list of numbers says."""
+    x, source, dim = at.value("self"), at.value("source"), at.args["dim"] % len(at.shape)
+    for other, (own, added) in enumerate(zip(x, source, strict=True)):
+        if other != dim:
+            at.tie(own, added)
+        else:
+            at.freeze(own, "writes into it by number")
+            at.freeze(added, "writes it by number")
+    return x
+
+
 @rule("aten.index_select")
 def index_select(at: Visit) -> Value:
     """Picks along one dimension, by a list of numbers."""

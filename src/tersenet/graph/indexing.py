@@ -20,7 +20,7 @@ def chunk(at: Visit) -> list[Value]:
     return at.parts(x, dim)
 
 
-@rule("aten.split", "aten.split_with_sizes", "aten.tensor_split")
+@rule("aten.split", "aten.split_with_sizes", "aten.tensor_split", "aten.unsafe_split")
 def split(at: Visit) -> list[Value]:
     """Cuts at sizes written in the code."""
     x = at.value("self")

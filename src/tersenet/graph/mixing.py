@@ -27,6 +27,15 @@ def layer_norm(at: Visit) -> Value:
     return x
 
 
+@rule("aten.native_layer_norm")
+def layer_norm_with_statistics(at: Visit) -> list[Value]:
+    """As a layer norm; mean and spread stand beside it."""
+    x = layer_norm(at)
+    rank = len(at.args["normalized_shape"])
+    told = (*x[:-rank], *(at.fixed(1) for _ in range(rank)))
+    return [x, told, told]
+
+
 @rule("aten.group_norm")
 def group_norm(at: Visit) -> Value | list[Value] | None:
     """Statistics over a number of channels and all positions."""
@@ -119,6 +128,14 @@ def attention(at: Visit) -> Value | list[Value] | None:
         else:
             at.tie(query[back], mask[back])
     return (*heads, query[-2], value[-1])
+
+
+@rule("aten._scaled_dot_product_flash_attention_for_cpu")
+def attention_below(at: Visit) -> list[Value] | Value | None:
+    """The same below autograd, with the logarithms of its sums."""
+    output = attention(at)
+    at.freeze(at.value("value")[-1], "takes queries, keys and values of one size")
+    return [output, (*output[:-2], output[-2])] if isinstance(output, tuple) else output
 
 
 @rule("aten.addmm", "aten.mm", "aten.matmul", "aten.bmm", "aten.baddbmm")

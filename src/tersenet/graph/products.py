@@ -113,7 +113,7 @@ def _has_batch(node: fx.Node) -> bool:
 
 def _count(node: fx.Node, derived: Set[fx.Node]) -> tuple[str, int, fx.Node | None] | None:
     """Returns (kind, multiply-accumulates, the second factor), or None for other nodes."""
-    name = operator_name(node.target).rpartition(".")[0]
+    name = _form(node)
     args: Any = node.args
     if name in _CONVOLUTIONS or name in _TRANSPOSED:
         x, weight = shape_of(args[0]), shape_of(args[1])
@@ -135,6 +135,16 @@ def _count(node: fx.Node, derived: Set[fx.Node]) -> tuple[str, int, fx.Node | No
         pairs = math.prod(query[:-1]) * key[-2]
         return "attention", pairs * (query[-1] + value[-1]), None
     return None
+
+
+def _form(node: fx.Node) -> str:
+    """Returns the operator without its overload; convolutions below autograd by their form."""
+    name = operator_name(node.target).rpartition(".")[0]
+    if name != "aten.convolution":
+        return name
+    weight, transposed = node.args[1], node.args[6]
+    assert isinstance(weight, fx.Node)
+    return f"aten.conv{'_transpose' if transposed else ''}{len(shape_of(weight)) - 2}d"
 
 
 def _recurrent(node: fx.Node, names: Mapping[fx.Node, str]) -> Iterator[Product]:
@@ -165,7 +175,7 @@ def _einsum(node: fx.Node, derived: Set[fx.Node]) -> tuple[str, int, fx.Node | N
 
 
 def _filter_dim(node: fx.Node, weight: fx.Node | None) -> int | None:
-    name = operator_name(node.target).rpartition(".")[0]
+    name = _form(node)
     if name == _EINSUM and weight is not None:
         return filters(node, weight)
     return 1 if name in _TRANSPOSED else _MATRIX.get(name, (0, 1, 0))[2]

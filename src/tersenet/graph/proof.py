@@ -96,7 +96,10 @@ def masked_reference(
         claim += f", where its meaning changes: {'; '.join(changes)}"
     if any("over_kept" in edit.data for edit in slices):
         inputs = at_least_two(inputs)
-        zeroed = over_kept(zeroed, walk or Walk(before, inputs, outputs=outputs), slices)
+        walk = walk or Walk(before, inputs, outputs=outputs)
+        zeroed = over_kept(zeroed, walk, slices)
+    if walk is not None and walk.path is not None:
+        claim += ", on the path that forward() takes with these inputs"
     return Reference(before, zeroed, inputs, claim=claim, outputs=outputs)
 
 
@@ -122,7 +125,7 @@ class Reference:
             self._double = self._both(torch.float64)
         except Exception:  # noqa: BLE001 (whatever a forward() raises)
             # It makes float32 tensors of its own.
-            self._single = self._both(torch.float32)
+            self._single = self._in_single()
 
     def against(self, after: nn.Module) -> Proof:
         """Returns the proof of a smaller network. Raises StructureError if it does not run."""
@@ -132,7 +135,7 @@ class Reference:
                 found = self._run(copy.deepcopy(after).double(), torch.float64)
         if both is None or found is None:
             found = self._run_smaller(after)
-            both = self._single = self._single or self._both(torch.float32)
+            both = self._single = self._single or self._in_single()
             precision = "float32"
         original, reference = both
         effect = difference(original, reference)
@@ -141,6 +144,16 @@ class Reference:
             claim += "; the removed units have no effect on these inputs, so this shows nothing"
         error = difference(found, reference)
         return Proof(claim=claim, max_error=error, tolerance=_TOLERANCE, effect=effect)
+
+    def _in_single(self) -> tuple[list[Tensor], list[Tensor]]:
+        try:
+            return self._both(torch.float32)
+        except Exception as error:
+            lines = str(error).strip().splitlines() or [type(error).__name__]
+            raise StructureError(
+                f"the network does not run with the removed units zeroed ({lines[0].rstrip('.')}"
+                f"{user_line(error)}): what it does with data depends on them, add them to skip."
+            ) from error
 
     def _both(self, dtype: torch.dtype) -> tuple[list[Tensor], list[Tensor]]:
         # Copies: a forward() may keep what it saw.

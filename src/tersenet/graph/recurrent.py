@@ -22,7 +22,7 @@ CELLS: Final = {
     "aten.rnn_tanh.input": "rnn",
     "aten.rnn_relu.input": "rnn",
 }
-"""By operator. Packed sequences have operators of their own, and no rule."""
+"""By operator. Of packed sequences `record.py` sees each step."""
 
 
 @final
@@ -60,6 +60,16 @@ def cells(node: fx.Node) -> list[Cell]:
         last = rest[biases] if len(rest) > biases else None
         found.append(Cell(layer, reads, repeats, tuple(rest[:biases]), last))
     return found
+
+
+@rule("aten._pack_padded_sequence")
+def packed(at: Visit) -> list[Value]:
+    """Puts the steps of all samples one after the other; what each step holds passes."""
+    x = at.value("input")
+    for labels in x[:2]:
+        at.freeze(labels, "packs it")
+    data, steps = at.node.meta["val"]
+    return [(at.fixed(len(data)), *x[2:]), (at.fixed(len(steps)),)]
 
 
 @rule(*CELLS)

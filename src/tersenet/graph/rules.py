@@ -15,13 +15,14 @@ from tersenet.graph.visit import Visit, rule
 _UNARY = """
     abs alias alpha_dropout celu clamp clamp_max clamp_min clone contiguous cos detach
     bitwise_not ceil detach_ dropout elu erf exp exp2 expm1 feature_dropout floor full_like
-    gelu hardshrink hardsigmoid hardswish hardtanh isinf isnan leaky_relu lift_fresh_copy log
+    gelu hardshrink hardsigmoid hardswish hardtanh isinf isnan leaky_relu lift_fresh
+    lift_fresh_copy log
     log1p log2 log_sigmoid logical_not logit mish nan_to_num neg ones_like reciprocal relu
     relu6 round rsqrt selu sigmoid sign silu sin softplus softshrink sqrt square tan tanh
     threshold to _to_copy trunc type_as zeros_like
 """.split()  # noqa: SIM905 (thirty words to a line read better)
 _BINARY = """
-    add atan2 bitwise_and bitwise_or div eq floor_divide fmod ge gt le logical_and logical_or
+    add atan2 bitwise_and bitwise_or copy div eq floor_divide fmod ge gt le logical_and logical_or
     lt masked_fill maximum minimum mul ne pow remainder rsub sub where lerp addcmul addcdiv
 """.split()  # noqa: SIM905 (thirty words to a line read better)
 _INPLACE = [f"{name}_" for name in (*_UNARY, *_BINARY) if not name.endswith("_")]
@@ -91,6 +92,12 @@ def transposed_convolution(at: Visit) -> Value | list[Value] | None:
     if bias:
         at.tie(bias[0], channels)
     return _convolved(at, x, weight, channels)
+
+
+@rule("aten.convolution")
+def any_convolution(at: Visit) -> Value | list[Value] | None:
+    """Either of them, as it is below autograd."""
+    return transposed_convolution(at) if at.args["transposed"] else convolution(at)
 
 
 def _convolved(at: Visit, x: Value, weight: Value, channels: Array) -> Value:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.fx import GraphModule
 
 from tersenet.core.types import Edit, Skip
@@ -25,6 +25,8 @@ from tersenet.graph.walk import Walk
 __all__ = ["provable", "remove"]
 
 _UNPROVED: Final = "the smaller network cannot be proved: "
+_PATHS: Final = 3
+"""Inputs on which a network is proved besides its example, where one path of it was read."""
 _MOST_NODES: Final = 500
 """Of a program that is also read with its sizes open: that takes seconds for a hundred nodes."""
 
@@ -95,11 +97,17 @@ def _removed(
         return model, []
     walk = graph.walk
     reference = masked_reference(model, slices, walk.example, outputs=walk.outputs, walk=walk)
-    numbers = number_edits(model, graph, keep, slices)
+    numbers, why = number_edits(model, graph, keep, slices), None
     for edits in (slices, [*slices, *numbers]) if numbers else (slices,):
         own = replay(copy.deepcopy(model), edits)
-        if _failure(reference, own) is None:
+        why = _failure(reference, own) or _elsewhere(model, walk, slices, own)
+        if why is None:
             return replay(model, edits), edits
+    if walk.path is not None:
+        raise StructureError(
+            f"{_UNPROVED}{walk.path}, so that one path of it was read, and its own class fails: "
+            f"{why}."
+        )
     if reread and (larger := _open(model, walk)) is not None:
         program, why = _program(model, larger, slices, reference)
         if program is not None:
@@ -108,6 +116,22 @@ def _removed(
     if program is None:
         raise StructureError(f"{_UNPROVED}{why}.")
     return program, [*slices, program_edit(model, walk)]
+
+
+def _elsewhere(model: nn.Module, walk: Walk, slices: Sequence[Edit], own: nn.Module) -> str | None:
+    """Returns why a network of which one path was read fails on inputs that may take others."""
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(_PATHS if walk.path is not None else 0):
+        inputs = tuple(_shuffled(one, generator) for one in walk.example)
+        why = _failure(masked_reference(model, slices, inputs, outputs=walk.outputs), own)
+        if why is not None:
+            return f"on other inputs {why}"
+    return None
+
+
+def _shuffled(one: Tensor, generator: torch.Generator) -> Tensor:
+    order = torch.randperm(one.numel(), generator=generator).to(one.device)
+    return one.flatten()[order].reshape(one.shape)
 
 
 def _open(model: nn.Module, walk: Walk) -> Walk | None:

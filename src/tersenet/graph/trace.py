@@ -20,6 +20,7 @@ from torch import Tensor, fx, nn
 from tersenet.errors import StructureError
 
 __all__ = [
+    "UnreadableError",
     "at_least_two",
     "evaluating",
     "export",
@@ -31,6 +32,10 @@ __all__ = [
 
 _CHATTY: Final = ("torch", "torch.onnx", "torch.export", "torch._dynamo", "onnxscript", "onnx_ir")
 _TORCH: Final = str(Path(torch.__file__).parent)
+
+
+class UnreadableError(StructureError):
+    """The network runs, and cannot be exported."""
 
 
 @contextlib.contextmanager
@@ -63,8 +68,8 @@ def export(
         further: of each input, the other dimensions to leave open where the network does.
 
     Raises:
-        StructureError: if the network does not run on the example, or its control flow
-            depends on the data.
+        StructureError: if the network does not run on the example, or, an UnreadableError, its
+            control flow depends on the data.
     """
     if not example:
         raise StructureError("the network has no example inputs to be read with: give one.")
@@ -89,7 +94,7 @@ def export(
                 f"the network does not run on its example inputs ({_first_line(error)}"
                 f"{user_line(error)}): give inputs of the shape it was trained on."
             ) from error
-    raise StructureError(
+    raise UnreadableError(
         f"the network cannot be read as a graph ({_first_line(failure)}{user_line(failure)}): "
         "take decisions that depend on the data out of forward()."
     ) from failure

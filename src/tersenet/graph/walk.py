@@ -24,7 +24,8 @@ from tersenet.graph import (  # noqa: F401  (registers rules)
 )
 from tersenet.graph.labels import Array, Labels, Value
 from tersenet.graph.products import from_inputs, named_tensors
-from tersenet.graph.trace import export, tensors_of
+from tersenet.graph.record import recorded
+from tersenet.graph.trace import UnreadableError, export, tensors_of
 from tersenet.graph.visit import Visit, rule_for, shape_of
 
 __all__ = ["Cut", "Walk", "wanted_leaves"]
@@ -44,7 +45,13 @@ class Walk:
     ) -> None:
         """Reads the network for any batch and, of each input, any size of `further` dimensions."""
         self.example, self.outputs, self.further = example, outputs, further
-        self.program: ExportedProgram = export(model, example, further=further)
+        self.path: str | None = None
+        """Why one path through forward() was read, for inputs of one size; None where all was."""
+        try:
+            self.program: ExportedProgram = export(model, example, further=further)
+        except UnreadableError as error:
+            self.program = recorded(model, example, error)
+            self.path = f"{str(error).rpartition('): ')[0]})"
         self.labels = Labels()
         self.values: dict[fx.Node, Any] = {}
         self.kept_only: dict[fx.Node, list[Array]] = {}
