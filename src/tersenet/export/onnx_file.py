@@ -76,6 +76,7 @@ def convert(model: nn.Module, example: tuple[Tensor, ...]) -> Converted:
                 dynamo=True,
                 verbose=False,
                 input_names=inputs,
+                opset_version=21 if _in_blocks(program) else None,
                 custom_translation_table={QUANTIZE: _quantize, DEQUANTIZE: _dequantize},
             )
         if result is None or result.exported_program is None:
@@ -95,6 +96,14 @@ def convert(model: nn.Module, example: tuple[Tensor, ...]) -> Converted:
             "operation by one that ONNX has."
         ) from error
     return Converted(proto=proto, program=result.exported_program, origin=origin)
+
+
+def _in_blocks(program: ExportedProgram) -> bool:
+    """Whether scales serve blocks of values, which ONNX has since opset 21."""
+    return any(
+        node.target is DEQUANTIZE and len(node.args) > 4 and node.args[4]
+        for node in program.graph.nodes
+    )
 
 
 def _quantize(x: Any, scale: Any, zero_point: Any, low: int, high: int) -> Any:
