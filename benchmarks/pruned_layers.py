@@ -1,5 +1,6 @@
 """Layers of networks that were really trained, pruned and rounded, for benchmarks."""
 
+from collections.abc import Iterator
 from typing import Literal
 
 import numpy as np
@@ -8,7 +9,7 @@ from torch.nn import functional
 
 from tersenet.data import fashion_mnist
 
-__all__ = ["Network", "rounded", "train"]
+__all__ = ["Network", "image_batches", "rounded", "train"]
 
 
 class Network:
@@ -74,6 +75,19 @@ def images(split: Literal["train", "test"]) -> tuple[torch.Tensor, torch.Tensor]
     found = fashion_mnist.load(split)
     pixels = found.pixels.flatten(1).float() / 255
     return (pixels - found.mean[0]) / found.std[0], found.labels
+
+
+def image_batches(
+    split: Literal["train", "test"], *, steps: int, batch: int = 64
+) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """Batches (sample, 1, 28, 28) and their classes: drawn for training, in order for a test."""
+    pixels, labels = images(split)
+    generator = torch.Generator().manual_seed(0)
+    for step in range(steps):
+        picks = torch.arange(step * batch, (step + 1) * batch)
+        if split == "train":
+            picks = torch.randint(len(labels), (batch,), generator=generator)
+        yield pixels[picks].view(-1, 1, 28, 28), labels[picks]
 
 
 def train(shape: tuple[int, int], *, steps: int) -> Network:

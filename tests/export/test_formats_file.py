@@ -201,6 +201,13 @@ def test_what_the_formats_do_not_compute_is_refused_by_name(compute, message, tm
     assert not path.exists()
 
 
+def test_weights_that_are_not_finite_are_refused_by_layer(tmp_path):
+    model = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 2)).eval()
+    model[1].weight.data[1, 2] = torch.nan
+    with pytest.raises(ExportError, match=r"at 'linear_1': .* nan at row 1, column 2"):
+        to_formats(model, (torch.randn(2, 4),), tmp_path / "network.tnn")
+
+
 @pytest.mark.parametrize(
     ("channels", "groups", "settings"),
     [

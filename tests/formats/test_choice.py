@@ -115,13 +115,14 @@ def test_no_operand_is_refused_in_a_sentence(kind):
 
 
 @pytest.mark.parametrize("kind", FORMATS)
-@pytest.mark.parametrize("layout", ["one column", "one row", "one element", "big-endian"])
+@pytest.mark.parametrize("layout", ["one column", "one row", "one element", "big-endian", "turned"])
 def test_odd_layouts_are_read_as_what_they_hold(kind, layout):
     rng = np.random.default_rng(0)
     matrix = {
         "one column": rng.choice([-1.0, 1.0], (37, 1)),
         "one row": rng.choice([-1.0, 1.0], (1, 37)),
         "one element": np.array([[1.0]]),
+        "turned": rng.choice([-1.0, 1.0], (37, 90))[::-1, ::3].T,
         "big-endian": rng.choice([-1.0, 1.0], (5, 7)).astype(">f4"),
     }[layout]
     encoded = kind.encode(matrix)
@@ -142,6 +143,28 @@ def test_one_value_alone_empty_rows_and_minus_zero(kind, value):
     matrix[2] = [-0.0] * 20 + [1.0] * 20  # rows 0, 1, 3, 4 stay of one value
     np.testing.assert_array_equal(kind.encode(matrix).dense(), matrix)
     np.testing.assert_allclose(kind.encode(matrix) @ x, matrix @ x)
+
+
+@pytest.mark.parametrize("kind", [kind for kind in FORMATS if kind is not Signs])
+def test_one_column_empty_rows_and_columns(kind):
+    matrix = np.zeros((40, 1), np.float32)
+    matrix[[3, 17]] = [[2.0], [-1.0]]
+    encoded = kind.encode(matrix)
+    np.testing.assert_array_equal(encoded.dense(), matrix)
+    assert (encoded @ np.array([3.0], np.float32)).tolist() == (3 * matrix[:, 0]).tolist()
+    batch = np.arange(20.0, dtype=np.float32)[None, :]
+    np.testing.assert_array_equal(encoded @ batch, matrix @ batch)
+
+
+def test_the_choice_of_one_value_one_element_and_raw_weights():
+    for matrix in (np.zeros((3, 5)), np.full((64, 1), 2.0), np.array([[7]])):
+        choice = best_format(matrix, seconds=0.001)
+        np.testing.assert_array_equal(choice.matrix.dense(), matrix)
+    raw = np.random.default_rng(0).standard_normal((40, 50))
+    assert best_format(raw, seconds=0.001).name == "Dense"
+    for bad in (np.array([[np.nan]]), np.zeros((2, 2), bool), np.zeros(4)):
+        with pytest.raises(FormatError):
+            best_format(bad)
 
 
 def test_an_operand_without_samples_gives_a_product_without_samples():

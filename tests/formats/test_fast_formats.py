@@ -1,6 +1,9 @@
 """The formats laid out for the processor: exact round trips, and products as dense in float64."""
 
+import copy
+import dataclasses
 import os
+import pickle
 import subprocess
 import sys
 
@@ -10,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tersenet.errors import FormatError
-from tersenet.formats import Even, Grouped, Packed, Panels, Signs, Sliced, Tiled
+from tersenet.formats import Even, Grouped, Levels, Packed, Panels, Signs, Sliced, Tiled
 from tersenet.formats.simd import INSTRUCTIONS
 
 SPARSE = [Tiled, Sliced, Panels]
@@ -190,6 +193,18 @@ def test_tiles_start_on_a_line_of_the_cache():
     assert lines.ctypes.data % 64 == 0
 
 
+def test_copies_multiply_with_their_own_arrays():
+    matrix = np.eye(70, dtype=np.float32)
+    tiled = Tiled.encode(matrix)
+    x = np.arange(70, dtype=np.float32)
+    np.testing.assert_array_equal(tiled @ x, x)  # from here on it knows where its arrays lie
+    for other in (copy.deepcopy(tiled), pickle.loads(pickle.dumps(tiled))):
+        assert set(vars(other)) == {field.name for field in dataclasses.fields(Tiled)}
+        other.lines[:] = 0
+        np.testing.assert_array_equal(other @ x, np.zeros(70))
+    np.testing.assert_array_equal(tiled @ x, x)
+
+
 @pytest.mark.parametrize(("zeros", "width"), [(0.9, 32), (0.99, 64)])
 def test_a_tile_keeps_what_fits_and_hands_on_the_rest(zeros, width):
     rng = np.random.default_rng(3)
@@ -253,6 +268,23 @@ def test_values_that_are_not_opposite_signs_are_refused():
 def test_too_many_columns_for_a_tile_are_refused():
     with pytest.raises(FormatError, match="counts up to 4194304 columns"):
         Tiled.encode(np.zeros((1, 4194305), np.int8))
+
+
+def test_more_columns_than_a_gather_can_index_are_refused():
+    ranks = np.broadcast_to(np.uint8(0), (1, 1 << 31))  # takes no memory
+    levels = Levels(ranks=ranks, values=np.zeros(1), counts=np.array([1 << 31]))
+    with pytest.raises(FormatError, match="up to 2147483647 columns"):
+        Sliced.encode(levels)
+
+
+@pytest.mark.parametrize(("kinds", "width"), [(32, 2048), (200, 256)])
+def test_columns_at_the_edges_of_panels(kinds, width):
+    for columns in (width - 1, width, width + 1, 2 * width + 1):
+        matrix = np.zeros((3, columns), np.float32)
+        matrix[0, [0, columns - 1]] = [1, 2]
+        matrix[2, -min(kinds, columns) :] = np.arange(min(kinds, columns)) * 0.7
+        x = np.random.default_rng(0).standard_normal((columns, 17)).astype(np.float32)
+        assert_like_dense(Panels.encode(matrix), matrix, x)
 
 
 OTHER_PROCESSOR = """

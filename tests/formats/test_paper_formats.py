@@ -7,7 +7,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from tersenet.errors import FormatError
 from tersenet.formats import Cer, Cser, Csr, Dense, Levels, energy_pj
+from tersenet.formats.classic import pointer_dtype
+from tersenet.formats.levels import index_dtype
 
 EXAMPLE = np.array(
     [
@@ -181,6 +184,19 @@ def test_columns_are_as_wide_as_the_matrix_needs():
             assert encoded.columns.dtype == dtype
             np.testing.assert_array_equal(encoded.dense(), matrix)
             assert (encoded @ np.arange(columns, dtype=float)).tolist() == [0, 3 * (columns - 1)]
+
+
+def test_positions_widen_beyond_32_bits():
+    assert pointer_dtype((1 << 32) - 1) is np.uint32
+    assert pointer_dtype(1 << 32) is np.uint64
+    assert [index_dtype(1 << bits).__name__ for bits in (8, 16, 32)] == [
+        "uint8",
+        "uint16",
+        "uint32",
+    ]
+    assert index_dtype((1 << 16) + 1) is np.uint32
+    with pytest.raises(FormatError, match="more than 64 bits"):
+        index_dtype((1 << 64) + 1)
 
 
 def test_levels_are_ordered_by_frequency_then_value():

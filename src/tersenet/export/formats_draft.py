@@ -25,6 +25,8 @@ __all__ = ["Choose", "Draft", "grid_by_channel", "refusal", "stored"]
 
 Choose = Literal["smallest", "fastest", "dense"]
 _MOST_STEPS: Final = 127
+_NEAR: Final = 1.1
+"""Formats that take up to so many times the fewest bytes may be chosen for their speed."""
 
 
 @final
@@ -132,7 +134,10 @@ def stored(weight: Floats, batch: int, choose: Choose) -> tuple[Matrix, Floats |
         able = predicted_us(levels, batch)
         kinds = [kind for kind in FAST if kind.__name__ in able]
         encoded = [kind.encode(levels) for kind in kinds]
-        matrix = min((Dense.encode(weight), *encoded), key=lambda one: one.memory_bytes)
+        held: tuple[Matrix, ...] = (Dense.encode(weight), *encoded)
+        limit = _NEAR * min(one.memory_bytes for one in held)
+        near = [one for one in held if one.memory_bytes <= limit]
+        matrix = min(near, key=lambda one: able[type(one).__name__])
     if isinstance(matrix, Dense):
         return Dense.encode(weight), None
     return matrix, scale

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.fx import GraphModule, Node
 
 from tersenet.core.files import write_atomically
-from tersenet.errors import ExportError, ParityError
+from tersenet.errors import ExportError, FormatError, ParityError
 from tersenet.export.formats_draft import Choose, Draft
 from tersenet.export.formats_rules import RULES
 from tersenet.export.trace import trace
@@ -78,7 +78,10 @@ def _translated(
                     f"{name} computes {node.target} at '{node.name}', which the"
                     " formats do not: replace it, or write ONNX."
                 )
-            place = rule(draft, node)
+            try:
+                place = rule(draft, node)
+            except FormatError as error:
+                raise ExportError(f"{name} cannot be encoded at '{node.name}': {error}") from error
             if place is not None:
                 draft.place[node] = place
     result = module.graph.output_node().args[0]

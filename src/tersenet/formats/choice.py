@@ -16,12 +16,12 @@ from numpy.typing import ArrayLike
 from tersenet.errors import FormatError
 from tersenet.formats.cer import Cer, Cser
 from tersenet.formats.classic import Csr, Dense
-from tersenet.formats.even import Even, even_bits, even_codes
+from tersenet.formats.even import Even, decoded, even_bits, even_codes
 from tersenet.formats.fast import FEW, MANY, FastMatrix
 from tersenet.formats.grouped import Grouped
 from tersenet.formats.levels import Levels
 from tersenet.formats.matrix import CountedMatrix, Matrix
-from tersenet.formats.packed import Packed
+from tersenet.formats.packed import BATCHED, Packed
 from tersenet.formats.panels import Panels
 from tersenet.formats.simd import BYTE_DOT, INSTRUCTIONS
 from tersenet.formats.sliced import Sliced
@@ -67,10 +67,10 @@ _SPEEDS: Final[Mapping[str, _Speeds]] = {
     "avx512": _Speeds(
         dense_cached=0.025,
         dense_streamed=0.085,
-        dense_batched=0.010,
+        dense_batched=0.019,
         even=0.010 if BYTE_DOT else 0.1,
         packed=0.021,
-        decoded=0.3,
+        decoded=0.26,
         grouped=0.33,
         line=2.6,
         gathered=0.30,
@@ -106,8 +106,6 @@ _CACHE_BYTES: Final = 16 << 20
 """Weights beyond this are taken to come from memory."""
 _CALL_US: Final = 2.0
 """What a product costs before its first element."""
-_BY_VECTOR: Final = {"Grouped", "Even", "Tiled", "Sliced"}
-"""Formats that multiply a batch vector by vector."""
 
 
 @final
@@ -191,16 +189,18 @@ def predicted_us(levels: Levels, batch: int) -> dict[str, float]:
         ns["Grouped"] = batch * elements / (16 * together) * speeds.grouped
     few = kinds <= FEW
     grid = even_codes(levels.values.astype(np.float32), most=MANY - 1) if kinds <= MANY else None
-    if grid is not None and even_bits(grid[2]) == 4:
+    decoding = elements * speeds.decoded + dense
+    if grid is not None and decoded(levels.shape, batch):
+        ns["Even"] = decoding
+    elif grid is not None and even_bits(grid[2]) == 4:
         ns["Even"] = batch * elements * speeds.even
     elif grid is not None and columns <= 1 << 16:
         ns["Even"] = (
-            batch * elements * 1.5 * speeds.even
+            batch * elements * 1.4 * speeds.even
         )  # half as many instructions, twice the bytes
     if kinds <= MANY:
-        decoding = elements * speeds.decoded + dense
         once = speeds.packed if few else speeds.gathered
-        ns["Packed"] = decoding if batch >= 8 else batch * elements * once
+        ns["Packed"] = decoding if batch >= BATCHED else batch * elements * once
         share = stored / elements
         if few:
             # A row of a tile has 32 · share on average; its fullest of sixteen about twice that.
@@ -212,7 +212,10 @@ def predicted_us(levels: Levels, batch: int) -> dict[str, float]:
         ns["Sliced"] = batch * stored * (1.1 if few else 1.9) * speeds.gathered
         four, rest = divmod(-(-batch // 16), 4)  # four registers at once, or one
         ns["Panels"] = (stored + 2 * rows) * (1.5 * four + rest) * speeds.broadcast
-    calls = {name: batch if name in _BY_VECTOR else 1 for name in ns}
+    at_once = {"Dense", "Panels"}
+    if batch >= BATCHED:
+        at_once |= {"Packed"} | ({"Even"} if decoded(levels.shape, batch) else set())
+    calls = {name: 1 if name in at_once else batch for name in ns}
     return {name: value / 1e3 + _CALL_US * calls[name] for name, value in ns.items()}
 
 

@@ -8,7 +8,7 @@ of its largest element.
 """
 
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, Final, final, no_type_check
 
 import numpy as np
@@ -19,22 +19,29 @@ from tersenet.errors import FormatError
 from tersenet.formats.accounting import StoredArray
 from tersenet.formats.fast import MANY, FastMatrix, checked_values, padded_codes
 from tersenet.formats.levels import Levels, value_bits
-from tersenet.formats.packed import pack_fields, unpack_fields
+from tersenet.formats.packed import BATCHED, multiply_decoded, pack_fields, unpack_fields
 from tersenet.formats.simd import (
     AHEAD,
     LANES,
+    broadcast,
     broadcast_word,
     dot_bytes,
     load_words,
+    low_bytes,
     low_nibbles,
+    multiply_add,
     no_words,
     prefetch,
     shifted,
+    signed_field,
+    store_floats,
     store_words,
 )
 
-__all__ = ["Even", "even_bits", "even_codes"]
+__all__ = ["Even", "decoded", "even_bits", "even_codes"]
 
+_SMALL: Final = 1 << 18
+"""Elements below which a product with one vector takes little more than its call."""
 _ORDER: Final = {4: (0, 4, 1, 5, 2, 6, 3, 7), 8: (0, 1, 2, 3)}
 """Column of each code of a word from the lowest, by the bits of a code: of eight columns, bytes
 hold 0 to 3 in their lower half and 4 to 7 in their upper."""
@@ -133,10 +140,21 @@ class Even(FastMatrix):
         _product(x, out, *self._operands)
         return out[: self.shape[0]]
 
+    def _products(self, x: NDArray[Any]) -> NDArray[Any]:
+        if not decoded(self.shape, x.shape[1]):
+            return super()._products(x)
+        decode = partial(_DECODERS[self.code_bits], self.first, self.step)
+        return multiply_decoded(decode, self.words, 32 // self.code_bits, x, self.shape)
+
     @cached_property
     def _operands(self) -> tuple[Any, ...]:
         """What every product reads beside x."""
         return self.words, self.code_bits, self.first, self.step
+
+
+def decoded(shape: tuple[int, int], batch: int) -> bool:
+    """Whether a batch is multiplied by BLAS: integers are faster where a call is worth its cost."""
+    return batch >= BATCHED and shape[0] * shape[1] < _SMALL
 
 
 def even_bits(codes: NDArray[np.uint8]) -> int:
@@ -263,3 +281,45 @@ def _join(lines, low, middle, high, scale, offset, out, first):
     for lane in range(16):
         total = lines[lane] + 256.0 * lines[16 + lane] + 65536.0 * lines[32 + lane]
         out[first + lane] = total * scale + offset
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+@no_type_check
+def _decode4(first, step, words, out):
+    """Writes first + k · step to (column, row), by the order of columns in a word."""
+    a, b = broadcast(np.float32(first)), broadcast(np.float32(step))
+    lines, values, height = words.reshape(-1), out.reshape(-1), out.shape[1]
+    at = 0
+    for slab in range(words.shape[0]):
+        for group in range(words.shape[1]):
+            w = load_words(lines, at)
+            at += 16
+            u, place = shifted(w, 4), slab * 16 + group * 8 * height
+            w, u = low_nibbles(w), low_nibbles(u)
+            for _ in range(4):
+                store_floats(values, place, multiply_add(signed_field(w, 0, 5), b, a))
+                store_floats(values, place + 4 * height, multiply_add(signed_field(u, 0, 5), b, a))
+                w, u = shifted(w, 8), shifted(u, 8)
+                place += height
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+@no_type_check
+def _decode8(first, step, words, out):
+    """The same with a code in each byte."""
+    a, b = broadcast(np.float32(first)), broadcast(np.float32(step))
+    lines, values, height = words.reshape(-1), out.reshape(-1), out.shape[1]
+    at = 0
+    for slab in range(words.shape[0]):
+        place = slab * 16
+        for _ in range(words.shape[1]):
+            w = load_words(lines, at)
+            at += 16
+            for _ in range(4):
+                k = signed_field(low_bytes(w), 0, 9)
+                store_floats(values, place, multiply_add(k, b, a))
+                w = shifted(w, 8)
+                place += height
+
+
+_DECODERS: Final = {4: _decode4, 8: _decode8}

@@ -7,7 +7,9 @@ evenly spaced. Beyond 32 values codes take 8 bits and the look-up goes to memory
 faster than float32 for a single vector.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final, final, no_type_check
 
 import numpy as np
@@ -22,6 +24,7 @@ from tersenet.formats.fast import (
     code_bits,
     padded,
     padded_codes,
+    slabs,
     table,
 )
 from tersenet.formats.levels import Levels, value_bits
@@ -43,10 +46,12 @@ from tersenet.formats.simd import (
     zeros,
 )
 
-__all__ = ["Packed", "packed_bits"]
+__all__ = ["BATCHED", "Packed", "multiply_decoded", "pack_fields", "packed_bits", "unpack_fields"]
 
 _PER_WORD: Final = {4: 8, 5: 6, 8: 4}
 """Codes in a 32-bit word, by their bits."""
+BATCHED: Final = 8
+"""Samples from which it pays to decode all weights."""
 _PANEL_BYTES: Final = 1 << 20
 """Decoded weights that a batch works on at once: half of a usual second-level cache."""
 
@@ -121,20 +126,34 @@ class Packed(FastMatrix):
         return out[: self.shape[0]]
 
     def _products(self, x: NDArray[Any]) -> NDArray[Any]:
-        if x.shape[1] < 8:
+        if x.shape[1] < BATCHED:
             return super()._products(x)
-        # Weights that are decoded once serve the whole batch: panel by panel, through BLAS.
-        out = np.empty((self.shape[0], x.shape[1]), np.float32)
-        width = self.words.shape[1] * _PER_WORD[self.code_bits]
-        step = max(1, _PANEL_BYTES // (4 * LANES * width))
-        panel = np.empty((step * LANES, width), np.float32)
-        for first in range(0, len(self.words), step):
-            words = self.words[first : first + step]
-            rows = min(len(words) * LANES, self.shape[0] - first * LANES)
-            _decode(words, self.table, _PER_WORD[self.code_bits], self.code_bits, panel)
-            start = first * LANES
-            np.matmul(panel[:rows, : self.shape[1]], x, out=out[start : start + rows])
-        return out
+        decode = partial(_DECODERS[self.code_bits], self.table)
+        return multiply_decoded(decode, self.words, _PER_WORD[self.code_bits], x, self.shape)
+
+
+def multiply_decoded(
+    decode: Callable[[NDArray[np.uint32], NDArray[np.float32]], None],
+    words: NDArray[np.uint32],
+    per_word: int,
+    x: NDArray[np.float32],
+    shape: tuple[int, int],
+) -> NDArray[np.float32]:
+    """Weights that are decoded once serve the whole batch: some slabs at a time, through BLAS.
+
+    `decode` writes the values of some slabs to (column, row).
+    """
+    out = np.empty((shape[0], x.shape[1]), np.float32)
+    width = words.shape[1] * per_word
+    step = max(1, _PANEL_BYTES // (4 * LANES * width))
+    panel = np.empty((width, step * LANES), np.float32)
+    for first in range(0, slabs(shape[0]), step):
+        some = words[first : first + step]
+        start = first * LANES
+        rows = min(len(some) * LANES, shape[0] - start)
+        decode(some, panel)
+        np.matmul(panel[: shape[1], :rows].T, x, out=out[start : start + rows])
+    return out
 
 
 def packed_bits(kinds: int) -> int:
@@ -227,12 +246,52 @@ _PRODUCTS: Final = {4: _product4, 5: _product5, 8: _product8}
 
 @njit(cache=True, nogil=True, error_model="numpy")
 @no_type_check
-def _decode(words, table, per_word, bits, out):
-    most = (1 << bits) - 1
+def _decode4(table, words, out):
+    t = load_floats(table, 0)
+    lines, values, height = words.reshape(-1), out.reshape(-1), out.shape[1]
+    at = 0
     for slab in range(words.shape[0]):
-        for group in range(words.shape[1]):
-            for lane in range(16):
-                w = words[slab, group, lane]
-                for field in range(per_word):
-                    code = np.intp(w >> np.uint32(bits * field)) & most
-                    out[slab * 16 + lane, group * per_word + field] = table[code]
+        place = slab * 16
+        for _ in range(words.shape[1]):
+            w = load_words(lines, at)
+            at += 16
+            for _ in range(8):
+                store_floats(values, place, lookup16(t, w))
+                w = shifted(w, 4)
+                place += height
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+@no_type_check
+def _decode5(table, words, out):
+    t, u = load_floats(table, 0), load_floats(table, 16)
+    lines, values, height = words.reshape(-1), out.reshape(-1), out.shape[1]
+    at = 0
+    for slab in range(words.shape[0]):
+        place = slab * 16
+        for _ in range(words.shape[1]):
+            w = load_words(lines, at)
+            at += 16
+            for _ in range(6):
+                store_floats(values, place, lookup32(t, u, w))
+                w = shifted(w, 5)
+                place += height
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+@no_type_check
+def _decode8(table, words, out):
+    lines, values, height = words.reshape(-1), out.reshape(-1), out.shape[1]
+    at = 0
+    for slab in range(words.shape[0]):
+        place = slab * 16
+        for _ in range(words.shape[1]):
+            w = load_words(lines, at)
+            at += 16
+            for _ in range(4):
+                store_floats(values, place, gather(table, low_bytes(w)))
+                w = shifted(w, 8)
+                place += height
+
+
+_DECODERS: Final = {4: _decode4, 5: _decode5, 8: _decode8}

@@ -61,6 +61,7 @@ __all__ = [
     "multiply_add",
     "no_words",
     "plus",
+    "pointer",
     "prefetch",
     "popcount",
     "shifted",
@@ -113,6 +114,19 @@ def load_halves(typingctx, array, index):
         return builder.zext(value, WORD_LANES)
 
     return WORDS(array, types.intp), generate
+
+
+@intrinsic
+def pointer(typingctx, address, kind):
+    """Where a number says that an array of `kind` lies: what `numba.carray` makes one of."""
+    if not isinstance(kind, types.NumberClass):
+        return None
+    found = types.CPointer(kind.dtype)
+
+    def generate(context, builder, signature, args):
+        return builder.inttoptr(args[0], context.get_value_type(found))
+
+    return found(types.int64, kind), generate
 
 
 @intrinsic

@@ -9,12 +9,13 @@ most frequent value is not stored and is added back as ω0 · Σx.
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, final, no_type_check
+from typing import Any, Final, final, no_type_check
 
 import numpy as np
 from numba import njit
 from numpy.typing import ArrayLike, NDArray
 
+from tersenet.errors import FormatError
 from tersenet.formats.accounting import StoredArray
 from tersenet.formats.fast import MANY, FastMatrix, checked_values, code_bits, slabs, table
 from tersenet.formats.levels import Levels, value_bits
@@ -47,6 +48,10 @@ __all__ = [
 ]
 
 
+_MOST_COLUMNS: Final = (1 << 31) - 1
+"""A gather's indices are signed."""
+
+
 @final
 @dataclass(frozen=True, eq=False)
 class Sliced(FastMatrix):
@@ -70,10 +75,16 @@ class Sliced(FastMatrix):
         """Stores all but the most frequent value.
 
         Raises:
-            FormatError: More than 256 values, or values that float32 cannot hold.
+            FormatError: More than 256 values, values that float32 cannot hold, or more than
+                2,147,483,647 columns.
         """
         levels = Levels.of(matrix)
         values = checked_values(levels, limit=MANY, format_name="Sliced")
+        if levels.shape[1] > _MOST_COLUMNS:
+            raise FormatError(
+                f"Sliced counts up to {_MOST_COLUMNS} columns and the matrix has"
+                f" {levels.shape[1]}: use Csr, or split it."
+            )
         entries, starts, order = slice_rows(
             levels.ranks.astype(np.uint8, copy=False), bits=code_bits(len(values))
         )

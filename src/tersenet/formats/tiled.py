@@ -27,6 +27,7 @@ from tersenet.formats.fast import (
     FEW,
     MANY,
     FastMatrix,
+    addresses,
     aligned,
     checked_values,
     padded_codes,
@@ -202,12 +203,11 @@ class Tiled(FastMatrix):
 
     @cached_property
     def _operands(self) -> tuple[Any, ...]:
-        """What every product reads beside x, gathered once."""
-        return (
-            *(self.lines, self.blocks, self.starts, self.places),
-            *(self.rest_entries, self.rest_starts, self.rest_places, self.table),
-            *(self.width, self._slots.bits, float(self.values[0])),
-        )
+        """What every product reads beside x, gathered once: where the arrays lie, and numbers."""
+        arrays = (self.lines, self.blocks, self.starts, self.places)
+        rest = (self.rest_entries, self.rest_starts, self.rest_places)
+        numbers = [*addresses(*arrays, *rest, self.table), self.width, self._slots.bits]
+        return np.array(numbers, np.int64), float(self.values[0])
 
     def _product(self, x: NDArray[Any]) -> NDArray[Any]:
         out = np.empty(len(self.places), np.float32)

@@ -3,7 +3,7 @@
 from typing import no_type_check
 
 import numpy as np
-from numba import njit
+from numba import carray, njit  # pyright: ignore[reportPrivateImportUsage]
 
 from tersenet.formats.fast import aligned_vector
 from tersenet.formats.simd import (
@@ -16,6 +16,7 @@ from tersenet.formats.simd import (
     lookup32,
     lookup64,
     multiply_add,
+    pointer,
     prefetch,
     shifted,
     signed_field,
@@ -95,21 +96,20 @@ def put(lines, width, slots, slot_bits, blocks, starts, order, codes):
 def _sum_narrow(lines, blocks, starts, table, x, sums):
     """Writes the product of the lines with x to `sums`, two visits at a time."""
     t, u = load_floats(table, 0), load_floats(table, 16)
-    flat = lines.reshape(-1)
     for slab in range(len(starts) - 1):
         a, b, c, d, e, f = zeros(), zeros(), zeros(), zeros(), zeros(), zeros()
         for visit in range(starts[slab], starts[slab + 1], 2):
-            prefetch(flat, visit * 16 + AHEAD)
-            prefetch(flat, visit * 16 + AHEAD + 16)
+            prefetch(lines, visit * 16 + AHEAD)
+            prefetch(lines, visit * 16 + AHEAD + 16)
             j = np.intp(blocks[visit]) * 32
             p, q = load_floats(x, j), load_floats(x, j + 16)
-            w = load_words(flat, visit * 16)
+            w = load_words(lines, visit * 16)
             a = multiply_add(lookup32(p, q, w), lookup32(t, u, shifted(w, 5)), a)
             b = multiply_add(lookup32(p, q, shifted(w, 10)), lookup32(t, u, shifted(w, 15)), b)
             c = multiply_add(lookup32(p, q, shifted(w, 20)), lookup32(t, u, shifted(w, 25)), c)
             j = np.intp(blocks[visit + 1]) * 32
             p, q = load_floats(x, j), load_floats(x, j + 16)
-            w = load_words(flat, visit * 16 + 16)
+            w = load_words(lines, visit * 16 + 16)
             d = multiply_add(lookup32(p, q, w), lookup32(t, u, shifted(w, 5)), d)
             e = multiply_add(lookup32(p, q, shifted(w, 10)), lookup32(t, u, shifted(w, 15)), e)
             f = multiply_add(lookup32(p, q, shifted(w, 20)), lookup32(t, u, shifted(w, 25)), f)
@@ -121,23 +121,22 @@ def _sum_narrow(lines, blocks, starts, table, x, sums):
 def _sum_wide(lines, blocks, starts, table, x, sums):
     """The same for tiles of 64 columns."""
     t, u = load_floats(table, 0), load_floats(table, 16)
-    flat = lines.reshape(-1)
     for slab in range(len(starts) - 1):
         a, b, c, d = zeros(), zeros(), zeros(), zeros()
         for visit in range(starts[slab], starts[slab + 1], 2):
-            prefetch(flat, visit * 16 + AHEAD)
-            prefetch(flat, visit * 16 + AHEAD + 16)
+            prefetch(lines, visit * 16 + AHEAD)
+            prefetch(lines, visit * 16 + AHEAD + 16)
             j = np.intp(blocks[visit]) * 64
             p, q = load_floats(x, j), load_floats(x, j + 16)
             r, s = load_floats(x, j + 32), load_floats(x, j + 48)
-            w = load_words(flat, visit * 16)
+            w = load_words(lines, visit * 16)
             a = multiply_add(lookup64(p, q, r, s, w), lookup32(t, u, shifted(w, 6)), a)
             w = shifted(w, 11)
             b = multiply_add(lookup64(p, q, r, s, w), lookup32(t, u, shifted(w, 6)), b)
             j = np.intp(blocks[visit + 1]) * 64
             p, q = load_floats(x, j), load_floats(x, j + 16)
             r, s = load_floats(x, j + 32), load_floats(x, j + 48)
-            w = load_words(flat, visit * 16 + 16)
+            w = load_words(lines, visit * 16 + 16)
             c = multiply_add(lookup64(p, q, r, s, w), lookup32(t, u, shifted(w, 6)), c)
             w = shifted(w, 11)
             d = multiply_add(lookup64(p, q, r, s, w), lookup32(t, u, shifted(w, 6)), d)
@@ -148,22 +147,21 @@ def _sum_wide(lines, blocks, starts, table, x, sums):
 @no_type_check
 def _sum_steps(lines, blocks, starts, x, sums):
     """The same for steps of an even grid, in units of it: no table, whatever their number."""
-    flat = lines.reshape(-1)
     for slab in range(len(starts) - 1):
         a, b, c, d = zeros(), zeros(), zeros(), zeros()
         for visit in range(starts[slab], starts[slab + 1], 2):
-            prefetch(flat, visit * 16 + AHEAD)
-            prefetch(flat, visit * 16 + AHEAD + 16)
+            prefetch(lines, visit * 16 + AHEAD)
+            prefetch(lines, visit * 16 + AHEAD + 16)
             j = np.intp(blocks[visit]) * 64
             p, q = load_floats(x, j), load_floats(x, j + 16)
             r, s = load_floats(x, j + 32), load_floats(x, j + 48)
-            w = load_words(flat, visit * 16)
+            w = load_words(lines, visit * 16)
             a = multiply_add(lookup64(p, q, r, s, w), signed_field(w, 6, 10), a)
             b = multiply_add(lookup64(p, q, r, s, shifted(w, 16)), signed_field(w, 22, 10), b)
             j = np.intp(blocks[visit + 1]) * 64
             p, q = load_floats(x, j), load_floats(x, j + 16)
             r, s = load_floats(x, j + 32), load_floats(x, j + 48)
-            w = load_words(flat, visit * 16 + 16)
+            w = load_words(lines, visit * 16 + 16)
             c = multiply_add(lookup64(p, q, r, s, w), signed_field(w, 6, 10), c)
             d = multiply_add(lookup64(p, q, r, s, shifted(w, 16)), signed_field(w, 22, 10), d)
         store_floats(sums, slab * 16, add(add(a, b), add(c, d)))
@@ -171,11 +169,18 @@ def _sum_steps(lines, blocks, starts, x, sums):
 
 @njit(cache=True, nogil=True, error_model="numpy")
 @no_type_check
-def multiply(  # noqa: PLR0917 - tuples take longer to hand over
-    vector, out, lines, blocks, starts, places, entries, ends, more_places,
-    table, width, slot_bits, omitted_value,
-):  # fmt: skip
-    """Brings the sums of tiles and remainder to their rows, sixteen at a time."""
+def multiply(vector, out, plan, omitted_value):
+    """Brings the sums of tiles and remainder to their rows, sixteen at a time.
+
+    The plan has address and elements of lines, blocks, starts, places, the remainder's entries,
+    starts and places, and the table; then the width of a tile and the bits of a slot.
+    """
+    lines = carray(pointer(plan[0], np.uint32), plan[1])
+    blocks = carray(pointer(plan[2], np.uint16), plan[3])
+    starts = carray(pointer(plan[4], np.int64), plan[5])
+    places = carray(pointer(plan[6], np.uint32), plan[7])
+    table = carray(pointer(plan[14], np.float32), plan[15])
+    width, slot_bits = plan[16], plan[17]
     x = aligned_vector(vector, (len(vector) + width - 1) // width * width)
     sums = np.empty(len(out), np.float32)
     step = broadcast(np.float32(1))
@@ -187,11 +192,14 @@ def multiply(  # noqa: PLR0917 - tuples take longer to hand over
     else:
         _sum_wide(lines, blocks, starts, table, x, sums)
     start = broadcast(omitted(omitted_value, x))
-    if len(entries) == 0:
+    if plan[9] == 0:
         for first in range(0, len(out), 16):
             found = gather(sums, load_words(places, first))
             store_floats(out, first, multiply_add(found, step, start))
         return
+    entries = carray(pointer(plan[8], np.uint16), (plan[9] // 16, 16))
+    ends = carray(pointer(plan[10], np.int64), plan[11])
+    more_places = carray(pointer(plan[12], np.uint32), plan[13])
     more = np.empty(len(out), np.float32)
     sum_sliced(entries, ends, table, x, more)
     for first in range(0, len(out), 16):
