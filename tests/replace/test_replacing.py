@@ -15,7 +15,14 @@ from torch.nn.utils import parametrizations
 from tersenet.core.types import Deployment, Subject, Workbench
 from tersenet.errors import StructureError
 from tersenet.models import squeezenet, vgg_small
-from tersenet.replace import Bottleneck, Convolution, DepthwiseSeparable, GhostModule
+from tersenet.replace import (
+    Bottleneck,
+    Convolution,
+    DepthwiseSeparable,
+    GhostModule,
+    Replacement,
+    ShuffledGroups,
+)
 from tersenet.replace import base as replacing
 from tersenet.replace.timing import block_times
 
@@ -205,3 +212,33 @@ def test_whole_networks_keep_more_with_more_kernels(name: str) -> None:
             missed = changed(*whole.example) - answer
         errors.append(float(missed.norm() / answer.norm()))
     assert 0 < errors[0] < errors[1] < errors[2]
+
+
+@pytest.mark.parametrize(
+    "method",
+    [
+        DepthwiseSeparable(least_speedup=None),
+        Bottleneck(least_speedup=None),
+        GhostModule(least_speedup=None),
+        ShuffledGroups(least_speedup=None),
+    ],
+    ids=lambda method: method.name,
+)
+def test_fitted_blocks_answer_more_like_the_original_than_fresh_ones(
+    method: Replacement,
+) -> None:
+    torch.manual_seed(0)
+    whole = subject(vgg_small(width=8), 3, 16, 16)
+    plan = method.plan(whole, Workbench())
+    fitted, edits = method.apply(copy.deepcopy(whole.model), plan, whole, Workbench())
+    fresh = method.replay(copy.deepcopy(whole.model), edits, whole.example)
+    for name, one in fresh.named_modules():
+        if isinstance(one, nn.Conv2d) and any(name.startswith(f"{site}.") for site in plan.swaps):
+            nn.init.kaiming_normal_(one.weight)
+    with torch.no_grad():
+        answer = whole.model.features(*whole.example).flatten()
+        near, far = (
+            torch.cosine_similarity(one.features(*whole.example).flatten(), answer, 0)
+            for one in (fitted, fresh)
+        )
+    assert near > far + 0.05
