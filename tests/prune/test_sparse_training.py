@@ -5,11 +5,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from pydantic import TypeAdapter, ValidationError
 from torch import Tensor, nn
 
 from tersenet.core.types import Batch, EditKind, Subject, Workbench
 from tersenet.errors import DataError, StructureError
-from tersenet.prune import SSS, Slimming
+from tersenet.prune import SSS, LatencyAware, LayerPrune, Slimming
 from tersenet.prune.sparse_training import soft_threshold
 from tersenet.prune.sss import BranchScale
 
@@ -162,3 +163,9 @@ def test_without_scales_or_branches_they_say_so():
         Slimming().plan(whole, Workbench())
     with pytest.raises(StructureError, match="no residual branch"):
         SSS().plan(whole, Workbench())
+
+
+@pytest.mark.parametrize("method", [LayerPrune, LatencyAware])
+def test_what_trains_is_no_criterion_of_another_step(method: type) -> None:
+    with pytest.raises(ValidationError, match=r"slimming trains the network first|is one of"):
+        TypeAdapter(method).validate_python({"criterion": {"slimming": {}}})
