@@ -36,6 +36,8 @@ class Budget:
     """Median time of the original file / of the artifact, at `batch`."""
     batch: Annotated[int, Field(ge=1)] = 1
     file_bytes: Annotated[int, Field(gt=0)] | None = None
+    coded_bytes: Annotated[int, Field(gt=0)] | None = None
+    """Of the entropy-coded file, which an encode step writes."""
     macs: Annotated[int, Field(gt=0)] | None = None
     quality: Annotated[float, Field(ge=0, le=1)] | None = None
     """Least share of samples right, between 0 and 1."""
@@ -58,6 +60,11 @@ class Budget:
         if self.file_bytes is not None:
             met = cost.file_bytes <= self.file_bytes
             bounds.append(Bound(f"file {cost.file_bytes:,} B ≤ {self.file_bytes:,} B", met))
+        if self.coded_bytes is not None:
+            coded = cost.coded_bytes
+            text = "not written" if coded is None else f"{coded:,} B"
+            met = coded is not None and coded <= self.coded_bytes
+            bounds.append(Bound(f"coded file {text} ≤ {self.coded_bytes:,} B", met))
         if self.macs is not None:
             bounds.append(Bound(f"MACs {cost.macs:,} ≤ {self.macs:,}", cost.macs <= self.macs))
         if self.quality is not None:

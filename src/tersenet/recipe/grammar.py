@@ -226,8 +226,15 @@ def _path(root: Located, key: str, recipe: Path) -> Path:
 def _steps(place: Located, scope: str = "steps") -> tuple[Method[Any], ...]:
     if not isinstance(place.value, list):
         raise place.error(f"{scope} must be a list, each item 'family: {{method: {{options}}}}'.")
-    items = (place.child(index, named=False) for index in range(len(place.value)))
-    return tuple(step for item in items for step in _step(item))
+    steps: list[Method[Any]] = []
+    for index in range(len(place.value)):
+        item = place.child(index, named=False)
+        if any(step.family == "encode" for step in steps):
+            raise item.error(
+                "a step after encode would change what the coded file holds: put encode last."
+            )
+        steps += _step(item)
+    return tuple(steps)
 
 
 def _step(place: Located) -> tuple[Method[Any], ...]:
@@ -245,7 +252,10 @@ def _repeated(place: Located) -> tuple[Method[Any], ...]:
     if not place.value["steps"]:
         raise place.error("repeat.steps is empty: list the steps to repeat.", "steps")
     times = replace(place, value={"times": place.value["times"]}).build(_Repeat).times
-    return _steps(place.child("steps"), "repeat.steps") * times
+    steps = _steps(place.child("steps"), "repeat.steps")
+    if any(step.family == "encode" for step in steps):
+        raise place.error("encode cannot be repeated: put it last, after repeat.", "steps")
+    return steps * times
 
 
 def _plain(value: Any) -> dict[str, Any]:

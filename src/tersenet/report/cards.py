@@ -55,6 +55,7 @@ def cards(records: Records) -> list[Card]:
             "File", records, records.file_bytes(step), records.file_bytes(0), SMALLER,
             notes=[Markup("{} on disk").format(records.file_bytes_exact(step))],
         ),
+        *_coded(records),
         _quality(records),
         _amount("Parameters", records, records.params(step), records.params(0)),
         *(_latency(records, batch) for batch in records.batches),
@@ -80,6 +81,15 @@ def _amount(
     effect = amount_phrase(records, now, before, words)
     tone = ratio_tone(records.ratio(before, now))
     return Card(title=title, now=now, before=before, effect=effect, tone=tone, notes=notes)
+
+
+def _coded(records: Records) -> list[Card]:
+    """The entropy-coded file beside the original's, where the step wrote one."""
+    step = records.chosen
+    if records.steps[step].cost.coded_bytes is None:
+        return []
+    now, before = records.coded_bytes(step), records.file_bytes(0)
+    return [_amount("Coded file, to store and to send", records, now, before, SMALLER)]
 
 
 def _latency(records: Records, batch: int) -> Card:

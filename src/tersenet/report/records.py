@@ -59,6 +59,10 @@ class Records:
         """Bytes of the deployable file, to the last one."""
         return self.cost(step, "file_bytes", lambda value: f"{quantities.count(value)} B")
 
+    def coded_bytes(self, step: int) -> Number:
+        """Bytes of the entropy-coded file, where the step wrote one."""
+        return self.cost(step, "coded_bytes", quantities.bytes_text)
+
     def macs(self, step: int) -> Number:
         """Multiply-accumulates of one sample."""
         return self.cost(step, "macs", quantities.si)
