@@ -7,7 +7,6 @@ import torch
 from torch import nn
 
 
-@pytest.mark.not_built
 def test_row_29_svd() -> None:
     """SVD of layers.
 
@@ -23,7 +22,6 @@ def test_row_29_svd() -> None:
     assert left.weight.numel() + right.weight.numel() == 10 * (30 + 40) < 30 * 40
 
 
-@pytest.mark.not_built
 def test_row_30_tucker() -> None:
     """Tucker-2 of convolutions.
 
@@ -36,7 +34,6 @@ def test_row_30_tucker() -> None:
     assert torch.allclose(sequence(x), expected, atol=1e-4)
 
 
-@pytest.mark.not_built
 def test_row_31_cp() -> None:
     """CP decomposition of convolutions, in three and four layers.
 
@@ -58,7 +55,6 @@ def test_row_31_cp() -> None:
     assert decompose.cp(degenerate[..., None], rank=2, layers=3).degenerate
 
 
-@pytest.mark.not_built
 def test_row_32_rank_selection() -> None:
     """Ranks by variational Bayes, by rate, by energy and by hand.
 

@@ -112,7 +112,7 @@ class SVD(Decomposition):
         if (reason := single_channel(layer)) is not None:
             return reason
         if self.split == "spatial" and (len(layer.kernel_size) < 2 or _flat(layer.kernel_size)):
-            return "has one spatial axis, which cannot be split: take split: channel"
+            return "has no two spatial axes to split: take split: channel"
         return None
 
     def full(self, layer: nn.Module) -> Ranks:

@@ -7,13 +7,11 @@ keeps every point in its folder as soon as it is measured, so that it goes on wh
 from tersenet.study.folder import StudyFolder, open_study, write_findings
 from tersenet.study.layer_vs_filter import layer_vs_filter
 from tersenet.study.sensitivity import sensitivity
-from tersenet.study.staged_low_rank import staged_low_rank
 
 __all__ = [
     "StudyFolder",
     "layer_vs_filter",
     "open_study",
     "sensitivity",
-    "staged_low_rank",
     "write_findings",
 ]
