@@ -53,7 +53,7 @@ RESULTS: Final = ("exact", "refused", "wrong", "crash", "timeout")
 QUICK: Final = ("hard:*", "ours:*net5", "ours:resnet", "ours:*-v2-small")
 CODE: Final = {
     "tersenet": ("src/tersenet/core", "src/tersenet/graph", "src/tersenet/prune",
-                 "benchmarks/zoo/by_tersenet.py"),
+                 "benchmarks/zoo/by_tersenet.py", "benchmarks/zoo/check.py"),
     "torch-pruning": ("benchmarks/zoo/by_torch_pruning.py", "benchmarks/zoo/check.py"),
 }  # fmt: skip
 """What a row depends on; networks are taken to stay what they are."""

@@ -63,17 +63,18 @@ def index_put(at: Visit) -> Value:
     nodes, looked, place, dim = list(at.args["indices"]), [], None, 0
     rest = list(range(len(x)))
     for one in nodes:
-        mask = one is not None and one.meta["val"].dtype in (torch.bool, torch.uint8)
-        count = one.meta["val"].ndim if mask else 1
-        if one is not None:
-            place = dim if place is None else place
-            looked.append((at.fixed(1),) if mask else at.of(one))
-            for own in range(dim, dim + count):
-                at.freeze(x[own], "writes into it by number")
-                rest.remove(own)
-            for own in at.of(one) if mask else ():
-                at.freeze(own, "masks with it")
-        dim += count
+        if one is None:
+            dim += 1
+            continue
+        mask = one.meta["val"].dtype in (torch.bool, torch.uint8)
+        place = dim if place is None else place
+        looked.append((at.fixed(1),) if mask else at.of(one))
+        for own in at.of(one) if mask else ():
+            at.freeze(own, "masks with it")
+        for _ in range(one.meta["val"].ndim if mask else 1):
+            at.freeze(x[dim], "writes into it by number")
+            rest.remove(dim)
+            dim += 1
     together = rest == [*range(place or 0), *range(len(x) - len(rest) + (place or 0), len(x))]
     before = [x[own] for own in rest[: place if together else 0]]
     written = (*before, *at.broadcast(looked), *(x[own] for own in rest[len(before) :]))

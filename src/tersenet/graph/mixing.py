@@ -30,8 +30,8 @@ def layer_norm(at: Visit) -> Value:
 @rule("aten.native_layer_norm")
 def layer_norm_with_statistics(at: Visit) -> list[Value]:
     """As a layer norm; mean and spread stand beside it."""
-    x = layer_norm(at)
-    rank = len(at.args["normalized_shape"])
+    x, rank = at.value("input"), len(at.args["normalized_shape"])
+    layer_norm(at)
     told = (*x[:-rank], *(at.fixed(1) for _ in range(rank)))
     return [x, told, told]
 

@@ -81,7 +81,7 @@ class _Recorder(TorchDispatchMode):
         self._alive: list[Any] = []  # an identity is of use while its tensor lives
         self._specs: dict[fx.Node, InputSpec] = {}
         self._tensors: dict[str, Tensor] = {}
-        self.constants: dict[str, Tensor] = {}
+        self.constants: dict[str, Any] = {}
         self._inputs = pytree.tree_flatten((inputs, {}))[1]
         for kind, own in (
             ("p", dict(model.named_parameters())),
