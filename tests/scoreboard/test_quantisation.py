@@ -213,7 +213,6 @@ def test_row_39_aware_training() -> None:
     assert found.aware[3] - found.post[3] >= 2
 
 
-@pytest.mark.not_built
 def test_row_40_dorefa_pact_wrpn() -> None:
     """DoReFa, PACT and WRPN.
 
@@ -230,7 +229,6 @@ def test_row_40_dorefa_pact_wrpn() -> None:
     assert bound.grad.item() == (w >= 1).sum().item()
 
 
-@pytest.mark.not_built
 def test_row_41_binarisation() -> None:
     """Binary weights.
 

@@ -41,7 +41,7 @@ class _Xnor(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, *gradients: Any) -> Any:
+    def backward(ctx: Any, *gradients: Any) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
         (gradient,) = gradients
         (w,) = ctx.saved_tensors
         return gradient * (1 / w[0].numel() + _scale(w) * (w.abs() <= 1))

@@ -54,14 +54,15 @@ class _Learned(torch.autograd.Function):
     def forward(
         ctx: Any, x: Tensor, step: Tensor, zero: Tensor | None, low: int, high: int
     ) -> Tensor:
-        offset = 0 if zero is None else zero
         ctx.save_for_backward(x, step, zero)
         ctx.ends = low, high
-        return x.div(step).round_().clamp_(low - offset, high - offset).mul_(step)
+        levels = x.div(step).round_()
+        levels = levels.clamp_(low, high) if zero is None else levels.clamp(low - zero, high - zero)
+        return levels.mul_(step)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, *gradients: Any) -> Any:
+    def backward(ctx: Any, *gradients: Any) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
         (gradient,) = gradients
         x, step, zero = ctx.saved_tensors
         offset = 0 if zero is None else zero

@@ -31,7 +31,7 @@ class _Pact(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, *gradients: Any) -> Any:
+    def backward(ctx: Any, *gradients: Any) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
         (gradient,) = gradients
         x, bound = ctx.saved_tensors
         above = x >= bound

@@ -53,7 +53,7 @@ class _SignClipped(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, *gradients: Any) -> Any:
+    def backward(ctx: Any, *gradients: Any) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
         (gradient,) = gradients
         (x,) = ctx.saved_tensors
         return gradient * (x.abs() <= 1)
@@ -67,7 +67,7 @@ class _SignBireal(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, *gradients: Any) -> Any:
+    def backward(ctx: Any, *gradients: Any) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
         (gradient,) = gradients
         (x,) = ctx.saved_tensors
         return gradient * (2 - 2 * x.abs()).clamp_(min=0)

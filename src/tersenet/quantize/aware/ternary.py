@@ -48,7 +48,7 @@ class _Trained(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, *gradients: Any) -> Any:
+    def backward(ctx: Any, *gradients: Any) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
         (gradient,) = gradients
         above, below, plus, minus = ctx.saved_tensors
         factor = torch.where(above, plus, torch.where(below, minus, torch.ones_like(plus)))

@@ -53,7 +53,10 @@ def hessian_traces(
     Raises:
         QuantizeError: if an estimate is not finite.
     """
-    weights = [tensor_of(module, site.weight).requires_grad_(True) for site in sites]
+    weights = [tensor_of(module, site.weight) for site in sites]
+    learned = [one.requires_grad for one in weights]
+    for weight in weights:
+        weight.requires_grad_(True)
     sums, count = [0.0] * len(sites), sum(len(targets) for _, targets in batches)
     for done, (inputs, targets) in enumerate(batches):
         total = loss(module(inputs), targets)
@@ -67,8 +70,8 @@ def hessian_traces(
             for index, (sign, product) in enumerate(zip(signs, curved, strict=True)):
                 sums[index] += float((sign * product).sum()) / probes
             tick("probing curvature", done * probes + probe + 1, len(batches) * probes)
-    for weight in weights:
-        weight.requires_grad_(False)
+    for weight, was in zip(weights, learned, strict=True):
+        weight.requires_grad_(was)
     found = {site.name: total / count for site, total in zip(sites, sums, strict=True)}
     for name, trace in found.items():
         if not torch.isfinite(torch.tensor(trace)):
