@@ -4,7 +4,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tersenet.core.types import Skip
 from tersenet.prune.counts import best_units, fit_counts, global_counts, layer_counts
+from tersenet.prune.plan import PrunePlan
 
 
 @given(st.integers(1, 300), st.integers(1, 100), st.integers(1, 5))
@@ -63,3 +65,13 @@ def test_steps_up_go_to_the_nearest_first():
 
 def test_best_units_break_ties_by_order():
     assert best_units(torch.tensor([1.0, 3.0, 3.0, 2.0, 3.0]), 2) == (1, 2)
+
+
+def test_a_plan_that_removes_nothing_says_why() -> None:
+    skips = (Skip("conv", "no batch norm scales it"),)
+    plan = PrunePlan(
+        method="bn-scale", keep={}, sizes={}, requested=0.5, params=(9, 9), macs=(90, 90), skips=skips
+    )  # fmt: skip
+    assert plan.summary == (
+        "bn-scale: nothing can go, the network stays as it is ('conv': no batch norm scales it)"
+    )
