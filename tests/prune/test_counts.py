@@ -70,7 +70,8 @@ def test_best_units_break_ties_by_order():
 def test_a_plan_that_removes_nothing_says_why() -> None:
     skips = (Skip("conv", "no batch norm scales it"),)
     plan = PrunePlan(
-        method="bn-scale", keep={}, sizes={}, requested=0.5, params=(9, 9), macs=(90, 90), skips=skips
+        method="bn-scale", keep={}, sizes={}, requested=0.5, params=(9, 9), macs=(90, 90),
+        skips=skips,
     )  # fmt: skip
     assert plan.summary == (
         "bn-scale: nothing can go, the network stays as it is ('conv': no batch norm scales it)"
