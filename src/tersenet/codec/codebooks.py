@@ -100,7 +100,7 @@ def _means(
 ) -> NDArray[np.float64]:
     """The means of the `count` runs of points that have the least squared error."""
     sums = [np.concatenate(([0.0], np.cumsum(mass * points**power))) for power in (0, 1, 2)]
-    starts = _best_runs(*sums, count)
+    starts = _best_runs(sums[0], sums[1], sums[2], count)
     ends = [*starts[1:], len(points)]
     return np.array(
         [(sums[1][b] - sums[1][a]) / (sums[0][b] - sums[0][a])

@@ -115,9 +115,10 @@ def _data(
     scan = scan if array.ndim > 1 else 0
     coded = []
     for name, one in parts.items():
-        levels, dependent, leading, bits = one, False, 0, 0
+        levels = one.levels if isinstance(one, Quantised) else one
+        dependent, leading, bits = False, 0, 0
         if isinstance(one, Quantised):
-            levels, dependent, bits = one.levels, one.dependent, 6 + DENSITY
+            dependent, bits = one.dependent, 6 + DENSITY
             leading = qps[name] & ((1 << bits) - 1)
             if dependent != bool(isinstance(weight, Quantised) and weight.dependent):
                 raise ValueError(f"'{name}': all tensors of a block use the trellis, or none.")

@@ -208,7 +208,7 @@ def write_(
 
     Tensors without levels are kept bit for bit.
     """
-    data = codec.encode(to_arrays(model) | levels)
+    data = codec.encode({**to_arrays(model), **levels})
     if bench.folder is not None:
         write_atomically(bench.folder / CODED, data)
     restore_(model, codec.decode(data))
