@@ -19,7 +19,7 @@ from tersenet.core.registry import FAMILIES, methods
 from tersenet.core.types import EditKind, Method, Removal, Subject, Workbench
 from tersenet.decompose import CP, SVD, Energy, TensorTrain, Tucker
 from tersenet.distill import Response
-from tersenet.encode import Aware, Feedback, RateDistortion
+from tersenet.encode import Feedback, RateAware, RateDistortion
 from tersenet.graph import macs, parameters, prove
 from tersenet.models import resnet
 from tersenet.prune import (
@@ -102,7 +102,7 @@ TABLE: Mapping[str, Method[Any]] = {
     "quantize aware": Aware(weight_bits=4, activation_bits=4, epochs=1),
     "quantize mixed": Mixed(average_bits=4, measure="hessian", probes=1),
     "encode rd": RateDistortion(lam=1e-4, samples=8),
-    "encode aware": Aware(lam=1e-6, epochs=0.5, learning_rate=0.01),
+    "encode rate-aware": RateAware(lam=1e-6, epochs=0.5, learning_rate=0.01),
     "encode feedback": Feedback(lam=1e-4, samples=16, dependent=False),
 }
 

@@ -190,15 +190,13 @@ def _read_head(reader: BitReader, model: Model) -> Head:
     if not described:
         fail(start, f"'{name}' comes without its shape")
     shaped, counted, kinds = reader.u(1), reader.u(1), reader.u(4)
-    if not shaped or kinds & DECOMPOSED or (kinds and kind != BLOCK):
-        fail(start, f"'{name}' comes without its shape, or as a product")
-    block = _block(start, names, kinds)
+    if not shaped:
+        fail(start, f"'{name}' comes without its shape")
+    block = _block(start, names, kinds, kind)
     dims = reader.ue(1)
     if dims > 32 or (kind == BLOCK and not dims):
         fail(start, f"'{name}' has {dims} dimensions")
-    shape = tuple(reader.ue(7) for _ in range(dims))
-    if prod(max(side, 1) for side in shape) > MAX_ELEMENTS:
-        fail(start, f"'{name}' has a shape of {shape}")
+    shape = _read_shape(reader, dims)
     unary = (reader.u(8) if counted else 9) + 1
     if unary > bins.MAX_UNARY:
         fail(start, f"'{name}' has {unary} unary flags, at most {bins.MAX_UNARY} are read")
@@ -216,11 +214,21 @@ def _read_head(reader: BitReader, model: Model) -> Head:
     )  # fmt: skip
 
 
-def _block(start: int, names: list[str], kinds: int) -> Block:
+def _block(start: int, names: list[str], kinds: int, kind: int) -> Block:
+    if kinds & DECOMPOSED or (kinds and kind != BLOCK):
+        fail(start, f"'{names[0]}' comes as a product, which is not read yet")
     held = (kinds & ~4).bit_count() + 4 * bool(kinds & 4)
     if len(names) != 1 + held or len(set(names)) != len(names):
         fail(start, f"a block of {len(names)} tensors where {1 + held} names are due")
     return Block.of(names, kinds)
+
+
+def _read_shape(reader: BitReader, dims: int) -> tuple[int, ...]:
+    start = reader.offset
+    shape = tuple(reader.ue(7) for _ in range(dims))
+    if prod(max(side, 1) for side in shape) > MAX_ELEMENTS:
+        fail(start, f"a shape of {shape}")
+    return shape
 
 
 def _read_names(reader: BitReader) -> list[str]:

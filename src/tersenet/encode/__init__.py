@@ -1,6 +1,5 @@
 """Encoding: a network in as few bytes as its accuracy allows, written, read back, measured."""
 
-from tersenet.encode.aware import Aware
 from tersenet.encode.coded import EncodePlan, Encoding, restore_, to_arrays
 from tersenet.encode.feedback import Feedback
 from tersenet.encode.fisher import (
@@ -11,14 +10,15 @@ from tersenet.encode.fisher import (
     quadratic_form,
 )
 from tersenet.encode.norms import absorb_norms_
+from tersenet.encode.rate_aware import RateAware
 from tersenet.encode.rate_distortion import RateDistortion
 
 __all__ = [
-    "Aware",
     "Curvature",
     "EncodePlan",
     "Encoding",
     "Feedback",
+    "RateAware",
     "RateDistortion",
     "absorb_norms_",
     "curvatures",

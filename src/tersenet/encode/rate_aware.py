@@ -31,7 +31,7 @@ from tersenet.encode.rate_distortion import parameters, quantise_diagonal
 from tersenet.errors import DataError
 from tersenet.train import TrainingOptions, fit
 
-__all__ = ["Aware", "AwarePlan", "bits"]
+__all__ = ["AwarePlan", "RateAware", "bits"]
 
 LARGEST: Final = 15
 """Magnitude from which on levels cost alike."""
@@ -53,9 +53,9 @@ class AwarePlan:
 
 
 @final
-@method("aware")
+@method("rate-aware")
 @pydantic_dataclasses.dataclass(frozen=True, kw_only=True, config={"extra": "forbid"})
-class Aware(Method[AwarePlan]):
+class RateAware(Method[AwarePlan]):
     """Trains a network into few bytes: levels in the forward pass, their bits in the loss.
 
     Use it where training data is at hand and `feedback` alone is too large; after structured
@@ -90,7 +90,7 @@ class Aware(Method[AwarePlan]):
         """
         if subject.training is None or subject.original is None or not subject.calibration:
             raise DataError(
-                "encode aware needs training data and the original network: add a data section "
+                "encode rate-aware needs training data and the original network: add a data section "
                 "to the recipe, or take encode feedback."
             )
         matrices = {k: w for k, w in parameters(subject.model).items() if w.ndim > 1 and w.any()}
