@@ -90,8 +90,8 @@ class RateAware(Method[AwarePlan]):
         """
         if subject.training is None or subject.original is None or not subject.calibration:
             raise DataError(
-                "encode rate-aware needs training data and the original network: add a data section "
-                "to the recipe, or take encode feedback."
+                "encode rate-aware needs training data and the original network: add a data "
+                "section to the recipe, or take encode feedback."
             )
         matrices = {k: w for k, w in parameters(subject.model).items() if w.ndim > 1 and w.any()}
         # Of what is not zero: a mask says nothing about how far apart the others lie.
