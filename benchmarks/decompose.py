@@ -51,7 +51,9 @@ def main() -> None:
     """Runs the comparison."""
     options = arguments(__doc__).parse_args()
     figures: list[Figure] = []
-    networks = {"VGG-small": ("vgg-small", vgg_small(in_channels=1))}
+    networks: dict[str, tuple[str, nn.Module]] = {
+        "VGG-small": ("vgg-small", vgg_small(in_channels=1))
+    }
     if not options.quick:
         networks["ResNet-20"] = ("resnet20", resnet(depth=20, option="B", in_channels=1))
     for name, (file, model) in networks.items():

@@ -114,7 +114,7 @@ def _alternated(
     data: Tensor, total: float, factors: list[Tensor], iterations: int
 ) -> tuple[list[Tensor], float]:
     """Returns factors after alternating least squares, and their squared error."""
-    squared = total
+    squared, product, gram = total, factors[-1], torch.empty(0)
     for _ in range(iterations):
         for axis in range(data.ndim):
             product = _contracted(data, factors, axis)
@@ -225,7 +225,7 @@ def _by_eigenvectors(
         vectors = torch.linalg.eig(torch.linalg.solve(other.mT, one.mT).mT).eigenvectors.real
         first = left @ vectors
         rows = torch.linalg.lstsq(first, tensor.flatten(1)).solution  # (component, rest)
-    except torch.linalg.LinAlgError:
+    except RuntimeError:  # singular slices
         return None
     if not torch.isfinite(rows).all():
         return None
@@ -247,7 +247,7 @@ def _contracted(tensor: Tensor, factors: Sequence[Tensor], axis: int) -> Tensor:
     others = [at for at in range(tensor.ndim) if at != axis]
     first = max(others, key=lambda at: tensor.shape[at])
     # The longest axis goes first: one matrix product, and little is left to sum.
-    found = torch.tensordot(tensor, factors[first].to(tensor.dtype), dims=([first], [0]))
+    found = tensor.movedim(first, -1) @ factors[first].to(tensor.dtype)
     left = [at for at in range(tensor.ndim) if at != first]
     for at in [one for one in reversed(left) if one != axis]:
         place = left.index(at)

@@ -1,7 +1,7 @@
 """The layers of a network that can be factored, and why the others cannot."""
 
 import copy
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any, final
@@ -198,15 +198,15 @@ def _sample_shapes(
     """Returns the shape of what each layer reads, in the order of execution."""
     shapes: dict[str, tuple[int, ...]] = {}
 
-    def see(name: str, inputs: Iterable[Any]) -> None:
-        first = next(iter(inputs), None)
-        if isinstance(first, Tensor):
-            shapes.setdefault(name, tuple(first.shape[1:]))
+    def hook(name: str) -> Callable[[nn.Module, Any], None]:
+        def see(_: nn.Module, inputs: Any) -> None:
+            first = next(iter(inputs), None)
+            if isinstance(first, Tensor):
+                shapes.setdefault(name, tuple(first.shape[1:]))
 
-    handles = [
-        module.register_forward_pre_hook(lambda _, inputs, name=name: see(name, inputs))
-        for name, module in layers.items()
-    ]
+        return see
+
+    handles = [one.register_forward_pre_hook(hook(name)) for name, one in layers.items()]
     try:
         with evaluating(model), torch.no_grad():
             model(*example)

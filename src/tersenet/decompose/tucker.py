@@ -193,4 +193,4 @@ def separable_kernel(weights: Sequence[Tensor]) -> Tensor:
 
 
 def _along(tensor: Tensor, mode: Tensor, axis: int) -> Tensor:
-    return torch.tensordot(tensor, mode, dims=([axis], [0])).movedim(-1, axis)
+    return (tensor.movedim(axis, -1) @ mode).movedim(-1, axis)

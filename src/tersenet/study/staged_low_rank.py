@@ -87,7 +87,7 @@ def staged_low_rank(
 
 def _step(method: Tucker | Response, subject: Subject, tick: Tick) -> Subject:
     bench = Workbench(tick=tick)
-    plan = method.plan(subject, bench)  # pyright: ignore[reportUnknownMemberType]
+    plan = method.plan(subject, bench)
     torch.manual_seed(0)
     model, _ = method.apply(copy.deepcopy(subject.model), plan, subject, bench)  # pyright: ignore[reportArgumentType]
     return replace(subject, model=model)
