@@ -9,34 +9,18 @@ of its largest element.
 
 from dataclasses import dataclass
 from functools import cached_property, partial
-from typing import Any, Final, final, no_type_check
+from typing import Any, Final, final
 
 import numpy as np
-from numba import njit
 from numpy.typing import ArrayLike, NDArray
 
 from tersenet.errors import FormatError
 from tersenet.formats.accounting import StoredArray
+from tersenet.formats.even_kernels import DECODERS, multiply
 from tersenet.formats.fast import MANY, FastMatrix, checked_values, padded_codes
 from tersenet.formats.levels import Levels, value_bits
 from tersenet.formats.packed import BATCHED, multiply_decoded, pack_fields, unpack_fields
-from tersenet.formats.simd import (
-    AHEAD,
-    LANES,
-    broadcast,
-    broadcast_word,
-    dot_bytes,
-    load_words,
-    low_bytes,
-    low_nibbles,
-    multiply_add,
-    no_words,
-    prefetch,
-    shifted,
-    signed_field,
-    store_floats,
-    store_words,
-)
+from tersenet.formats.simd import LANES
 
 __all__ = ["Even", "decoded", "even_bits", "even_codes"]
 
@@ -137,13 +121,13 @@ class Even(FastMatrix):
 
     def _product(self, x: NDArray[Any]) -> NDArray[Any]:
         out = np.empty(len(self.words) * LANES, np.float32)
-        _product(x, out, *self._operands)
+        multiply(x, out, *self._operands)
         return out[: self.shape[0]]
 
     def _products(self, x: NDArray[Any]) -> NDArray[Any]:
         if not decoded(self.shape, x.shape[1]):
             return super()._products(x)
-        decode = partial(_DECODERS[self.code_bits], self.first, self.step)
+        decode = partial(DECODERS[self.code_bits], self.first, self.step)
         return multiply_decoded(decode, self.words, 32 // self.code_bits, x, self.shape)
 
     @cached_property
@@ -182,144 +166,3 @@ def even_codes(
     # Values that were rounded to float32 lie on the grid to its precision.
     off = np.abs(first + places * step - exact).max()
     return (first, step, places.astype(np.uint8)) if off <= 2.0**-22 * np.abs(exact).max() else None
-
-
-@njit(cache=True, nogil=True, error_model="numpy")
-@no_type_check
-def _to_bytes(x, planes):
-    """Writes x as three signed bytes; returns what one unit of the last is worth, and Σx."""
-    largest, total = np.float32(0), 0.0
-    for at in range(len(x)):
-        largest = max(largest, abs(x[at]))
-    unit = np.float64(largest) / 8323072  # 127 · 2**16: the top byte stays in range
-    scale = 1 / unit if largest > 0 else 0.0
-    for at in range(len(x)):
-        whole = np.int32(np.rint(x[at] * scale))
-        total += whole
-        middle = (whole + 128) >> 8
-        high = (middle + 128) >> 8
-        planes[0, at] = whole - (middle << 8)
-        planes[1, at] = middle - (high << 8)
-        planes[2, at] = high
-    return unit, total * unit
-
-
-@njit(cache=True, nogil=True, error_model="numpy")
-@no_type_check
-def _product(x, out, words, bits, first, step):
-    planes = np.zeros((3, words.shape[1] * (32 // bits)), np.int8)
-    unit, total = _to_bytes(x, planes)
-    low = planes[0].view(np.uint32)
-    middle, high = planes[1].view(np.uint32), planes[2].view(np.uint32)
-    if bits == 4:
-        _product4(words, low, middle, high, unit * step, total * first, out)
-    else:
-        _product8(words, low, middle, high, unit * step, total * first, out)
-
-
-@njit(cache=True, nogil=True, error_model="numpy")
-@no_type_check
-def _product4(words, low, middle, high, scale, offset, out):
-    """Two slabs at a time: six sums each that wait for nothing of one another."""
-    flat = words.reshape(-1)
-    width = words.shape[1]
-    lines = np.empty(48, np.int32)
-    for slab in range(0, words.shape[0], 2):
-        a, b, c = no_words(), no_words(), no_words()
-        d, e, f = no_words(), no_words(), no_words()
-        at = slab * width * 16
-        for group in range(width):
-            prefetch(flat, at + AHEAD)
-            prefetch(flat, at + width * 16 + AHEAD)
-            p, q = load_words(flat, at), load_words(flat, at + width * 16)
-            at += 16
-            r, s = low_nibbles(shifted(p, 4)), low_nibbles(shifted(q, 4))
-            p, q = low_nibbles(p), low_nibbles(q)
-            x, y, z = low[2 * group], middle[2 * group], high[2 * group]
-            x, y, z = broadcast_word(x), broadcast_word(y), broadcast_word(z)
-            a, b, c = dot_bytes(a, p, x), dot_bytes(b, p, y), dot_bytes(c, p, z)
-            d, e, f = dot_bytes(d, q, x), dot_bytes(e, q, y), dot_bytes(f, q, z)
-            x, y, z = low[2 * group + 1], middle[2 * group + 1], high[2 * group + 1]
-            x, y, z = broadcast_word(x), broadcast_word(y), broadcast_word(z)
-            a, b, c = dot_bytes(a, r, x), dot_bytes(b, r, y), dot_bytes(c, r, z)
-            d, e, f = dot_bytes(d, s, x), dot_bytes(e, s, y), dot_bytes(f, s, z)
-        _join(lines, a, b, c, scale, offset, out, slab * 16)
-        _join(lines, d, e, f, scale, offset, out, slab * 16 + 16)
-
-
-@njit(cache=True, nogil=True, error_model="numpy")
-@no_type_check
-def _product8(words, low, middle, high, scale, offset, out):
-    """The same with a code in each byte."""
-    flat = words.reshape(-1)
-    width = words.shape[1]
-    lines = np.empty(48, np.int32)
-    for slab in range(0, words.shape[0], 2):
-        a, b, c = no_words(), no_words(), no_words()
-        d, e, f = no_words(), no_words(), no_words()
-        at = slab * width * 16
-        for group in range(width):
-            prefetch(flat, at + AHEAD)
-            prefetch(flat, at + width * 16 + AHEAD)
-            p, q = load_words(flat, at), load_words(flat, at + width * 16)
-            at += 16
-            x, y, z = low[group], middle[group], high[group]
-            x, y, z = broadcast_word(x), broadcast_word(y), broadcast_word(z)
-            a, b, c = dot_bytes(a, p, x), dot_bytes(b, p, y), dot_bytes(c, p, z)
-            d, e, f = dot_bytes(d, q, x), dot_bytes(e, q, y), dot_bytes(f, q, z)
-        _join(lines, a, b, c, scale, offset, out, slab * 16)
-        _join(lines, d, e, f, scale, offset, out, slab * 16 + 16)
-
-
-@njit(cache=True, nogil=True, error_model="numpy")
-@no_type_check
-def _join(lines, low, middle, high, scale, offset, out, first):
-    """Sums of the three bytes as one, sixteen rows of them."""
-    store_words(lines, 0, low)
-    store_words(lines, 16, middle)
-    store_words(lines, 32, high)
-    for lane in range(16):
-        total = lines[lane] + 256.0 * lines[16 + lane] + 65536.0 * lines[32 + lane]
-        out[first + lane] = total * scale + offset
-
-
-@njit(cache=True, nogil=True, error_model="numpy")
-@no_type_check
-def _decode4(first, step, words, out):
-    """Writes first + k · step to (column, row), by the order of columns in a word."""
-    a, b = broadcast(np.float32(first)), broadcast(np.float32(step))
-    lines, values, height = words.reshape(-1), out.reshape(-1), out.shape[1]
-    at = 0
-    for slab in range(words.shape[0]):
-        for group in range(words.shape[1]):
-            w = load_words(lines, at)
-            at += 16
-            u, place = shifted(w, 4), slab * 16 + group * 8 * height
-            w, u = low_nibbles(w), low_nibbles(u)
-            for _ in range(4):
-                store_floats(values, place, multiply_add(signed_field(w, 0, 5), b, a))
-                store_floats(values, place + 4 * height, multiply_add(signed_field(u, 0, 5), b, a))
-                w, u = shifted(w, 8), shifted(u, 8)
-                place += height
-
-
-@njit(cache=True, nogil=True, error_model="numpy")
-@no_type_check
-def _decode8(first, step, words, out):
-    """The same with a code in each byte."""
-    a, b = broadcast(np.float32(first)), broadcast(np.float32(step))
-    lines, values, height = words.reshape(-1), out.reshape(-1), out.shape[1]
-    at = 0
-    for slab in range(words.shape[0]):
-        place = slab * 16
-        for _ in range(words.shape[1]):
-            w = load_words(lines, at)
-            at += 16
-            for _ in range(4):
-                k = signed_field(low_bytes(w), 0, 9)
-                store_floats(values, place, multiply_add(k, b, a))
-                w = shifted(w, 8)
-                place += height
-
-
-_DECODERS: Final = {4: _decode4, 8: _decode8}
