@@ -117,7 +117,7 @@ def compare(
         key: Quantised(levels=one, step=step)
         for (key, one), step in zip(levels.items(), steps, strict=True)
     }
-    encode(tensors), decode(encode(tensors))  # compiled now
+    decode(encode(tensors))  # compiled now
     data, encoding = seconds(lambda: encode(tensors))
     back, decoding = seconds(lambda: decode(data))
     if any(not np.array_equal(back[key], tensors[key].weights()) for key in tensors):

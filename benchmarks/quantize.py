@@ -214,9 +214,9 @@ def as_peer(source: str, target: str, samples: str, options: str) -> None:
         def __init__(self) -> None:
             self.parts = iter(np.split(np.load(samples), 8))
 
-        def get_next(self) -> dict[str, np.ndarray] | None:
+        def get_next(self) -> dict:  # empty at the end, which the quantiser takes for none
             part = next(self.parts, None)
-            return None if part is None else {"input": part}
+            return {} if part is None else {"input": part}
 
     prepared = f"{source}.prepared"
     quant_pre_process(source, prepared, skip_symbolic_shape=True)
