@@ -1,5 +1,6 @@
 """From a trained graph to the one that ships, integers in place."""
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Final
 
@@ -19,11 +20,12 @@ from tersenet.quantize.fold import tensor_of
 from tersenet.quantize.insert import ValueRange, WeightSettings, insert
 from tersenet.quantize.linear import Grid
 from tersenet.quantize.scheme import Scheme
-from tersenet.quantize.structure import Value, sites_of
+from tersenet.quantize.structure import Site, Value, sites_of
 
 __all__ = ["deploy", "edits_of", "rebuild"]
 
 _SIGN_STEP: Final = 1e-6
+_FINER: Final = 64
 
 
 def deploy(
@@ -137,6 +139,8 @@ def _inserted(
             )
             for one in placed
         }
+    after_signs = {one.name.removesuffix(".input") for one in placed if one.signs}
+    grids = {name: _finer(grid) if name in after_signs else grid for name, grid in grids.items()}
     settings = {
         site.name: WeightSettings(
             site=site.name,
@@ -147,11 +151,32 @@ def _inserted(
     }
     signed = [values.pop(one.name) for one in placed if one.signs]
     linear = list(values.values())
+    _round_biases(folded, [site for site in sites if site.name in after_signs], grids)
     module = insert(folded, sites, linear, weights=settings, ranges=ranges, grids=grids)
     for value in signed:
         _quantise_sign(module, value)
     erase_marks(module)
     return module
+
+
+def _finer(grid: Grid) -> Grid:
+    """The grid with its levels a multiple of what they were.
+
+    A runtime rounds a bias to the unit of its sums. Of signs times signs that unit is the whole
+    weight, and sums rounded so would often be exactly zero, which has no sign.
+    """
+    return dataclasses.replace(
+        grid, scale=grid.scale / _FINER, low=grid.low * _FINER, high=grid.high * _FINER
+    )
+
+
+def _round_biases(module: GraphModule, sites: Sequence[Site], grids: Mapping[str, Grid]) -> None:
+    """Rounds the biases of layers that read signs to what a runtime's kernel sums in."""
+    for site in sites:
+        if site.bias is not None:
+            bias, unit = tensor_of(module, site.bias), grids[site.name].scale
+            with torch.no_grad():
+                bias.copy_((bias / unit).round() * unit)
 
 
 def _quantise_sign(module: GraphModule, value: Value) -> None:
