@@ -38,6 +38,11 @@ class Classification:
                 f"{self.train.name} has {len(self.train)} images, fewer than one batch of "
                 f"{self.batch_size}: lower batch_size or give more data."
             )
+        if self.calibration < 1:
+            raise DataError(
+                f"calibration is {self.calibration}, which leaves no images to observe "
+                "activations and check files on: take at least 1."
+            )
 
     @property
     def stream(self) -> Stream:
