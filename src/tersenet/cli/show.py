@@ -62,6 +62,8 @@ def show_outcome(outcome: Outcome, *, json: bool) -> None:
                 f"{record.name}: {proof.claim}: {proof.max_error:.2g} ≤ {proof.tolerance:.2g}",
                 soft_wrap=True,
             )
+        for note in record.notes:
+            console.print(f"{record.name}: {note}", soft_wrap=True, markup=False)
     bounds = " · ".join(f"{bound.text} {'✓' if bound.met else '✗'}" for bound in outcome.bounds)
     title = {"met": "Budget met", "missed": "Budget MISSED", "unchanged": "Nothing changed"}
     console.print(f"{title[outcome.status]}{': ' + bounds if bounds else ''}", soft_wrap=True)

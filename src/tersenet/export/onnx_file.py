@@ -23,7 +23,7 @@ from torch.fx import GraphModule
 
 from tersenet.core.files import write_atomically
 from tersenet.errors import ExportError
-from tersenet.export.packing import derive_bias_scales, pack_levels
+from tersenet.export.packing import derive_bias_scales, pack_levels, store_halves
 from tersenet.export.qops import DEQUANTIZE, QUANTIZE
 from tersenet.export.trace import exported
 from tersenet.graph.trace import quiet
@@ -31,6 +31,7 @@ from tersenet.graph.trace import quiet
 __all__ = ["Converted", "convert", "to_onnx"]
 
 _DIGITS: Final = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
+_HALVES: Final = {torch.float16, torch.bfloat16}
 _FULL: Final = {
     TensorProto.UINT8: (0, 255),
     TensorProto.INT8: (-128, 127),
@@ -86,6 +87,8 @@ def convert(model: nn.Module, example: tuple[Tensor, ...]) -> Converted:
         _share_initializers(proto)
         derive_bias_scales(proto)
         pack_levels(proto)
+        if any(one.dtype in _HALVES for one in program.state_dict.values()):
+            store_halves(proto)
         outputs = ["output" if i == 0 else f"output_{i}" for i in range(len(proto.graph.output))]
         origin = _shorten(proto, [one.name for one in proto.graph.input], inputs, outputs)
         onnx.checker.check_model(proto, full_check=True)

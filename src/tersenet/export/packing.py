@@ -3,7 +3,8 @@
 A weight of 4-bit levels is kept as ONNX INT4, two to a byte, and cast to INT8 before it is
 dequantised. Runtimes fold that cast when they load the file and so still find the pattern of
 their integer kernels; DequantizeLinear of INT4 itself they compute in float, at each call. Likewise
-the scale of a bias is written as the product of the two scales that it is.
+the scale of a bias is written as the product of the two scales that it is, and a matrix whose
+values all fit 16 bits as these with a cast.
 """
 
 from typing import Final
@@ -12,7 +13,7 @@ import numpy as np
 import onnx
 from onnx import ModelProto, NodeProto, TensorProto, numpy_helper
 
-__all__ = ["derive_bias_scales", "pack_levels"]
+__all__ = ["derive_bias_scales", "pack_levels", "store_halves"]
 
 _OPSET: Final = 21
 """The first with 4-bit and 16-bit levels, and with scales for blocks."""
@@ -83,6 +84,43 @@ def derive_bias_scales(proto: ModelProto) -> None:
     graph.initializer.extend(kept)
     for product in reversed(products):
         graph.node.insert(0, product)
+
+
+def store_halves(proto: ModelProto) -> None:
+    """Stores float32 matrices whose values all fit fp16, or else bf16, in 16 bits and a cast.
+
+    The exporter folds casts of small tensors, which would undo what a network holds in half.
+    """
+    graph = proto.graph
+    casts: list[NodeProto] = []
+    for tensor in graph.initializer:
+        if tensor.data_type != TensorProto.FLOAT or len(tensor.dims) < 2:
+            continue
+        half = _halved(tensor)
+        if half is None:
+            continue
+        wide = tensor.name
+        tensor.CopyFrom(half)
+        tensor.name = f"{wide}.half"
+        casts.append(onnx.helper.make_node("Cast", [tensor.name], [wide], to=TensorProto.FLOAT))
+    for cast in reversed(casts):
+        graph.node.insert(0, cast)
+
+
+def _halved(tensor: TensorProto) -> TensorProto | None:
+    """The tensor in 16 bits; None where that loses something or is not worth it."""
+    values = numpy_helper.to_array(tensor)
+    if values.size < _WORTH:
+        return None
+    with np.errstate(over="ignore"):
+        half = values.astype(np.float16)
+    if np.array_equal(half.astype(np.float32), values):
+        return numpy_helper.from_array(half)
+    bits = np.ascontiguousarray(values).view(np.uint32)
+    if (bits & 0xFFFF).any():
+        return None
+    raw = (bits >> 16).astype(np.uint16).tobytes()  # bf16 is the upper half of float32
+    return onnx.helper.make_tensor("half", TensorProto.BFLOAT16, values.shape, raw, raw=True)
 
 
 def _narrowed(tensor: TensorProto) -> TensorProto | None:

@@ -21,6 +21,7 @@ from tersenet.quantize.aware import (
 from tersenet.quantize.block_fixed_point import block_fixed_point
 from tersenet.quantize.build import QuantizePlan
 from tersenet.quantize.clipping import aciq_bound, aciq_clip, average_clip, deviation_clip
+from tersenet.quantize.half import Half, HalfPlan
 from tersenet.quantize.integer import integer_linear
 from tersenet.quantize.linear import (
     Grid,
@@ -50,6 +51,8 @@ __all__ = [
     "AwarePlan",
     "Bits",
     "Grid",
+    "Half",
+    "HalfPlan",
     "LayerNoise",
     "Override",
     "Mixed",

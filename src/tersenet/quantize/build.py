@@ -1,5 +1,6 @@
 """From a network to its quantised graph and back: what every quantising method shares."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, final
 
@@ -18,7 +19,16 @@ from tersenet.quantize.linear import Grid
 from tersenet.quantize.scheme import Scheme
 from tersenet.quantize.structure import Site, Value, normalise, sites_of, values_of
 
-__all__ = ["QuantizePlan", "check_share", "edits_of", "matched", "prepared", "replayed", "stored"]
+__all__ = [
+    "QuantizePlan",
+    "check_groups",
+    "check_share",
+    "edits_of",
+    "matched",
+    "prepared",
+    "replayed",
+    "stored",
+]
 
 
 @final
@@ -188,3 +198,18 @@ def check_share(
             f"{f' ({reasons})' if reasons else ''}: name the layers you want in only."
         )
     return share
+
+
+def check_groups(weights: Sequence[WeightSettings], runtime: str) -> None:
+    """Refuses groups that the runtime cannot load.
+
+    Raises:
+        QuantizeError: if it is OpenVINO and a channel's last group is shorter than the others.
+    """
+    for one in weights:
+        count, group = math.prod(one.shape[1:]), one.scheme.group
+        if runtime == "openvino" and one.scheme.per == "group" and count % group:
+            raise QuantizeError(
+                f"OpenVINO loads no group shorter than the others: {one.site} has {count} weights "
+                f"a channel in groups of {group}. Choose a group that divides them, or skip it."
+            )

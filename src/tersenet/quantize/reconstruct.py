@@ -6,10 +6,11 @@ arXiv:2004.10568): with h(V) = clamp(1.2 sigmoid(V) - 0.1, 0, 1) the weight is
     s * clamp(floor(W / s) + h(V), low, high)
 
 and V minimises  |f(x) - f~(x~)|^2 + strength * sum(1 - |2 h - 1|^beta),  beta falling from 20
-to 2, so that every h ends at 0 or 1. Over one layer that is AdaRound; over a whole block, and
-with the steps of the block's activations learned too, BRECQ (Li et al. 2021, arXiv:2102.05426);
-with half of all activations left unquantised at random while learning, QDrop (Wei et al. 2022,
-arXiv:2203.05740), the largest gain of the three where activations have few bits.
+to 2, so that every h ends at 0 or 1. Over one layer that is AdaRound; over a whole block, BRECQ
+(Li et al. 2021, arXiv:2102.05426), here without its weighting by the Fisher information and with
+the steps of activations as they were calibrated; with half of all activations left unquantised
+at random while learning, QDrop (Wei et al. 2022, arXiv:2203.05740), the largest gain of the three
+where activations have few bits.
 """
 
 from collections.abc import Mapping

@@ -18,8 +18,10 @@ from tersenet.core.registry import method
 from tersenet.core.types import Edit, Method, Skip, Subject, Workbench
 from tersenet.errors import QuantizeError
 from tersenet.measure.device import describe_device
+from tersenet.quantize.balance import balance
 from tersenet.quantize.build import (
     QuantizePlan,
+    check_groups,
     check_share,
     edits_of,
     matched,
@@ -84,6 +86,9 @@ class Static(Method[QuantizePlan]):
     8-bit weights overflow silently; auto is true on exactly those machines."""
     equalise: bool = False
     """Evens out the channels of layers that follow each other: for one scale per tensor."""
+    balance: float | None = Field(default=None, gt=0, lt=1)
+    """Moves outliers of activations into the weights of linear layers (SmoothQuant): of the
+    difficulty, this share; the paper's 0.5 does for most transformers."""
     rounding: Rounding = "nearest"
     """Of weights: to the nearest level, by GPTQ, or learned by layer (AdaRound) or block."""
     steps: int = Field(default=400, ge=1)
@@ -119,12 +124,12 @@ class Static(Method[QuantizePlan]):
             raise QuantizeError(
                 "static quantisation has no calibration data to observe activations on: give some."
             )
-        module = prepared(subject.model, subject.example, equalised=self.equalise)
+        module, unbalanced = self._prepared(subject.model, subject)
         found, refused = sites_of(module)
         sites, unwanted = self._wanted(found)
         asked = bool(self.only or self.skip or any(one.keep_float for one in self.overrides))
         share = check_share(module, sites, [*refused, *unwanted], asked=asked)
-        notes = []
+        notes = [f"{one.site} {one.reason}" for one in unbalanced]
         if self.reduced and any(
             self.scheme_of(site.name, reduced=False).bits == 8 for site in sites
         ):
@@ -137,6 +142,7 @@ class Static(Method[QuantizePlan]):
             )
             for site in sites
         )
+        check_groups(weights, subject.deployment.runtime)
         ranges, samples = calibrated(
             module, values_of(module, sites), subject.calibration, self._calibration, bench
         )
@@ -159,7 +165,7 @@ class Static(Method[QuantizePlan]):
         Raises:
             QuantizeError: if the plan is of another network.
         """
-        module = prepared(model, subject.example, equalised=self.equalise)
+        module, _ = self._prepared(model, subject)
         ranges = {one.value: one for one in plan.values}
         sites, values = matched(module, plan.weights, ranges)
         grids = decided(
@@ -205,6 +211,19 @@ class Static(Method[QuantizePlan]):
             group=one.of("group", self.group),
         )
 
+    def _prepared(self, model: nn.Module, subject: Subject) -> tuple[GraphModule, list[Skip]]:
+        """The graph to quantise, and the layers that could not be balanced."""
+        module = prepared(model, subject.example, equalised=self.equalise)
+        if self.balance is None:
+            return module, []
+        if self.statistics is not None:
+            raise QuantizeError(
+                "balance moves the ranges that statistics tell of: leave one of the two out."
+            )
+        return module, balance(
+            module, subject.calibration, strength=self.balance, samples=self.samples
+        )
+
     @property
     def _deciding(self) -> Deciding:
         return Deciding(
@@ -217,7 +236,8 @@ class Static(Method[QuantizePlan]):
 
     @property
     def _decides_by_data(self) -> bool:
-        return self.rounding != "nearest" or self.bias_correction != "none"
+        decided_so = self.rounding != "nearest" or self.bias_correction != "none"
+        return decided_so or self.balance is not None
 
     @property
     def _calibration(self) -> Calibration:

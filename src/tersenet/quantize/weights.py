@@ -12,6 +12,7 @@ from tersenet.core.registry import method
 from tersenet.core.types import Edit, Method, Skip, Subject, Workbench
 from tersenet.quantize.build import (
     QuantizePlan,
+    check_groups,
     check_share,
     edits_of,
     prepared,
@@ -60,8 +61,8 @@ class Weights(Method[QuantizePlan]):
         """Lists the weights.
 
         Raises:
-            QuantizeError: if a pattern matches nothing, or under half of the weights can be stored
-                so without `skip` having asked for it.
+            QuantizeError: if a pattern matches nothing, the runtime cannot load the groups, or
+                under half of the weights can be stored so without `skip` having asked for it.
         """
         del bench
         module = prepared(subject.model, subject.example)
@@ -71,15 +72,15 @@ class Weights(Method[QuantizePlan]):
         skips += [Skip(one.name, "in skip") for one in found if one not in sites]
         share = check_share(module, sites, skips, asked=bool(self.skip))
         scheme = Scheme(bits=self.bits, mode=self.mode, per=self.per, group=self.group)
+        weights = tuple(
+            WeightSettings(
+                site=one.name, shape=tuple(tensor_of(module, one.weight).shape), scheme=scheme
+            )
+            for one in sites
+        )
+        check_groups(weights, subject.deployment.runtime)
         return QuantizePlan(
-            weights=tuple(
-                WeightSettings(
-                    site=one.name,
-                    shape=tuple(tensor_of(module, one.weight).shape),
-                    scheme=scheme,
-                )
-                for one in sites
-            ),
+            weights=weights,
             values=(),
             skips=tuple(skips),
             share=share,

@@ -130,7 +130,10 @@ def _step(
             "proofs": proofs,
             "simulated": not all(edit.real for _, past in history.steps for edit in past),
             "seconds": seconds,
-            "notes": (f"{flushed:,} weights below 1e-30 set to zero",) if flushed else (),
+            "notes": (
+                *getattr(plan, "notes", ()),
+                *((f"{flushed:,} weights below 1e-30 set to zero",) if flushed else ()),
+            ),
         },
     )
     folder.commit(index, record, wall_seconds=time.monotonic() - started)

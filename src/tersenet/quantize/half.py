@@ -1,0 +1,165 @@
+"""Weights in half precision: half the bytes, and layers compute in float32 as before.
+
+fp16 has 11 significant bits and ends at 65504; bf16 has 8 and ends where float32 does
+(Kalamkar et al., "A Study of BFLOAT16 for Deep Learning Training", 2019, arXiv:1905.12322).
+"""
+
+from collections.abc import Sequence
+from typing import ClassVar, Final, Literal, final
+
+import torch
+from pydantic import Field
+from pydantic.dataclasses import dataclass
+from torch import Tensor, nn
+from torch.fx import GraphModule
+
+from tersenet.core.registry import method
+from tersenet.core.types import Edit, EditKind, Method, Skip, Subject, Workbench
+from tersenet.errors import QuantizeError
+from tersenet.quantize.build import prepared
+from tersenet.quantize.fold import set_tensor, sweep
+from tersenet.quantize.overrides import check_patterns, matches
+from tersenet.quantize.structure import sites_of
+
+__all__ = ["Half", "HalfPlan"]
+
+_TYPES: Final = {"fp16": torch.float16, "bf16": torch.bfloat16}
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class HalfPlan:
+    """The tensors that are stored in 16 bits."""
+
+    dtype: Literal["fp16", "bf16"]
+    shapes: dict[str, tuple[int, ...]]
+    skips: tuple[Skip, ...]
+    share: float
+    """Of the network's weights, those stored so."""
+
+    @property
+    def summary(self) -> str:
+        """One line for a person."""
+        share = f"{100 * self.share:.1f} % of the weights"
+        return f"{len(self.shapes)} tensors with {share} to {self.dtype}, computed with in fp32"
+
+
+@final
+@method("half")
+@dataclass(frozen=True, kw_only=True, config={"extra": "forbid"})
+class Half(Method[HalfPlan]):
+    """Every matrix and kernel of a network in 16 bits, recurrent ones and embeddings too.
+
+    Use it where half the bytes are enough and answers must hardly move. It makes nothing faster:
+    runtimes on a CPU widen the weights when they load the file.
+    """
+
+    family: ClassVar[str] = "quantize"
+    plan_type: ClassVar[type] = HalfPlan
+
+    dtype: Literal["fp16", "bf16"] = "fp16"
+    """Finer steps, or float32's reach."""
+    skip: tuple[str, ...] = Field(default=())
+    """Globs or regular expressions of tensors to leave in float32."""
+
+    def plan(self, subject: Subject, bench: Workbench) -> HalfPlan:
+        """Lists the tensors.
+
+        Raises:
+            QuantizeError: if a weight is not finite, a pattern matches nothing, or under half of
+                the weights can be stored so without `skip` having asked for it.
+        """
+        del bench
+        module = prepared(subject.model, subject.example)
+        sites_of(module)  # refuses what is quantised already
+        found = _matrices(module)
+        check_patterns("skip", self.skip, list(found))
+        shapes, skips = {}, []
+        for name, tensor in found.items():
+            if not torch.isfinite(tensor).all():
+                raise QuantizeError(f"{name} is NaN or infinite somewhere: find what made it so.")
+            if any(matches(pattern, name) for pattern in self.skip):
+                skips.append(Skip(name, "in skip"))
+            elif not torch.isfinite(tensor.to(_TYPES[self.dtype])).all():
+                skips.append(Skip(name, f"reaches beyond what {self.dtype} holds: try bf16"))
+            else:
+                shapes[name] = tuple(tensor.shape)
+        total = sum(tensor.numel() for tensor in found.values())
+        share = sum(found[name].numel() for name in shapes) / max(1, total)
+        if not shapes or (share < 0.5 and not self.skip):
+            reasons = "; ".join(f"{one.site}: {one.reason}" for one in skips[:5])
+            raise QuantizeError(
+                f"only {100 * share:.1f} % of the weights can be stored as {self.dtype} "
+                f"({reasons or 'there is no float32 matrix'}): name in skip what is to stay."
+            )
+        return HalfPlan(dtype=self.dtype, shapes=shapes, skips=tuple(skips), share=share)
+
+    def apply(
+        self, model: nn.Module, plan: HalfPlan, subject: Subject, bench: Workbench
+    ) -> tuple[GraphModule, Sequence[Edit]]:
+        """Returns the graph with its tensors in 16 bits, and one edit per tensor.
+
+        Raises:
+            QuantizeError: if the plan is of another network.
+        """
+        del bench
+        edits = [
+            Edit(
+                site=name,
+                kind=EditKind.ENCODE,
+                before="fp32",
+                after=plan.dtype,
+                data={"shape": list(shape)},
+            )
+            for name, shape in plan.shapes.items()
+        ]
+        return self.replay(model, edits, subject.example), edits
+
+    def replay(
+        self, model: nn.Module, edits: Sequence[Edit], example: tuple[Tensor, ...]
+    ) -> GraphModule:
+        """Returns `model` with the tensors of `edits` in 16 bits.
+
+        Raises:
+            QuantizeError: if there are no edits, or they are of another network.
+        """
+        if not edits:
+            raise QuantizeError(
+                "there is no tensor to narrow in the edits: save the network again."
+            )
+        module = prepared(model, example)
+        found = _matrices(module)
+        for edit in edits:
+            if edit.site not in found or list(found[edit.site].shape) != edit.data["shape"]:
+                raise QuantizeError(
+                    f"the plan is of another network: {edit.site} has not shape "
+                    f"{edit.data['shape']} here; plan again."
+                )
+        return _narrowed(module, {edit.site: _TYPES[edit.after] for edit in edits})
+
+
+def _matrices(module: GraphModule) -> dict[str, Tensor]:
+    """What is worth narrowing: biases and norms are few, and their error is not averaged out."""
+    read = {str(node.target) for node in module.graph.nodes if node.op == "get_attr"}
+    return {
+        name: tensor.detach()
+        for name, tensor in module.named_parameters()
+        if name in read and tensor.ndim > 1 and tensor.dtype is torch.float32
+    }
+
+
+def _narrowed(module: GraphModule, kinds: dict[str, torch.dtype]) -> GraphModule:
+    found = _matrices(module)
+    graph = module.graph
+    for node in list(graph.nodes):
+        if node.op != "get_attr" or str(node.target) not in kinds:
+            continue
+        with graph.inserting_after(node):
+            wide = graph.call_function(torch.ops.aten.to.dtype, (node, torch.float32))
+        node.replace_all_uses_with(wide, delete_user_cb=lambda user, own=wide: user is not own)
+    for name, kind in kinds.items():
+        set_tensor(module, name, found[name].to(kind))
+    sweep(module)
+    for node in graph.nodes:
+        node.meta = {}  # of the float graph
+    return module
