@@ -8,7 +8,8 @@ Each network is quantised to identical levels for all (int8 by the largest weigh
 network; we write a whole container with names, shapes, steps and checksums, and NNCodec its
 payloads alone. Speeds are per second of one thread's processor time, the better of two turns,
 compilation excluded.
-The NNCodec peer is run in a Python that has it (`--nncodec`).
+NNCodec runs in a Python that has it (`--nncodec`), constriction and ZipNN in one that has these
+(`--peers`), each if it is there.
 """
 
 import os
@@ -18,9 +19,7 @@ os.environ["OMP_NUM_THREADS"] = os.environ["OPENBLAS_NUM_THREADS"] = "1"
 
 import bz2
 import lzma
-import subprocess
 import sys
-import tempfile
 import time
 import zlib
 from collections.abc import Callable, Mapping
@@ -29,6 +28,7 @@ from typing import Any, Final
 
 import numpy as np
 import torch
+from codec_against import against_nncodec, against_others, lossless
 from convention import Figure, arguments, publish
 from numpy.typing import NDArray
 from safetensors.numpy import load_file
@@ -44,7 +44,6 @@ from tersenet.codec import (
 )
 
 ROOT: Final = Path(__file__).parents[1]
-PEER: Final = ROOT / "tests" / "interop" / "nncodec_peer.py"
 POINTS: Final = {"int8": 0.0, "4b": 0.33, "2b": 1.0, "sparse": 2.5}
 """Steps in standard deviations; 0 takes the largest weight / 127."""
 
@@ -56,6 +55,7 @@ def main() -> None:
     parser = arguments(__doc__)
     parser.add_argument("files", nargs="*", type=Path, help=".safetensors or state dicts")
     parser.add_argument("--nncodec", metavar="PYTHON", help="a Python that has NNCodec")
+    parser.add_argument("--peers", metavar="PYTHON", help="a Python with constriction and ZipNN")
     options = parser.parse_args()
     files = options.files or sorted((ROOT / "weights").glob("*.safetensors"))
     if not files:
@@ -64,7 +64,9 @@ def main() -> None:
     for path in files[: 1 if options.quick else None]:
         weights = load(path)
         for point in ["4b"] if options.quick else POINTS:
-            figures += compare(path.stem, point, weights, options.nncodec)
+            figures += compare(path.stem, point, weights, options.nncodec, options.peers)
+        if options.peers:
+            figures += lossless(path.stem, weights, options.peers)
         figures += equal_distortion(path.stem, weights)
         figures += quantiser_speed(path.stem, weights)
     notes = [f"{path.stem}: {sum(w.size for w in load(path).values())} weights" for path in files]
@@ -102,7 +104,11 @@ def seconds(call: Callable[[], Any], turns: int = 2) -> tuple[Any, float]:
 
 
 def compare(
-    network: str, point: str, weights: Mapping[str, NDArray[np.float32]], python: str | None
+    network: str,
+    point: str,
+    weights: Mapping[str, NDArray[np.float32]],
+    python: str | None,
+    others: str | None,
 ) -> list[Figure]:
     """Bytes and speeds on identical levels."""
     levels, steps = quantise(weights, point)
@@ -164,7 +170,9 @@ def compare(
             )
         )
     if python:
-        figures += against_nncodec(name, levels, [len(one) for one in cabac], len(data), python)
+        figures += against_nncodec(name, levels, [len(one) for one in cabac], data, python)
+    if others:
+        figures += against_others(name, levels, len(data), others)
     return figures
 
 
@@ -188,47 +196,6 @@ def order0_bits(levels: NDArray[np.int32]) -> float:
     """The entropy of a tensor's own histogram, for all of it."""
     counts = np.unique(levels, return_counts=True)[1]
     return float(-(counts * np.log2(counts / levels.size)).sum())
-
-
-def against_nncodec(
-    name: str, levels: Levels, payloads: list[int], file_bytes: int, python: str
-) -> list[Figure]:
-    """Its C++ coder with the search for initial states, on the same levels."""
-    with tempfile.TemporaryDirectory() as folder:
-        source, target = Path(folder, "in.npz"), Path(folder, "out.npz")
-        flag: dict[str, Any] = {"?dependent": False}
-        np.savez(source, **levels, **flag)
-        command = [python, str(PEER), "levels", str(source), str(target)]
-        subprocess.run(command, check=True)
-        found = dict(np.load(target))
-    count = sum(one.size for one in levels.values())
-    theirs = [int(found[key][0]) for key in levels]
-    total, encoding, decoding = np.sum([found[key] for key in levels], axis=0)
-    larger = sum(p > t for p, t in zip(payloads, theirs, strict=True))
-    detail = (
-        f"{8 * total / count:.3f} bit/w, encodes {count / encoding / 1e6:.2f}, "
-        f"decodes {count / decoding / 1e6:.2f} Mw/s"
-    )
-    return [
-        Figure(
-            name=f"{name}: our file over its payloads",
-            value=file_bytes / total,
-            unit="x",
-            against="NNCodec",
-            target=1.0,
-            at_most=True,
-            detail=detail,
-        ),
-        Figure(
-            name=f"{name}: our CABAC over its payloads",
-            value=sum(payloads) / total,
-            unit="x",
-            against="NNCodec",
-            target=1.0,
-            at_most=True,
-            detail=f"larger on {larger} of {len(theirs)} tensors",
-        ),
-    ]
 
 
 def equal_distortion(network: str, weights: Mapping[str, NDArray[np.float32]]) -> list[Figure]:

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from tersenet.codec import engine, steps, trellis
+from tersenet.codec import engine, rates, steps
 from tersenet.codec.cabac import decode_levels, encode_levels
 from tersenet.codec.steps import dequantise, nearest, rd_levels, slope
 from tersenet.codec.tables import BIT_COST, FAST_START, SLOW_START, TRELLIS
@@ -96,8 +96,8 @@ def test_costs_of_long_magnitudes_are_those_of_their_bins():
     models = np.empty((contexts, 4), np.int32)
     engine.start_contexts(np.zeros(contexts, np.uint8), models)
     flags = np.zeros((24, 3), np.float32)
-    sizes = np.zeros((2, trellis.TABLE + 31), np.float32)
-    trellis.tabulate(models, 11, np.float32(1), flags, sizes)
+    sizes = np.zeros((2, rates.TABLE + 31), np.float32)
+    rates.tabulate(models, 11, np.float32(1), flags, sizes)
     for magnitude in (1, 2, 11, 12, 13, 14, 15, 40, 63):
         expected = fresh_bits(magnitude) - 2 * bin_cost(1)
         assert sizes[0, magnitude] == pytest.approx(expected, abs=0.1)

@@ -9,76 +9,19 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from math import prod
-from typing import Final, final
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tersenet.codec import engine
+from tersenet.codec import debinarise, engine
 from tersenet.codec import levels as bins
+from tersenet.codec.layout import Entry, Layout
 from tersenet.codec.symbols import Bins, Symbols, named_contexts
 from tersenet.errors import FormatError
 
 SMALL: Final = 1 << 16
 """Levels up to which coding twice to learn whether skipping rows pays costs nothing."""
-
-
-@final
-@dataclass(frozen=True, kw_only=True)
-class Layout:
-    """How a tensor lies in a payload: what coder and decoder must agree on."""
-
-    shape: tuple[int, ...]
-    dependent: bool = False
-    """The levels come from the trellis of dependent quantisation."""
-    leading_bits: int = 0
-    """Of a number in front; ISO puts the step size there."""
-    unary: int = bins.UNARY
-    """Flags "greater than" before the exponential-Golomb code."""
-    limits: tuple[int, int] | None = None
-    """The largest magnitudes below and above zero, where a codebook sets them."""
-    scan: int = 0
-    """0: row by row. 1 to 4: in blocks of 4 << scan rows and columns; contexts start anew with
-    each row of blocks, at what is called an entry point."""
-    trellis: int = 0
-    """The state that the trellis begins in."""
-
-    @property
-    def row(self) -> int:
-        """Levels in a row, or 0 where there are no rows to skip: one row, or one column."""
-        if len(self.shape) < 2 or 0 in self.shape:
-            return 0
-        width = prod(self.shape[1:])
-        return width if width > 1 and self.shape[0] > 1 else 0
-
-    @property
-    def restarts(self) -> int:
-        """Levels between entry points, 0 where there are none."""
-        return (4 << self.scan) * prod(self.shape[1:]) if self.scan else 0
-
-    def order(self) -> NDArray[np.int64] | None:
-        """The indices of the levels in the order they are coded in; None is row by row."""
-        if not self.scan:
-            return None
-        side = 4 << self.scan
-        r, c = np.divmod(np.arange(prod(self.shape)), max(1, prod(self.shape[1:])))
-        return np.lexsort((c, r, c // side, r // side))
-
-    def bounds(self) -> NDArray[np.int64]:
-        """The limits as the kernels take them."""
-        return bins.FREE if self.limits is None else np.array(self.limits, np.int64)
-
-
-@final
-@dataclass(frozen=True, kw_only=True)
-class Entry:
-    """Where decoding can begin in the middle of a payload, relative to the start before."""
-
-    bits: int
-    """Read since then."""
-    window: int
-    """The decoder's offset in its interval, 8 bits."""
-    trellis: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -198,10 +141,10 @@ def decode_tensors(
     """
     data = np.frombuffer(data, dtype=np.uint8)
     stream = np.zeros(4, np.int64)
-    bins.open_payload(data, 0, stream)
+    debinarise.open_payload(data, 0, stream)
     found = [_decode_one(data, one, stream, entries, threads) for one in layouts]
-    status, used = bins.read_end(data, stream)
-    if status != bins.OK:
+    status, used = debinarise.read_end(data, stream)
+    if status != debinarise.OK:
         _fail(data, status, layouts[-1], prod(layouts[-1].shape), int(used))
     return [replace(one, bytes_read=int(used)) for one in found]
 
@@ -214,9 +157,9 @@ def _decode_one(
     threads: int,
 ) -> Payload:
     out = np.empty(prod(layout.shape), dtype=np.int32)
-    leading = bins.read_number(data, layout.leading_bits, stream)
+    leading = debinarise.read_number(data, layout.leading_bits, stream)
     skipped = np.zeros(layout.shape[0] if layout.row else 0, np.uint8)
-    skips = bool(layout.row) and bins.read_rows(data, skipped, layout.unary, stream)
+    skips = bool(layout.row) and debinarise.read_rows(data, skipped, layout.unary, stream)
     if skips and layout.scan:
         raise FormatError(
             f"Offset {min(int(stream[3]), len(data))} of an arithmetic code: it skips rows of "
@@ -225,16 +168,16 @@ def _decode_one(
     sets = np.zeros(bins.GREATER + 2 * layout.unary + bins.PREFIXES + 2, np.uint8)
     limits = layout.bounds()
     named = named_contexts(layout.unary, limits, dependent=layout.dependent)
-    bins.read_sets(data, named, sets, stream)
+    debinarise.read_sets(data, named, sets, stream)
 
     def part(begin: int, end: int, stream: NDArray[np.int64], path: NDArray[np.int64]) -> None:
         models = np.empty((len(sets), 4), np.int32)
         engine.start_contexts(sets, models)
-        status, index = bins.read_levels(
+        status, index = debinarise.read_levels(
             data, models, layout.row if skips else 0, skipped, layout.dependent, layout.unary,
             limits, path, stream, out[begin:end],
         )  # fmt: skip
-        if status != bins.OK:
+        if status != debinarise.OK:
             _fail(data, status, layout, begin + int(index), int(stream[3]))
 
     step = layout.restarts or max(1, out.size)
@@ -279,7 +222,7 @@ def _in_threads(
     for entry in entries:
         position += entry.bits
         own = np.zeros(4, np.int64)
-        bins.seek(data, position, entry.window, own)
+        debinarise.seek(data, position, entry.window, own)
         streams.append(own)
         paths.append(np.array([0, entry.trellis], np.int64))
     ends = [*begins[1:], size]
@@ -292,9 +235,9 @@ def _in_threads(
 
 def _fail(data: NDArray[np.uint8], status: int, layout: Layout, index: int, used: int) -> None:
     fault = {
-        bins.OVERRUN: f"it ends before level {index} of {prod(layout.shape)}",
-        bins.OVERFLOW: f"level {index} is not a 32-bit number, or none of its codebook",
-        bins.NO_END: "it does not end where its last level does",
+        debinarise.OVERRUN: f"it ends before level {index} of {prod(layout.shape)}",
+        debinarise.OVERFLOW: f"level {index} is not a 32-bit number, or none of its codebook",
+        debinarise.NO_END: "it does not end where its last level does",
     }[status]
     raise FormatError(f"Offset {min(used, len(data))} of an arithmetic code: {fault}.")
 

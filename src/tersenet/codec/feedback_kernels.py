@@ -6,8 +6,9 @@ import numpy as np
 
 from tersenet.codec.jit import helper, kernel
 from tersenet.codec.levels import PREFIXES, SIGN, UNARY
+from tersenet.codec.rates import TABLE, ZERO, learn, size_cost, tabulate
 from tersenet.codec.tables import TRELLIS
-from tersenet.codec.trellis import BLOCK, STATES, TABLE, ZERO, learn, size_cost, tabulate
+from tersenet.codec.trellis import BLOCK, STATES
 
 
 @no_type_check

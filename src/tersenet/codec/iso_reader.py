@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from tersenet.codec import levels as bins
 from tersenet.codec.bits import BitReader
-from tersenet.codec.cabac import Entry, Layout, decode_tensors
+from tersenet.codec.cabac import decode_tensors
 from tersenet.codec.heads import MAX_ELEMENTS
 from tersenet.codec.iso_units import (
     BLOCK,
@@ -28,6 +28,7 @@ from tersenet.codec.iso_units import (
     Model,
     step_of,
 )
+from tersenet.codec.layout import Entry, Layout
 from tersenet.codec.quantised import MAX_CODEBOOK
 from tersenet.codec.reader import MAX_BYTES
 from tersenet.codec.records import fail

@@ -8,7 +8,7 @@ from typing import Final, final
 import numpy as np
 from numpy.typing import NDArray
 
-from tersenet.codec.cabac import Entry
+from tersenet.codec.layout import Entry
 
 __all__ = ["Block", "Codebook", "Head", "Model", "nearest_qp", "step_of"]
 

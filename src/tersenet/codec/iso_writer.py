@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from tersenet.codec import levels as bins
 from tersenet.codec.bits import BitWriter
-from tersenet.codec.cabac import Entry, Layout, decode_tensors, encode_tensors
+from tersenet.codec.cabac import decode_tensors, encode_tensors
 from tersenet.codec.iso_units import (
     BLOCK,
     DATA,
@@ -24,6 +24,7 @@ from tersenet.codec.iso_units import (
     nearest_qp,
     step_of,
 )
+from tersenet.codec.layout import Entry, Layout
 from tersenet.codec.quantised import Quantised, zero_of
 
 __all__ = ["encode_nnc"]

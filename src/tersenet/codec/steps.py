@@ -17,9 +17,9 @@ from typing import Final
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from tersenet.codec import engine, trellis
+from tersenet.codec import engine, rates, trellis
 from tersenet.codec import levels as bins
-from tersenet.codec.cabac import Layout
+from tersenet.codec.layout import Layout
 
 SEGMENT: Final = 1 << 20
 """Weights after which the trellis is settled: what bounds its memory."""
@@ -140,9 +140,9 @@ def _along_the_trellis(
     trellis.count_bins(levels[: head.size], unary, counts)
     bits = -np.log2(counts / counts.sum(axis=1, keepdims=True)).astype(np.float32)
     flags = np.zeros((bins.SIGN, 3), np.float32)
-    sizes = np.zeros((2, trellis.TABLE + bins.PREFIXES), np.float32)
+    sizes = np.zeros((2, rates.TABLE + bins.PREFIXES), np.float32)
     if weight > 0:
-        trellis.spread(bits, unary, np.float32(weight), flags, sizes)
+        rates.spread(bits, unary, np.float32(weight), flags, sizes)
     state = 0
     for begin in range(0, flat.size, SEGMENT):
         part = slice(begin, begin + SEGMENT)

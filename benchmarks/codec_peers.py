@@ -1,0 +1,66 @@
+"""Runs constriction and ZipNN, in a Python that has them: `python codec_peers.py JOB IN OUT`.
+
+    levels   IN: .npz of integers; static ANS through constriction, with each tensor's histogram
+    floats   IN: .npz of 32-bit floats; ZipNN, all tensors as one stream
+
+OUT: .npz of bytes, seconds to encode and seconds to decode, by peer; a peer that is not
+installed is left out. `codec.py` starts it: the peers pin other versions than ours.
+"""
+
+import sys
+import time
+
+import numpy as np
+
+
+def by_constriction(levels: list[np.ndarray]) -> list[float]:
+    """Its stack coder; the tables of probabilities are not counted."""
+    from constriction.stream.model import Categorical
+    from constriction.stream.stack import AnsCoder
+
+    total, encoding, decoding = 0, 0.0, 0.0
+    for one in levels:
+        flat = one.reshape(-1).astype(np.int32)
+        symbols = flat - flat.min()
+        shares = (np.bincount(symbols) / symbols.size).astype(np.float32)
+        model = Categorical(shares, perfect=False)
+        begin = time.process_time()
+        coder = AnsCoder()
+        coder.encode_reverse(symbols, model)
+        words = coder.get_compressed()
+        between = time.process_time()
+        back = AnsCoder(words).decode(model, symbols.size)
+        decoding += time.process_time() - between
+        encoding += between - begin
+        total += words.nbytes
+        if not np.array_equal(back, symbols):
+            raise SystemExit("constriction does not decode what it encoded.")
+    return [total, encoding, decoding]
+
+
+def by_zipnn(floats: list[np.ndarray]) -> list[float]:
+    """Its default: exponents apart, Huffman codes."""
+    from zipnn import ZipNN
+
+    raw = b"".join(one.astype(np.float32).tobytes() for one in floats)
+    begin = time.process_time()
+    coded = ZipNN(bytearray_dtype="float32").compress(bytearray(raw))
+    between = time.process_time()
+    back = ZipNN(bytearray_dtype="float32").decompress(coded)
+    if bytes(back) != raw:
+        raise SystemExit("ZipNN does not decode what it encoded.")
+    return [len(coded), between - begin, time.process_time() - between]
+
+
+def main(job: str, source: str, target: str) -> None:
+    """Runs the peer of one job."""
+    name, run = {"levels": ("constriction", by_constriction), "floats": ("ZipNN", by_zipnn)}[job]
+    try:
+        found = {name: run(list(dict(np.load(source)).values()))}
+    except ImportError:
+        found = {}
+    np.savez(target, **found)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
