@@ -25,7 +25,7 @@ from tersenet.formats.packed import BATCHED, Packed
 from tersenet.formats.panels import Panels
 from tersenet.formats.simd import BYTE_DOT, INSTRUCTIONS
 from tersenet.formats.sliced import Sliced
-from tersenet.formats.tiled import Tiled
+from tersenet.formats.tiled import SPARSE, Tiled
 
 __all__ = ["FAST", "Choice", "best_format", "predicted_us", "smallest_format"]
 
@@ -72,7 +72,7 @@ _SPEEDS: Final[Mapping[str, _Speeds]] = {
         packed=0.021,
         decoded=0.26,
         grouped=0.33,
-        line=2.6,
+        line=1.9,
         gathered=0.30,
         broadcast=1.2,
     ),
@@ -202,8 +202,8 @@ def predicted_us(levels: Levels, batch: int) -> dict[str, float]:
         once = speeds.packed if few else speeds.gathered
         ns["Packed"] = decoding if batch >= BATCHED else batch * elements * once
         share = stored / elements
-        if few:
-            # A row of a tile has 32 · share on average; its fullest of sixteen about twice that.
+        # A row of a tile has width · share on average; its fullest of sixteen about twice that.
+        if few and share >= SPARSE:
             lines = elements / 512 * max(1.0, _fullest(32 * share) / 3)
         else:
             lines = elements / 1024 * max(1.0, _fullest(64 * share) / 2)

@@ -20,6 +20,7 @@ from tersenet.formats.accounting import StoredArray
 from tersenet.formats.fast import MANY, FastMatrix, checked_values, code_bits, slabs, table
 from tersenet.formats.levels import Levels, value_bits
 from tersenet.formats.simd import (
+    AHEAD,
     LANES,
     add,
     broadcast,
@@ -32,6 +33,7 @@ from tersenet.formats.simd import (
     multiply_add,
     no_words,
     plus,
+    prefetch,
     shifted,
     store_floats,
     zeros,
@@ -249,6 +251,7 @@ def sum_sliced(entries, starts, table, x, sums):
     for slab in range(len(starts) - 1):
         a, b, column = zeros(), zeros(), no_words()
         for step in range(starts[slab], starts[slab + 1], 2):
+            prefetch(lines, step * 16 + 2 * AHEAD)
             e = load_halves(lines, step * 16)
             column = plus(column, shifted(e, 5))
             a = multiply_add(gather(x, column), lookup32(low, high, e), a)
@@ -266,6 +269,7 @@ def _sum_bytes(entries, starts, table, x, sums):
     for slab in range(len(starts) - 1):
         a, b, column = zeros(), zeros(), no_words()
         for step in range(starts[slab], starts[slab + 1], 2):
+            prefetch(lines, step * 16 + 2 * AHEAD)
             e = load_halves(lines, step * 16)
             column = plus(column, shifted(e, 8))
             a = multiply_add(gather(x, column), gather(table, low_bytes(e)), a)

@@ -38,9 +38,9 @@ from tersenet.formats.simd import LANES
 from tersenet.formats.sliced import order_of, places_of, put_sliced, slice_rows
 from tersenet.formats.tiled_kernels import fill, lines_needed, multiply, put
 
-__all__ = ["Slots", "Tiled", "tile_slots"]
+__all__ = ["SPARSE", "Slots", "Tiled", "tile_slots"]
 
-_SPARSE: Final = 0.02
+SPARSE: Final = 0.02
 """Share of stored elements below which wide tiles are fuller."""
 _WORTH: Final = 5
 """Elements that a further line must take: below, the remainder is the cheaper place for them."""
@@ -109,7 +109,7 @@ class Tiled(FastMatrix):
         values = checked_values(levels, limit=MANY, format_name="Tiled")
         stored = 1 - int(levels.counts[0]) / levels.ranks.size
         few = len(values) <= FEW
-        width = 64 if stored < _SPARSE or not few else 32
+        width = 64 if stored < SPARSE or not few else 32
         slots = tile_slots(values, width)
         if slots is None:
             raise FormatError(
