@@ -1,5 +1,6 @@
 """One chain of layers as a tiny ONNX file, to be timed."""
 
+import copy
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -80,7 +81,8 @@ def _sliding(layer: nn.Module) -> dict[str, Any]:
 
 
 def _exported(path: Path, chain: Sequence[nn.Module], sample: tuple[int, ...]) -> None:
-    model = nn.Sequential(*chain)
+    # A copy with weights of its own: a layer of the network keeps its, and shapes alone have none.
+    model = copy.deepcopy(nn.Sequential(*chain)).to_empty(device="cpu")
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for parameter in model.parameters():
