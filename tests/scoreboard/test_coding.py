@@ -9,8 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tersenet.core.files import load_tensors
+from tersenet.core.files import load_tensors, load_weights
 from tersenet.errors import FormatError
+from tersenet.train.tasks import load_fashion_mnist
 
 WEIGHTS = Path(__file__).parents[2] / "weights" / "resnet20-fashion-mnist.safetensors"
 
@@ -105,14 +106,20 @@ def test_row_49_arithmetic_coder() -> None:
     assert coded < zipped
 
 
-@pytest.mark.not_built
-def test_row_50_rate_distortion() -> None:
+def test_row_50_rate_distortion(fashion_folder: Path) -> None:
     """Rate-distortion quantisation weighted by the Fisher information.
 
     At three trade-offs or more, neither bits nor loss are above uniform quantisation's; the KL
     divergence approaches half the quadratic form as the change shrinks.
     """
-    found = import_module("tersenet.study").rate_distortion()
+    rate_distortion = import_module("tersenet.study").rate_distortion
+    model = import_module("tersenet.models").lenet5(in_channels=1)
+    load_weights(model, WEIGHTS.with_name("lenet5-fashion-mnist.safetensors"))
+    images = load_fashion_mnist(
+        folder=fashion_folder, train_images=768, test_images=100, calibration=768
+    ).subject(model)
+    inputs = [batch for batch, _ in images.calibration]
+    found = rate_distortion(model, calibration=inputs[:3], held_out=inputs[3:])
     assert sum(point.dominates_uniform for point in found.points) >= 3
     assert found.kl_over_quadratic[-1] == pytest.approx(1, abs=0.02)
 
