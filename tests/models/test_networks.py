@@ -176,6 +176,25 @@ def test_what_cannot_be_built_is_refused(build: Callable[[], nn.Module], words: 
         build()
 
 
+@pytest.mark.parametrize(
+    ("name", "side", "words"),
+    [
+        ("lenet5", 32, r"^this LeNet-5 reads images of 28×28 pixels, not 32×32: .* pixels: 32\.$"),
+        ("lenet5", 24, "of 28×28 pixels, not 24×24"),
+        ("alexnet", 62, "^AlexNet reads images of 63×63 pixels or more, not 62×62: "),
+        ("vgg16", 28, r"^VGG reads images of 32×32 pixels or more, not 28×28: .* vgg-small\.$"),
+        ("vgg19-bn", 31, "of 32×32 pixels or more, not 31×31"),
+    ],
+)
+def test_images_of_a_wrong_size_are_refused(name: str, side: int, words: str) -> None:
+    with torch.device("meta"):
+        model = MODELS[name](in_channels=1).eval()
+        with pytest.raises(StructureError, match=words):
+            model(torch.zeros(1, 1, side, side))
+        least = {"lenet5": 28, "alexnet": 63}.get(name, 32)
+        assert model(torch.zeros(1, 1, least, least)).shape[0] == 1
+
+
 def test_every_network_of_a_recipe_is_built_from_channels_and_classes() -> None:
     with torch.device("meta"):
         for name, build in MODELS.items():

@@ -11,6 +11,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from tersenet.models.blocks import require_sides
+
 __all__ = ["AlexNet", "alexnet"]
 
 
@@ -49,7 +51,12 @@ class AlexNet(nn.Module):
     def forward(
         self, x: Float[Tensor, "sample channel height width"]
     ) -> Float[Tensor, "sample label"]:
-        """Returns the logits."""
+        """Returns the logits.
+
+        Raises:
+            StructureError: if a side is shorter than 63 pixels.
+        """
+        require_sides(x, 63, network="AlexNet", instead="enlarge them, or take another network")
         return self.classifier(torch.flatten(self.avgpool(self.features(x)), 1))
 
 

@@ -8,7 +8,14 @@ from torch.nn import functional
 
 from tersenet.errors import StructureError
 
-__all__ = ["SqueezeExcitation", "conv_norm", "initialise_", "rounded", "scaled"]
+__all__ = [
+    "SqueezeExcitation",
+    "conv_norm",
+    "initialise_",
+    "require_sides",
+    "rounded",
+    "scaled",
+]
 
 
 def conv_norm(
@@ -63,6 +70,30 @@ def scaled(channels: int, width: float, divisor: int = 8) -> int:
     if not 0 < width < math.inf:
         raise StructureError(f"a width multiplier of {width} leaves no channels: take 0.25 to 2.")
     return rounded(channels * width, divisor)
+
+
+def require_sides(
+    x: Tensor, least: int, most: float = math.inf, *, network: str, instead: str
+) -> None:
+    """Refuses images that a network's poolings or linear layers cannot take.
+
+    Sides are numbers when a network is exported, so this leaves nothing in its graph.
+
+    Args:
+        x: images (…, height, width).
+        least: pixels of a side.
+        most: pixels of a side.
+        network: its name, for the error.
+        instead: what to do, for the error.
+
+    Raises:
+        StructureError: if a side is too short or too long.
+    """
+    height, width = x.shape[-2:]
+    if least <= min(height, width) and max(height, width) <= most:
+        return
+    wanted = f"{least}×{least} pixels" + ("" if most == least else " or more")
+    raise StructureError(f"{network} reads images of {wanted}, not {height}×{width}: {instead}.")
 
 
 def initialise_(model: nn.Module) -> None:

@@ -12,6 +12,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
+from tersenet.models.blocks import require_sides
+
 __all__ = ["LeNet5", "lenet5"]
 
 
@@ -21,6 +23,7 @@ class LeNet5(nn.Module):
 
     def __init__(self, *, pixels: int, in_channels: int, classes: int) -> None:
         super().__init__()
+        self.pixels = pixels
         # The paper's 28x28 digits stand in frames of 32x32; padding is that frame.
         self.c1 = nn.Conv2d(in_channels, 6, 5, padding=(32 - pixels) // 2)
         self.c3 = nn.Conv2d(6, 16, 5)
@@ -31,7 +34,18 @@ class LeNet5(nn.Module):
     def forward(
         self, x: Float[Tensor, "sample channel height width"]
     ) -> Float[Tensor, "sample label"]:
-        """Returns the logits."""
+        """Returns the logits.
+
+        Raises:
+            StructureError: if the images are not of the size it is built for.
+        """
+        require_sides(
+            x,
+            self.pixels,
+            self.pixels,
+            network="this LeNet-5",
+            instead="resize them, or build it with pixels: 28 or pixels: 32",
+        )
         x = functional.max_pool2d(functional.relu(self.c1(x)), 2)
         x = functional.max_pool2d(functional.relu(self.c3(x)), 2)
         x = functional.relu(self.c5(torch.flatten(x, 1)))

@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from tersenet.errors import StructureError
-from tersenet.models.blocks import initialise_
+from tersenet.models.blocks import initialise_, require_sides
 
 __all__ = ["VGG", "SmallVGG", "vgg16", "vgg16_bn", "vgg19", "vgg19_bn", "vgg_small"]
 
@@ -25,7 +25,7 @@ DEPTHS: Final = {16: (2, 2, 3, 3, 3), 19: (2, 2, 4, 4, 4)}
 
 @final
 class VGG(nn.Module):
-    """Stages of 3x3 convolutions and three linear layers."""
+    """Stages of 3x3 convolutions and three linear layers, for images of 32 pixels or more."""
 
     def __init__(self, layers: int, *, norm: bool, in_channels: int, classes: int) -> None:
         super().__init__()
@@ -45,7 +45,12 @@ class VGG(nn.Module):
     def forward(
         self, x: Float[Tensor, "sample channel height width"]
     ) -> Float[Tensor, "sample label"]:
-        """Returns the logits."""
+        """Returns the logits.
+
+        Raises:
+            StructureError: if a side is shorter than 32 pixels.
+        """
+        require_sides(x, 32, network="VGG", instead="enlarge them, or take vgg-small")
         return self.classifier(torch.flatten(self.avgpool(self.features(x)), 1))
 
 
