@@ -8,17 +8,14 @@ from tersenet.study.folder import StudyFolder, open_study, write_findings
 from tersenet.study.layer_vs_filter import layer_vs_filter
 from tersenet.study.rate_distortion import RateDistortionFront, RatePoint, rate_distortion
 from tersenet.study.sensitivity import sensitivity
-from tersenet.study.staged_low_rank import Staged, staged_low_rank
 
 __all__ = [
     "RateDistortionFront",
     "RatePoint",
-    "Staged",
     "StudyFolder",
     "layer_vs_filter",
     "open_study",
     "rate_distortion",
     "sensitivity",
-    "staged_low_rank",
     "write_findings",
 ]
