@@ -97,3 +97,60 @@ def test_constant_and_not_finite() -> None:
     for bad in (float("nan"), float("inf")):
         with pytest.raises(QuantizeError, match="NaN or infinite"):
             seen.observe(torch.tensor([1.0, bad]))
+
+
+def test_moving_average_is_the_recursion() -> None:
+    seen = observer("moving-average", percentile=99, bits=8)
+    for batch in _batches(count=5):
+        seen.observe(batch)
+    low, high = (float(end) for end in _batches()[0].aminmax())
+    for batch in _batches(count=5)[1:]:
+        low, high = 0.99 * low + 0.01 * batch.min().item(), 0.99 * high + 0.01 * batch.max().item()
+    assert seen.range() == pytest.approx((low, high), rel=1e-6)
+
+
+def test_average_is_of_each_samples_ends() -> None:
+    seen = observer("average", percentile=99, bits=8)
+    samples = torch.cat(_batches(count=4)).reshape(40, 5, 10)
+    for part in samples.split(7):
+        seen.observe(part)
+    rows = samples.numpy().reshape(40, -1)
+    due = rows.min(1).mean(), rows.max(1).mean()
+    assert seen.range() == pytest.approx(due, rel=1e-5)
+
+
+def test_deviations_are_four_around_the_mean_but_not_beyond_what_was_seen() -> None:
+    seen = observer("deviations", percentile=99, bits=8)
+    x = 3 + torch.randn(50_000, generator=torch.Generator().manual_seed(1))
+    x[0] = 500.0
+    for part in x.split(999):
+        seen.observe(part)
+    mean, reach = float(x.double().mean()), 4 * float(x.double().std())
+    low, high = seen.range()
+    assert low == pytest.approx(max(float(x.min()), mean - reach), abs=0.05)
+    assert high == pytest.approx(mean + reach, abs=0.05)
+
+
+@pytest.mark.parametrize(("bits", "bound"), [(2, 2.83), (3, 3.89), (4, 5.03)])
+def test_aciq_cuts_where_its_table_says(bits: int, bound: float) -> None:
+    """Banner et al. 2018, section 3.1: the bounds of a Laplace distribution, in b."""
+    seen = observer("aciq", percentile=99, bits=bits)
+    values = np.random.default_rng(0).laplace(scale=2.0, size=200_000)
+    for part in torch.from_numpy(values).float().split(20_000):
+        seen.observe(part)
+    assert seen.range() == pytest.approx((-2 * bound, 2 * bound), rel=0.02)
+
+
+def test_least_divergence_cuts_an_outlier_and_keeps_an_even_range() -> None:
+    generator = torch.Generator().manual_seed(0)
+    normal = torch.randn(100_000, generator=generator)
+    normal[0] = 200.0
+    seen = observer("kl", percentile=99, bits=8)
+    seen.observe(normal)
+    low, high = seen.range()
+    assert 3 < high < 150
+    assert low <= 0
+    even = torch.rand(100_000, generator=generator)
+    seen = observer("kl", percentile=99, bits=8)
+    seen.observe(even)
+    assert seen.range()[1] > 0.95

@@ -131,8 +131,10 @@ def _store_weight(
         tensors["levels"] = levels.flatten(1)  # (out, value)
     _replace(module, site, tensors, grid)
     if site.bias is not None and input_scale is not None and grid.group is None:
-        unit = input_scale * grid.scale
         bias = tensor_of(module, site.bias).detach()
+        unit = input_scale * grid.scale
+        if unit.ndim:  # a transposed convolution's groups share the scales of their channels
+            unit = unit.repeat(len(bias) // len(unit))
         rounded = {"levels": (bias.double() / unit.double()).round().to(torch.int32)}
         _read_from(module, site.bias, rounded | {"scale": unit}, axis=0)
 
