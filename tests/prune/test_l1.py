@@ -13,7 +13,7 @@ from tersenet.core.types import Subject, Workbench
 from tersenet.errors import StructureError
 from tersenet.graph import Graph, macs, parameters, prove, remove, trace
 from tersenet.models.resnet_cifar import resnet
-from tersenet.prune import L1, PrunePlan
+from tersenet.prune import L1, L2, PrunePlan
 from tersenet.prune.counts import best_units, layer_counts
 
 IMAGE = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(0))
@@ -87,6 +87,37 @@ def test_resnet56_of_li_et_al(variant: str, resnet56: tuple[nn.Module, Graph]):
     proof = prove(model, smaller, edits, (IMAGE,))
     assert proof.holds
     assert proof.effect > 1e-4
+
+
+def test_a_published_signature_is_read_and_written(resnet56: tuple[nn.Module, Graph]):
+    shares, left_alone, expected = LI["A"]
+    model, _ = resnet56
+    convolutions = [name for name, one in model.named_modules() if isinstance(one, nn.Conv2d)]
+    skipped = tuple(convolutions[layer - 1] for layer in left_alone)
+    counts = {
+        f"stage{stage}.*.conv1": int(share * 8 * 2**stage)
+        for stage, share in enumerate(shares, start=1)
+    }
+    plan = L1(counts=counts, skip=skipped).plan(_subject(model), Workbench())
+    assert plan.params[1] == expected
+    assert plan.requested == pytest.approx(plan.reached)
+    again = L2(counts=plan.signature).plan(_subject(model), Workbench())
+    assert again.params == plan.params
+    assert plan.signature.items() <= again.signature.items()  # those that were skipped are whole
+
+
+@pytest.mark.parametrize(
+    ("counts", "says"),
+    [
+        ({"stage1.0.conv1": 17}, "keeps 17 units of 'stage1.0.conv1', which has 16: lower it"),
+        ({"stage7*": 4}, "'stage7\\*' in counts of prune l1 matches no group"),
+    ],
+)
+def test_signatures_of_another_network_are_refused(counts: dict[str, int], says: str):
+    with pytest.raises(StructureError, match=says):
+        L1(counts=counts).plan(_subject(resnet(depth=8)), Workbench())
+    with pytest.raises(ValueError, match="give one"):
+        L1(counts={"*": 4}, at_a_time=2, **ANY)
 
 
 def test_layer_scope_keeps_the_share_of_each_and_says_what_it_costs():

@@ -12,7 +12,8 @@ from tersenet.prune.imprinting import Imprint, imprint
 from tersenet.prune.l1 import L1
 from tersenet.prune.l2 import L2
 from tersenet.prune.lasso import LassoSelection, lasso_channels
-from tersenet.prune.latency_aware import LatencyAware, LatencyPlan
+from tersenet.prune.latency_aware import LatencyAware
+from tersenet.prune.latency_plan import LatencyPlan
 from tersenet.prune.layer_prune import LayerPlan, LayerPrune, layer_criteria
 from tersenet.prune.magnitude import Magnitude
 from tersenet.prune.maps import average_zeros, feature_map_norm, mean_rank, principal_width

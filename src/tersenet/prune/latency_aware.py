@@ -9,7 +9,6 @@ arXiv:2210.06659. Costs depend on the widths on both sides of each layer, as in 
 import copy
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass as plain_dataclass
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, final
 
@@ -19,7 +18,7 @@ from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 
 from tersenet.core.registry import method, methods
-from tersenet.core.types import Edit, EditKind, Method, Skip, Subject, Workbench
+from tersenet.core.types import Edit, EditKind, Method, Subject, Workbench
 from tersenet.errors import DataError, StructureError
 from tersenet.graph import ChannelGroup, Graph, macs, parameters, replay, trace
 from tersenet.prune.blocks import Block, find_blocks
@@ -28,13 +27,13 @@ from tersenet.prune.dropping import replay_drops
 from tersenet.prune.ecc import latency_model
 from tersenet.prune.file_time import Counts, FileTimer, Trial, fit_to_time, smaller_network
 from tersenet.prune.gains import block_gains, loss_gains, score_gains
+from tersenet.prune.latency_plan import LatencyPlan
 from tersenet.prune.score import ChannelScore
-from tersenet.prune.staircase import Staircase
 from tersenet.prune.taylor import Taylor
 from tersenet.prune.width_choice import widths_within
 from tersenet.prune.width_costs import Costs, measure_costs
 
-__all__ = ["LatencyAware", "LatencyPlan"]
+__all__ = ["LatencyAware"]
 
 _BATCHES = 2  # of calibration data to measure losses on: some 40 networks are measured
 
@@ -65,60 +64,13 @@ Criterion = Annotated[ChannelScore, BeforeValidator(_criterion), PlainSerializer
 
 
 @final
-@plain_dataclass(frozen=True, kw_only=True)
-class LatencyPlan:
-    """The units each group keeps, and the time that leaves."""
-
-    criterion: str
-    keep: dict[str, tuple[int, ...]]
-    """The units that stay, for each group considered."""
-    sizes: dict[str, int]
-    """The units that each of these groups has."""
-    dropped: tuple[str, ...] = ()
-    """The residual blocks that go whole; groups within them are kept as they are."""
-    asked: float
-    """Share of the original's time."""
-    reached: float
-    """Share of the original's time that this takes, by `source`."""
-    source: Literal["measured", "estimated"]
-    """measured: the file, timed; estimated: the sum of its layers, where a later step decides
-    what file that is."""
-    batch: int
-    tried: tuple[tuple[float, float], ...]
-    """(estimated share, reached share) of each choice that was tried."""
-    params: tuple[int, int]
-    """Before and after."""
-    macs: tuple[int, int]
-    """Of one sample, before and after."""
-    staircases: tuple[Staircase, ...] = ()
-    skips: tuple[Skip, ...] = ()
-
-    @property
-    def met(self) -> bool:
-        """Whether the budget is kept."""
-        return self.reached <= self.asked
-
-    @property
-    def summary(self) -> str:
-        """One line for a person."""
-        (params, fewer_params), (macs, fewer_macs) = self.params, self.macs
-        without = f", without {len(self.dropped)} blocks" if self.dropped else ""
-        missed = "" if self.met else ", MISSED: the fastest of what was tried"
-        return (
-            f"{self.criterion}: takes {100 * self.reached:.1f} % of the original's time at batch "
-            f"{self.batch}, {self.source} ({100 * self.asked:g} % asked{missed}){without}; "
-            f"parameters {params:,} → {fewer_params:,}, MACs {macs:,} → {fewer_macs:,}"
-        )
-
-
-@final
 @method("latency-aware")
 @dataclass(frozen=True, kw_only=True, config={"extra": "forbid"})
 class LatencyAware(Method[LatencyPlan]):
     """Keeps the units that are worth most within a share of the original's measured time.
 
     The criterion ranks the units of each group and says which groups and counts are considered
-    (its only, skip, least and multiple_of; not its keep and scope). How many each group keeps is
+    (its only, skip, least and multiple_of; not its keep, scope and counts). How many each group keeps is
     decided by what these counts are worth and what they cost on the runtime: each layer is
     timed by the widths on both its sides. The pruned file is then timed as a whole against the
     original's, and the budget of the sum corrected until the file keeps to it; where none does,

@@ -35,6 +35,11 @@ class PrunePlan:
         return sum(map(len, self.keep.values())) / max(1, sum(self.sizes.values()))
 
     @property
+    def signature(self) -> dict[str, int]:
+        """The units each group keeps, as the option `counts` of any criterion takes them."""
+        return {name: len(kept) for name, kept in self.keep.items()}
+
+    @property
     def summary(self) -> str:
         """One line for a person."""
         if not self.keep:

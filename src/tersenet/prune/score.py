@@ -54,9 +54,14 @@ class ChannelScore(Method[PrunePlan]):
     at_a_time: int | None = Field(default=None, ge=1)
     """Units to remove, over the whole network, before the rest is scored anew; null removes all
     after one scoring. Needs multiple_of: null and scope: global."""
+    counts: dict[str, Annotated[int, Field(ge=1)]] = Field(default_factory=dict)
+    """Units that groups keep, by glob, the first that matches; groups that none matches stay whole.
+    In place of keep, scope, multiple_of and least; papers publish such counts as signatures."""
 
     @model_validator(mode="after")
     def _check_greedy(self) -> "ChannelScore":
+        if self.at_a_time and self.counts:
+            raise ValueError("counts say how many units stay, at_a_time asks for it: give one")
         if self.at_a_time and (self.multiple_of is not None or self.scope != "global"):
             raise ValueError("at_a_time needs multiple_of: null and scope: global")
         return self
@@ -83,7 +88,7 @@ class ChannelScore(Method[PrunePlan]):
             method=self.name,
             keep=keep,
             sizes={group.name: group.size for group in groups},
-            requested=self.keep,
+            requested=self._requested(groups),
             params=(graph.params, params),
             macs=(sum(layer.macs for layer in graph.layers), macs),
             staircases=measured,
@@ -126,10 +131,31 @@ class ChannelScore(Method[PrunePlan]):
             )
             return keep, ()
         scores = self.score(subject, groups)
+        if self.counts:
+            given = self._given(groups)
+            return {name: best_units(scores[name], count) for name, count in given.items()}, ()
         wanted = self._wanted(subject, groups, scores)
         liked, measured = self.liked(subject, graph, groups, bench)
         counts = fit_counts(wanted, liked)
         return {name: best_units(scores[name], count) for name, count in counts.items()}, measured
+
+    def _given(self, groups: Sequence[ChannelGroup]) -> dict[str, int]:
+        """Returns how many units each group keeps by `counts`."""
+        given = {}
+        for group in groups:
+            found = (count for glob, count in self.counts.items() if _matches(group, glob))
+            given[group.name] = next(found, group.size)
+            if given[group.name] > group.size:
+                raise StructureError(
+                    f"counts of prune {self.name} keeps {given[group.name]} units of "
+                    f"'{group.name}', which has {group.size}: lower it."
+                )
+        return given
+
+    def _requested(self, groups: Sequence[ChannelGroup]) -> float:
+        if not self.counts:
+            return self.keep
+        return sum(self._given(groups).values()) / max(1, sum(group.size for group in groups))
 
     def _wanted(
         self, subject: Subject, groups: Sequence[ChannelGroup], scores: Mapping[str, Tensor]
@@ -147,7 +173,7 @@ class ChannelScore(Method[PrunePlan]):
             StructureError: if a glob matches nothing.
         """
         every = [*graph.groups, *graph.frozen]
-        for option in ("only", "skip"):
+        for option in ("only", "skip", "counts"):
             for glob in getattr(self, option):
                 if not any(_matches(group, glob) for group in every):
                     names = ", ".join(f"'{group.name}'" for group in graph.groups[:6])
