@@ -1,11 +1,20 @@
 """The weights that count more are kept better, and pruned ones stay pruned."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 
 from tersenet.codec import encode_levels
+from tersenet.core.files import load_weights
+from tersenet.encode import RateDistortion
 from tersenet.encode.rate_distortion import averaged, ideal_step, quantise_diagonal
+from tersenet.models import lenet5
+from tersenet.study import rate_distortion
+from tersenet.train.tasks import load_fashion_mnist
+
+TRAINED = Path(__file__).parents[2] / "weights" / "lenet5-fashion-mnist.safetensors"
 
 
 def test_what_counts_more_is_kept_better():
@@ -59,6 +68,27 @@ def test_means_of_the_fisher_information():
     weights = {name: one.numpy() for name, one in fisher.items()}
     assert averaged(fisher, weights, over="weight", floor=0.5)["a"].tolist() == [[1, 3]]
     assert averaged(fisher, weights, over="layer", floor=0.5)["a"].tolist() == [[2, 2]]
+    pooled = averaged(fisher, weights, over="weight", floor=0.5, pooled=0.5)
+    np.testing.assert_allclose(pooled["a"], np.sqrt(1.25 / 2) * np.array([[1, 3]]), rtol=1e-6)
     network = averaged(fisher, weights, over="network", floor=0.5)
     assert network["a"].tolist() == [[1.25, 1.25]]  # (4 + 6) / 8
     assert network["c"].tolist() == [1, 1]
+
+
+def test_at_equal_bits_the_weighted_quantiser_moves_the_output_less(fashion_folder):
+    """LeNet-5 at two and two and a half bits per weight, on images that calibrated nothing."""
+    model = lenet5(in_channels=1)
+    load_weights(model, TRAINED)
+    task = load_fashion_mnist(folder=fashion_folder, train_images=512, test_images=100)
+    inputs = [batch for batch, _ in task.subject(model).calibration]
+    moved = {}
+    for over in ("weight", "network"):
+        found = rate_distortion(
+            model,
+            calibration=inputs[:2],
+            held_out=inputs[2:],
+            method=RateDistortion(fisher=over),
+        ).points
+        bits, logs = zip(*sorted((p.bits, np.log(p.divergence)) for p in found), strict=True)
+        moved[over] = np.exp(np.interp([2.0, 2.5], bits, logs))
+    assert (moved["weight"] < 0.8 * moved["network"]).all()

@@ -76,6 +76,10 @@ class RateDistortion(Encoding):
     floor: float = Field(default=0.5, ge=0, le=1)
     """Share of its tensor's mean in each weight's F. From some hundred samples F is heavy in
     its tails: weights that none of them moved would cost nothing to destroy."""
+    pooled: float = Field(default=0.5, ge=0, le=1)
+    """How far `weight` moves the mean of each tensor to that of the network, geometrically: 1
+    compares weights within a tensor alone. At few bits errors leave the range of the quadratic
+    form, and tensors that F calls insensitive get too few."""
     dependent: bool = True
     """Levels along the 8-state trellis."""
 
@@ -89,6 +93,7 @@ class RateDistortion(Encoding):
             weights,
             over=self.fisher,
             floor=self.floor,
+            pooled=self.pooled,
         )
 
         def quantise(lam: float, steps: Step | None) -> dict[str, Quantised]:
@@ -116,20 +121,28 @@ def parameters(model: nn.Module) -> dict[str, np.ndarray]:
 
 
 def averaged(
-    fisher: Mapping[str, Tensor], weights: Mapping[str, np.ndarray], *, over: str, floor: float
+    fisher: Mapping[str, Tensor],
+    weights: Mapping[str, np.ndarray],
+    *,
+    over: str,
+    floor: float,
+    pooled: float = 0.0,
 ) -> dict[str, np.ndarray]:
     """Returns F per weight, or its mean over each tensor, or over all matrices and all vectors."""
     found = {name: fisher[name].cpu().numpy() for name in weights}
     means = {name: float(one.mean(dtype=np.float64)) for name, one in found.items()}
+    network: dict[str, float] = {}
+    for matrix in (True, False):
+        own = [name for name in found if (found[name].ndim > 1) == matrix]
+        total = sum(means[name] * found[name].size for name in own)
+        network |= dict.fromkeys(own, total / max(1, sum(found[name].size for name in own)))
     if over == "weight":
         return {
-            name: ((1 - floor) * one + floor * means[name]).astype(np.float32)
+            name: (
+                ((1 - floor) * one + floor * means[name])
+                * (network[name] / means[name] if means[name] > 0 else 1.0) ** pooled
+            ).astype(np.float32)
             for name, one in found.items()
         }
-    if over == "network":
-        for matrix in (True, False):
-            own = [name for name in found if (found[name].ndim > 1) == matrix]
-            total = sum(means[name] * found[name].size for name in own)
-            mean = total / max(1, sum(found[name].size for name in own))
-            means.update(dict.fromkeys(own, mean))
+    means = network if over == "network" else means
     return {name: np.full(one.shape, means[name], np.float32) for name, one in found.items()}
