@@ -117,7 +117,9 @@ def test_row_55_random_models(tmp_path: Path) -> None:
     further than removing filters.
     """
     recipe = Path(__file__).parents[2] / "recipes" / "smoke.yaml"
-    found = layer_vs_filter(recipe, folder=tmp_path, models=3, batches=(1,), steps=0, iterations=10)
+    found = layer_vs_filter(
+        recipe, folder=tmp_path, models=3, batches=(1,), steps=0, iterations=10, criteria=()
+    )
     (plot,) = (chart for chart in found.charts if isinstance(chart, BoxChart))
     assert {box.group: len(box.values) for box in plot.boxes} == {"filter": 3, "layer": 3}
     (accuracy,) = (one for one in found.tables if one.name == "accuracy-by-latency")

@@ -1,6 +1,5 @@
 """The study of layers against filters: draws, figures, verdicts, and going on after a stop."""
 
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from tersenet.errors import MeasureError
 from tersenet.models import resnet
 from tersenet.study import layer_vs_filter
 from tersenet.study.latency_bins import latency_bins, latency_reduction
+from tersenet.study.layer_bench import LayerBench
 from tersenet.study.layer_claims import verdicts
 from tersenet.study.random_models import RandomModels
 
@@ -114,13 +114,13 @@ def test_it_goes_on_where_it_was_stopped(tmp_path: Path, monkeypatch: pytest.Mon
     )
     calls = []
 
-    def timed(*_: Any) -> list[list[float]]:
+    def times(*_: Any) -> list[list[float]]:
         calls.append(len(calls))
         if len(calls) == 6:
             raise KeyboardInterrupt
         return [[10.0, 9.0, 11.0]]
 
-    monkeypatch.setattr(sys.modules[layer_vs_filter.__module__], "_times", timed)
+    monkeypatch.setattr(LayerBench, "times", times)
     ticks = []
 
     def run() -> Any:
@@ -130,6 +130,7 @@ def test_it_goes_on_where_it_was_stopped(tmp_path: Path, monkeypatch: pytest.Mon
             models=2,
             batches=(1,),
             steps=0,
+            criteria=(),
             tick=lambda text, done, total: ticks.append((text, done, total)),
         )
 

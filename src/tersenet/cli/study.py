@@ -47,6 +47,7 @@ def layer_vs_filter(
     models: int = 100,
     batches: tuple[int, ...] = (1, 8, 64),
     steps: int = 40,
+    beside: tuple[Path, ...] = (),
     out: Path | None = None,
     json: bool = False,
 ) -> int:
@@ -57,13 +58,22 @@ def layer_vs_filter(
         models: Of each kind.
         batches: Batch sizes of the latency; repeat the option for several.
         steps: Batches of training to recover each network.
+        beside: Training recipe of a network designed by hand, to be plotted too; repeatable.
         out: Folder of the study; by default studies/layer-vs-filter.
         json: Print one JSON object instead of text.
     """
     from tersenet.study import layer_vs_filter as run
 
     def conduct(folder: Path, tick: Callable[[str, int, int], None]) -> Findings:
-        return run(recipe, folder=folder, models=models, batches=batches, steps=steps, tick=tick)
+        return run(
+            recipe,
+            folder=folder,
+            models=models,
+            batches=batches,
+            steps=steps,
+            beside=beside,
+            tick=tick,
+        )
 
     return conducted("layer-vs-filter", conduct, out=out, json=json)
 

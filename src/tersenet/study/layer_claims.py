@@ -9,7 +9,7 @@ from tersenet.core.findings import Verdict
 from tersenet.study.latency_bins import Bin
 from tersenet.study.random_models import Kind
 
-__all__ = ["verdicts"]
+__all__ = ["at_one_latency", "verdicts"]
 
 Finding: TypeAlias = Literal["holds", "does not hold", "undecided"]
 
@@ -18,6 +18,10 @@ _FEWEST: Final = 10
 """Models of each kind, below which nothing is decided."""
 _FURTHER: Final = 1.3
 """How many times as far layers must reach for their range to be called wider."""
+_FEWEST_PAIRS: Final = 5
+"""Pairs of one latency, below which nothing is decided."""
+_BEHIND: Final = 0.5
+"""Points of accuracy that still count as equal."""
 
 
 def verdicts(
@@ -49,6 +53,36 @@ def verdicts(
     return tuple(
         Verdict(claim=one.claim, found="undecided", evidence=one.evidence + few) for one in found
     )
+
+
+def at_one_latency(pairs: Sequence[Mapping[str, Any]], tried: int) -> Verdict:
+    """Returns the verdict on layers and filters that one criterion chose, equally fast.
+
+    Args:
+        pairs: those of one latency.
+        tried: how many pairs were measured.
+    """
+    claim = (
+        "By one criterion and at one latency, networks with fewer layers are as accurate, to "
+        f"within {_BEHIND:g} points, or more."
+    )
+    met = f"{len(pairs)} of {tried} pairs came to one latency"
+    if not pairs:
+        return Verdict(claim=claim, found="undecided", evidence=f"{met}.")
+    ahead = np.array([one["layer"]["accuracy"] - one["filter"]["accuracy"] for one in pairs])
+    low, high = _interval(lambda draw: float(draw(ahead).mean()))
+    names = sorted({one["criterion"] for one in pairs})
+    evidence = (
+        f"{met}, by {', '.join(names)}; layers are ahead by {ahead.mean():+.2f} points on average, "
+        f"in [{low:.2f}, {high:.2f}]."
+    )
+    if len(pairs) < _FEWEST_PAIRS:
+        return Verdict(
+            claim=claim,
+            found="undecided",
+            evidence=f"{evidence} Fewer than {_FEWEST_PAIRS} decide nothing.",
+        )
+    return Verdict(claim=claim, found=_sign(low + _BEHIND, high + _BEHIND), evidence=evidence)
 
 
 def _reach(

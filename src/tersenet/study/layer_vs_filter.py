@@ -6,12 +6,10 @@ That Is the Question", ACCV 2020, arXiv:2007.05667, and its claims, each with a 
 
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import Any, Final, final
-
-from torch import Tensor, nn
-from torch.nn import functional
+from typing import Any, Final
 
 from tersenet.core.files import load_weights
 from tersenet.core.findings import Findings
@@ -19,14 +17,17 @@ from tersenet.core.types import Deployment
 from tersenet.errors import MeasureError
 from tersenet.export import to_onnx
 from tersenet.graph import macs
-from tersenet.measure import compare, describe_device
-from tersenet.recipe import read_recipe
+from tersenet.measure import describe_device
+from tersenet.recipe import TrainingRecipe, read_recipe, read_training
 from tersenet.study.folder import open_study
-from tersenet.study.latency_bins import latency_bins, latency_reduction
+from tersenet.study.latency_bins import latency_bins
+from tersenet.study.layer_bench import LayerBench
 from tersenet.study.layer_charts import accuracies, bin_table, boxes, model_table, scatter
-from tersenet.study.layer_claims import verdicts
+from tersenet.study.layer_claims import at_one_latency, verdicts
+from tersenet.study.one_latency import CRITERIA, matched, pair, pair_table
+from tersenet.study.pareto import pareto_chart, pareto_table
+from tersenet.study.published_layers import published_table
 from tersenet.study.random_models import KINDS, Kind, RandomModels
-from tersenet.train import Classification, TrainingOptions, fit
 
 __all__ = ["layer_vs_filter"]
 
@@ -34,22 +35,8 @@ _DRAWS: Final = (
     "Filters: of each layer a share stays that is uniform between 30 % and all, so that over many "
     "layers the totals come near their mean. Layers: one to all that can go, each number as likely."
 )
-_RATE: Final = 0.02
-"""Learning rate of the recovery, falling to zero."""
-
-
-@final
-@dataclass(frozen=True, kw_only=True)
-class _Bench:
-    """What every model is measured with."""
-
-    task: Classification
-    example: tuple[Tensor, ...]
-    deployment: Deployment
-    steps: int
-    whole: Path
-    """The file of the network as it came."""
-    whole_macs: int
+_LAYERS_GONE: Final = (0.25, 0.5, 0.75)
+"""Shares of the layers that can go, where both are pruned by one criterion."""
 
 
 def layer_vs_filter(
@@ -61,12 +48,15 @@ def layer_vs_filter(
     steps: int = 40,
     iterations: int = 30,
     seed: int = 0,
+    criteria: Sequence[str] = tuple(CRITERIA),
+    beside: Sequence[Path] = (),
     tick: Callable[[str, int, int], None] = lambda text, done, total: None,
 ) -> Findings:
     """Measures `models` networks pruned by filters and as many by layers, all drawn by chance.
 
     Each is written as ONNX and timed in turns with the network as it came, then trained for
-    `steps` batches and scored. Goes on where it was stopped, after each model.
+    `steps` batches and scored. Then layers and filters are judged by the same criteria, with as
+    many filters gone as make both equally fast. Goes on where it was stopped, after each model.
 
     Args:
         recipe: a recipe that names network, weights, data and runtime; its steps are not used.
@@ -76,6 +66,9 @@ def layer_vs_filter(
         steps: of training, to recover.
         iterations: least number of latency samples per model and batch size.
         seed: of the draws.
+        criteria: by which layers and filters are compared at one latency: l1, bn-scale, taylor.
+        beside: training recipes of networks designed by hand, trained on the same data, to stand
+            in the plot of accuracy against latency.
         tick: told of the progress.
 
     Raises:
@@ -86,6 +79,12 @@ def layer_vs_filter(
             f"{models} models, batch sizes {list(batches)} and {steps} steps measure nothing: take "
             "at least one of each, and no fewer than 0 steps."
         )
+    if unknown := [one for one in criteria if one not in CRITERIA]:
+        raise MeasureError(
+            f"'{unknown[0]}' is no criterion that layers and filters are compared by: take of "
+            f"{', '.join(CRITERIA)}."
+        )
+    designs = [_design(path) for path in beside]
     read = read_recipe(recipe)
     assert read.weights is not None
     deployment = Deployment(
@@ -103,6 +102,8 @@ def layer_vs_filter(
         "models": models,
         "steps": steps,
         "seed": seed,
+        "criteria": list(criteria),
+        "beside": [one.output.name for one in designs],
     }
     points: dict[Kind, list[Mapping[str, Any]]] = {kind: [] for kind in KINDS}
     with (
@@ -111,10 +112,11 @@ def layer_vs_filter(
     ):
         task, model = read.build_task(), read.build_model().eval()
         load_weights(model, read.weights)
-        example = task.subject(model).example
+        subject = task.subject(model, deployment=deployment)
+        example = subject.example
         whole = Path(aside) / "whole.onnx"
         to_onnx(model, example, whole)
-        bench = _Bench(
+        bench = LayerBench(
             task=task,
             example=example,
             deployment=deployment,
@@ -123,9 +125,11 @@ def layer_vs_filter(
             whole_macs=macs(model, example),
         )
         drawn = RandomModels(model, example, seed=seed)
-        control = kept.point("control", lambda: _times(bench, whole))
+        control = kept.point("control", lambda: bench.times(whole))
         limits: dict[Kind, float] = {
-            kind: kept.point(f"furthest {kind}", lambda kind=kind: _limit(bench, drawn, kind))
+            kind: kept.point(
+                f"furthest {kind}", lambda kind=kind: bench.timed(drawn.furthest(kind))[0][0]
+            )
             for kind in KINDS
         }
         score = kept.point("original", lambda: task.quality(model).value)
@@ -134,52 +138,39 @@ def layer_vs_filter(
                 tick(f"model {number + 1}, {kind}s pruned", 2 * number + place, 2 * models)
                 point = kept.point(
                     f"{kind} {number}",
-                    lambda kind=kind, number=number: _measured(bench, drawn.draw(kind, number)),
+                    lambda kind=kind, number=number: bench.measured(drawn.draw(kind, number)),
                 )
                 points[kind].append(point)
-    return _findings(points, limits, control, score, batches=batches, settings=settings)
-
-
-def _measured(bench: _Bench, model: nn.Module) -> dict[str, Any]:
-    reductions = _timed(bench, model)
-    removed = 100 * (1 - macs(model, bench.example) / bench.whole_macs)
-
-    def objective(model: nn.Module, inputs: Tensor, targets: Tensor) -> Tensor:
-        return functional.cross_entropy(model(inputs), targets)
-
-    if bench.steps:
-        stream = bench.task.stream
-        epochs = bench.steps / stream.steps_per_epoch
-        fit(model, stream, objective, TrainingOptions(epochs=epochs, learning_rate=_RATE))
-    accuracy = bench.task.quality(model.eval()).value
-    return {"reduction": reductions, "macs_removed": removed, "accuracy": 100 * accuracy}
-
-
-def _limit(bench: _Bench, drawn: RandomModels, kind: Kind) -> float:
-    """Returns the latency reduction at the first batch size of the furthest that can be gone."""
-    return _timed(bench, drawn.furthest(kind))[0][0]
-
-
-def _timed(bench: _Bench, model: nn.Module) -> list[list[float]]:
-    with tempfile.TemporaryDirectory() as aside:
-        path = Path(aside) / "model.onnx"
-        to_onnx(model.eval(), bench.example, path)
-        return _times(bench, path)
-
-
-def _times(bench: _Bench, path: Path) -> list[list[float]]:
-    """Returns for each batch size the latency reduction in %, and its interval's ends."""
-    found = compare(
-        path,
-        bench.whole,
-        deployment=bench.deployment,
-        iterations=bench.deployment.iterations,
-        seconds=bench.deployment.seconds,
+        pairs = []
+        for criterion in criteria:
+            for remove in sorted({max(1, round(share * drawn.layers)) for share in _LAYERS_GONE}):
+                tick(f"layers and filters by {criterion}", 2 * models, 2 * models)
+                measure = partial(pair, criterion, remove, subject, bench)
+                pairs.append(kept.point(f"{criterion} without {remove}", measure))
+        designed = [
+            kept.point(f"beside {one.name}", partial(_designed, one, bench)) for one in designs
+        ]
+    return _findings(
+        points, limits, control, score, pairs, designed, batches=batches, settings=settings
     )
-    return [
-        [latency_reduction(1 / ratio, 1.0) for ratio in (one.ratio, one.low, one.high)]
-        for one in found
-    ]
+
+
+def _design(path: Path) -> TrainingRecipe:
+    """Returns the recipe of a network designed by hand, which must be trained by now."""
+    recipe = read_training(path)
+    if not recipe.output.exists():
+        raise MeasureError(
+            f"{recipe.output}, the weights of {path}, do not exist: run 'tersenet train {path}' "
+            "first, or leave it out."
+        )
+    return recipe
+
+
+def _designed(recipe: TrainingRecipe, bench: LayerBench) -> dict[str, Any]:
+    """Returns what is measured of a trained network, left as it is."""
+    model = recipe.model.build().eval()
+    load_weights(model, recipe.output)
+    return {"name": recipe.name, **replace(bench, steps=0).measured(model)}
 
 
 def _findings(
@@ -187,18 +178,41 @@ def _findings(
     limits: Mapping[Kind, float],
     control: Sequence[Sequence[float]],
     score: float,
+    pairs: Sequence[Mapping[str, Any]],
+    designed: Sequence[Mapping[str, Any]],
     *,
     batches: Sequence[int],
     settings: Mapping[str, Any],
 ) -> Findings:
     bins = latency_bins(points)
     device = describe_device()
+    judged = [one for one in pairs if "reason" not in one]
+    networks = {
+        **points,
+        "layer, by a criterion": [one["layer"] for one in judged],
+        "filter, by a criterion": [one["filter"] for one in judged],
+        "designed by hand": designed,
+    }
     return Findings(
         name="layer-vs-filter",
         question="Is it better to remove filters, or whole layers?",
-        verdicts=verdicts(points, bins, limits, batches=batches),
-        charts=(boxes(points, batches), scatter(points, batches), accuracies(bins)),
-        tables=(model_table(points, batches), bin_table(bins)),
+        verdicts=(
+            *verdicts(points, bins, limits, batches=batches),
+            *((at_one_latency(matched(pairs), len(judged)),) if pairs else ()),
+        ),
+        charts=(
+            boxes(points, batches),
+            scatter(points, batches),
+            accuracies(bins),
+            pareto_chart(networks),
+        ),
+        tables=(
+            *((pair_table(pairs),) if judged else ()),
+            pareto_table(networks),
+            model_table(points, batches),
+            bin_table(bins),
+            published_table(),
+        ),
         conditions={
             "processor": device.cpu,
             "network": str(settings["model"]),
@@ -217,5 +231,8 @@ def _findings(
             )
             + ". Differences of that size mean nothing.",
             _DRAWS,
+            *sorted(
+                {f"By {one['criterion']}: {one['reason']}" for one in pairs if "reason" in one}
+            ),
         ),
     )

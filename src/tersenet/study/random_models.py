@@ -52,6 +52,11 @@ class RandomModels:
                 "take another network."
             )
 
+    @property
+    def layers(self) -> int:
+        """How many layers can go."""
+        return len(self._layers)
+
     def draw(self, kind: Kind, number: int) -> nn.Module:
         """Returns one pruned copy."""
         generator = torch.Generator().manual_seed(2 * (1000 * self._seed + number) + ord(kind[0]))

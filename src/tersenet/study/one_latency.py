@@ -1,0 +1,117 @@
+"""Layers and filters judged by one criterion, at one latency.
+
+Elkerdawy et al., arXiv:2007.05667: for the same criterion, a network without whole layers is as
+accurate as one with fewer filters, and faster. Here the filters are given the same time, so that
+only the accuracy is left to compare.
+"""
+
+import copy
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any, Final
+
+from torch import nn
+
+from tersenet.core.findings import Table
+from tersenet.core.types import Method, Subject, Workbench
+from tersenet.errors import StructureError
+from tersenet.prune import L1, BNScale, ChannelScore, LayerPrune, Taylor
+from tersenet.study.layer_bench import LayerBench
+
+__all__ = ["CRITERIA", "WITHIN", "matched", "pair", "pair_table"]
+
+CRITERIA: Final[Mapping[str, type[ChannelScore]]] = {
+    "l1": L1,
+    "bn-scale": BNScale,
+    "taylor": Taylor,
+}
+WITHIN: Final = 3.0
+"""Points of latency reduction that two networks of one latency may differ by."""
+_FILES: Final = 6
+"""Filter-pruned files to time in search of one as fast as the layer-pruned."""
+_MULTIPLES: Final = (8, None)
+"""What counts are multiples of: counts between are often no faster, which would not be the filters'
+fault; any, where these steps are too coarse for the latency asked."""
+
+
+def pair(criterion: str, remove: int, subject: Subject, bench: LayerBench) -> dict[str, Any]:
+    """Returns what is measured of a network with fewer layers and one with fewer filters.
+
+    Args:
+        criterion: by which both are pruned.
+        remove: layers that go.
+        subject: the network, with what criteria need.
+        bench: measures; the first batch size is that at which latencies are made equal.
+
+    Returns:
+        JSON values: {"criterion", "layer": measured, "filter": measured}, or {"criterion",
+        "reason"} where the criterion has nothing to judge in this network.
+    """
+    judge = CRITERIA[criterion](multiple_of=None)
+    try:
+        shallow = _pruned(LayerPrune(criterion=judge, remove=remove), subject)
+        narrow = _as_fast(bench.timed(shallow)[0][0], judge, subject, bench)
+    except StructureError as error:
+        return {"criterion": criterion, "reason": str(error)}
+    return {
+        "criterion": criterion,
+        "layer": bench.measured(shallow),
+        "filter": bench.measured(narrow),
+    }
+
+
+def matched(pairs: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Returns the pairs of one latency, to within three points of latency reduction."""
+    return [one for one in pairs if "reason" not in one and _gap(one) <= WITHIN]
+
+
+def pair_table(pairs: Sequence[Mapping[str, Any]]) -> Table:
+    """Returns one row for each pair."""
+    kinds = ("layer", "filter")
+    return Table(
+        name="one-criterion-one-latency",
+        title="Layers and filters by one criterion, at one latency",
+        columns=(
+            "criterion",
+            *(f"{kind}s: latency reduction, %" for kind in kinds),
+            *(f"{kind}s: accuracy, %" for kind in kinds),
+            f"within {WITHIN:g} points of latency",
+        ),
+        rows=tuple(
+            (
+                one["criterion"],
+                *(round(one[kind]["reduction"][0][0], 2) for kind in kinds),
+                *(round(one[kind]["accuracy"], 2) for kind in kinds),
+                "yes" if _gap(one) <= WITHIN else "no",
+            )
+            for one in pairs
+            if "reason" not in one
+        ),
+    )
+
+
+def _as_fast(wanted: float, judge: ChannelScore, subject: Subject, bench: LayerBench) -> nn.Module:
+    """Returns the network with fewer filters whose latency reduction is nearest, by bisection."""
+    nearest, found = float("inf"), None
+    for multiple in _MULTIPLES:
+        low, high = 0.0, 1.0
+        for _ in range(_FILES):
+            keep = (low + high) / 2
+            model = _pruned(replace(judge, keep=keep, multiple_of=multiple), subject)
+            reduction = bench.timed(model)[0][0]
+            if abs(reduction - wanted) < nearest:
+                nearest, found = abs(reduction - wanted), model
+            if nearest <= WITHIN / 2:  # half, for it is timed anew
+                return model
+            low, high = (keep, high) if reduction > wanted else (low, keep)
+    assert found is not None
+    return found
+
+
+def _pruned(method: Method[Any], subject: Subject) -> nn.Module:
+    plan = method.plan(subject, Workbench())
+    return method.apply(copy.deepcopy(subject.model), plan, subject, Workbench())[0]
+
+
+def _gap(one: Mapping[str, Any]) -> float:
+    return abs(one["layer"]["reduction"][0][0] - one["filter"]["reduction"][0][0])
