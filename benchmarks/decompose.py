@@ -1,11 +1,12 @@
 """Low rank on the shipped networks: accuracy against measured latency and bytes, and its overhead.
 
     python benchmarks/decompose.py
+    python benchmarks/decompose.py --overhead
 
 VGG-small and ResNet-20 on Fashion-MNIST, factored to a quarter of each layer's weights and
 refitted on calibration data without labels or training, against L1 channel pruning refitted
 alike. Every file is timed in turns with the original's on ONNX Runtime, one thread, batch 64. Then
-the seconds that each form takes for all weights of a ResNet-50.
+the seconds that each form takes for all weights of a ResNet-50; `--overhead` measures these alone.
 """
 
 import os
@@ -49,19 +50,27 @@ LONGEST: Final = 60.0
 
 def main() -> None:
     """Runs the comparison."""
-    options = arguments(__doc__).parse_args()
+    parser = arguments(__doc__)
+    parser.add_argument("--overhead", action="store_true", help="only the seconds for ResNet-50")
+    options = parser.parse_args()
+    figures = [] if options.overhead else accuracies(quick=options.quick)
+    figures += overheads(quick=options.quick)
+    publish("Low rank", figures, json_file=options.json)
+
+
+def accuracies(*, quick: bool) -> list[Figure]:
+    """Accuracy, speed and bytes of the shipped networks."""
     figures: list[Figure] = []
     networks: dict[str, tuple[str, nn.Module]] = {
         "VGG-small": ("vgg-small", vgg_small(in_channels=1))
     }
-    if not options.quick:
+    if not quick:
         networks["ResNet-20"] = ("resnet20", resnet(depth=20, option="B", in_channels=1))
     for name, (file, model) in networks.items():
         load_weights(model, ROOT / "weights" / f"{file}-fashion-mnist.safetensors")
-        task = load_fashion_mnist(test_images=1000 if options.quick else 10_000)
-        figures += network(name, task.subject(model.eval()), quick=options.quick)
-    figures += overheads(quick=options.quick)
-    publish("Low rank", figures, json_file=options.json)
+        task = load_fashion_mnist(test_images=1000 if quick else 10_000)
+        figures += network(name, task.subject(model.eval()), quick=quick)
+    return figures
 
 
 def network(name: str, whole: Subject, *, quick: bool) -> list[Figure]:
