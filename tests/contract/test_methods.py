@@ -43,7 +43,7 @@ from tersenet.prune import (
     ThiNet,
     prove_drops,
 )
-from tersenet.quantize import Auto, Aware, Mixed, Static, Weights
+from tersenet.quantize import Auto, Aware, Half, Mixed, Static, Weights
 from tersenet.repair import BatchNorm, LeastSquares, Shift
 from tersenet.replace import Bottleneck, DepthwiseSeparable, GhostModule, ShuffledGroups
 from tersenet.run import History, load, save
@@ -97,6 +97,7 @@ TABLE: Mapping[str, Method[Any]] = {
     "quantize static, groups by block": Static(
         bits=3, per="group", group=8, activation_mode="full", rounding="block", steps=5
     ),
+    "quantize half": Half(dtype="bf16"),
     "quantize weights": Weights(bits=4, skip=("conv1",)),
     "quantize auto": Auto(agreement=0.0, speedup=0.0, iterations=1, seconds=0.0),
     "quantize aware": Aware(weight_bits=4, activation_bits=4, epochs=1),
