@@ -15,8 +15,8 @@ import numpy as np
 
 def by_constriction(levels: list[np.ndarray]) -> list[float]:
     """Its stack coder; the tables of probabilities are not counted."""
-    from constriction.stream.model import Categorical
-    from constriction.stream.stack import AnsCoder
+    from constriction.stream.model import Categorical  # type: ignore[import-not-found]
+    from constriction.stream.stack import AnsCoder  # type: ignore[import-not-found]
 
     total, encoding, decoding = 0, 0.0, 0.0
     for one in levels:
@@ -40,7 +40,7 @@ def by_constriction(levels: list[np.ndarray]) -> list[float]:
 
 def by_zipnn(floats: list[np.ndarray]) -> list[float]:
     """Its default: exponents apart, Huffman codes."""
-    from zipnn import ZipNN
+    from zipnn import ZipNN  # type: ignore[import-not-found]
 
     raw = b"".join(one.astype(np.float32).tobytes() for one in floats)
     begin = time.process_time()
