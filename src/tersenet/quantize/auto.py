@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import ClassVar, Final, final
 
 import torch
-from pydantic import Field
+from pydantic import Field, TypeAdapter
 from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 
+from tersenet.core.files import write_json
 from tersenet.core.registry import method
 from tersenet.core.types import Edit, Method, Predict, Skip, Subject, Workbench
 from tersenet.errors import QuantizeError, TersenetError
@@ -38,6 +39,7 @@ SCHEMES: Final = {
 """What is tried, in the order of preference where they are alike."""
 
 _SAMPLES: Final = 512
+_FILE: Final = "scheme_times.json"
 
 
 @final
@@ -116,9 +118,21 @@ class Auto(Method[AutoPlan]):
     def plan(self, subject: Subject, bench: Workbench) -> AutoPlan:
         """Writes and times a file for each scheme.
 
+        The plan is kept in the workbench's folder, so that a resumed run decides alike.
+
         Raises:
             QuantizeError: if there is no calibration data.
         """
+        path = None if bench.folder is None else bench.folder / _FILE
+        known = TypeAdapter(AutoPlan)
+        if path is not None and path.exists():
+            return known.validate_json(path.read_bytes())
+        plan = self._tried(subject, bench)
+        if path is not None:
+            write_json(path, known.dump_python(plan, mode="json"))
+        return plan
+
+    def _tried(self, subject: Subject, bench: Workbench) -> AutoPlan:
         if not subject.calibration:
             raise QuantizeError(
                 "automatic quantisation has no calibration data to judge by: give some."
