@@ -70,9 +70,9 @@ class LatencyAware(Method[LatencyPlan]):
     """Keeps the units that are worth most within a share of the original's measured time.
 
     The criterion ranks the units of each group and says which groups and counts are considered
-    (its only, skip, least and multiple_of; not its keep, scope and counts). How many each group keeps is
-    decided by what these counts are worth and what they cost on the runtime: each layer is
-    timed by the widths on both its sides. The pruned file is then timed as a whole against the
+    (its only, skip, least and multiple_of; not its keep, scope and counts). How many each group
+    keeps is decided by what these counts are worth and what they cost on the runtime: each layer
+    is timed by the widths on both its sides. The pruned file is then timed as a whole against the
     original's, and the budget of the sum corrected until the file keeps to it; where none does,
     the fastest is taken and the summary says so.
     """

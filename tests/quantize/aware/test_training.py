@@ -75,8 +75,8 @@ class _Values(Interpreter):
 
     def run_node(self, n: Node) -> Any:
         result = super().run_node(n)
-        if n.op == "call_module" and n.target.startswith("aware.activations."):
-            name = n.target.removeprefix("aware.activations.").removesuffix(".grid")
+        if n.op == "call_module" and str(n.target).startswith("aware.activations."):
+            name = str(n.target).removeprefix("aware.activations.").removesuffix(".grid")
             self.before[name], self.quantised[name] = self.env[n.args[0]], result
         if n.target is QUANTIZE:
             name = str(n.args[1].target).removesuffix(".scale").removesuffix(".step")
