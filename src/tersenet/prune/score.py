@@ -2,6 +2,7 @@
 
 import abc
 from collections.abc import Mapping, Sequence
+from dataclasses import field
 from fnmatch import fnmatchcase
 from typing import Annotated, ClassVar, Literal
 
@@ -54,7 +55,7 @@ class ChannelScore(Method[PrunePlan]):
     at_a_time: int | None = Field(default=None, ge=1)
     """Units to remove, over the whole network, before the rest is scored anew; null removes all
     after one scoring. Needs multiple_of: null and scope: global."""
-    counts: dict[str, Annotated[int, Field(ge=1)]] = Field(default_factory=dict)
+    counts: dict[str, Annotated[int, Field(ge=1)]] = field(default_factory=dict, hash=False)
     """Units that groups keep, by glob, the first that matches; groups that none matches stay whole.
     In place of keep, scope, multiple_of and least; papers publish such counts as signatures."""
 
