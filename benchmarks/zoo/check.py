@@ -58,6 +58,8 @@ def compare(original: nn.Module, smaller: nn.Module, gone: Survivors, inputs: In
         try:
             wide = [copy.deepcopy(one).double() for one in (original, reference, smaller)]
             found = [[run(one, _double(x)) for x in batches] for one in wide]
+            if any(bool(y.isnan().any()) for answers in found[0] for y in answers):
+                raise FloatingPointError("the original itself gives NaN in float64")
             tolerance = 1e-5
         except Exception:  # noqa: BLE001 (float32 tells whether it was the precision)
             # Copies: a network may keep what it saw.

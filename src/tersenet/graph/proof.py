@@ -119,13 +119,14 @@ class Reference:
         """Runs both; neither is changed."""
         self._networks = (before, reference)
         self._inputs, self._claim, self._outputs = inputs, claim, outputs
-        self._double: tuple[list[Tensor], list[Tensor]] | None = None
-        self._single: tuple[list[Tensor], list[Tensor]] | None = None
-        try:
-            self._double = self._both(torch.float64)
-        except Exception:  # noqa: BLE001 (whatever a forward() raises)
-            # It makes float32 tensors of its own.
-            self._single = self._in_single()
+        double: tuple[list[Tensor], list[Tensor]] | None = None
+        with contextlib.suppress(Exception):  # a forward() may make float32 tensors of its own
+            double = self._both(torch.float64)
+        # Float32's least number as a mask, say, overflows where float64 is made float32 again.
+        if double and any(bool(one.isnan().any()) for found in double for one in found):
+            double = None
+        self._double = double
+        self._single = None if double else self._in_single()
 
     def against(self, after: nn.Module) -> Proof:
         """Returns the proof of a smaller network. Raises StructureError if it does not run."""
