@@ -241,3 +241,13 @@ def test_a_length_that_looks_like_a_pickle_is_no_pickle(tmp_path: Path, length: 
     assert path.read_bytes()[:1] == bytes([length & 0xFF])
     tensors, _ = load_tensors(path)
     assert torch.equal(tensors["a"], torch.ones(2))
+
+
+@pytest.mark.parametrize("content", [b"{", b"[1]", b"\xff"])
+def test_what_was_kept_is_read_back_and_a_foreign_file_is_nothing(tmp_path: Path, content: bytes):
+    path = tmp_path / "times.json"
+    assert files.read_kept(None) == files.read_kept(path) == {}
+    files.write_json(path, {"conv": [1.5]})
+    assert files.read_kept(path) == {"conv": [1.5]}
+    path.write_bytes(content)
+    assert files.read_kept(path) == {}

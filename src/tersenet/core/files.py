@@ -21,6 +21,7 @@ __all__ = [
     "CODED",
     "load_tensors",
     "load_weights",
+    "read_kept",
     "save_tensors",
     "write_atomically",
     "write_json",
@@ -70,6 +71,20 @@ def sync_folder(folder: Path) -> None:
 def write_json(path: Path, value: Any) -> None:
     """Writes `value` as indented JSON, atomically. Raises as `write_atomically`."""
     write_atomically(path, (json.dumps(value, indent=1, allow_nan=False) + "\n").encode())
+
+
+def read_kept(path: Path | None) -> dict[str, Any]:
+    """Returns what a step kept by `write_json` to go on with; empty where that cannot be read.
+
+    What is kept only spares work, such as measuring again, so a foreign file is no error.
+    """
+    if path is None or not path.is_file():
+        return {}
+    try:
+        kept = json.loads(path.read_bytes())
+    except ValueError:
+        return {}
+    return kept if isinstance(kept, dict) else {}
 
 
 def save_tensors(

@@ -2,7 +2,6 @@
 
 import copy
 import functools
-import json
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -12,7 +11,7 @@ from typing import Any, Final, final
 import numpy as np
 from torch import nn
 
-from tersenet.core.files import write_json
+from tersenet.core.files import read_kept, write_json
 from tersenet.core.knapsack import Factor, solve
 from tersenet.core.types import Deployment, Subject, Workbench
 from tersenet.decompose.candidates import Candidate
@@ -106,7 +105,7 @@ def time_chains(
         f"{form.form} {listed}"
     )
     path = None if bench.folder is None else bench.folder / _FILE
-    known = _read(path)
+    known = read_kept(path)
     if key not in known:
         chains = [form.build(site.layer, one.ranks) for one in options]
         now = list(site.now) if isinstance(site.now, Factors) else [site.now]
@@ -181,7 +180,7 @@ class _Timer:
 
     def _of(self, picks: Mapping[str, Ranks]) -> list[float]:
         """Returns the share, and the milliseconds of the network before."""
-        known = _read(self.path)
+        known = read_kept(self.path)
         listed = ", ".join(f"{name} {'×'.join(map(str, r))}" for name, r in picks.items())
         key = (
             f"{self.deployment.runtime}, {self.deployment.threads} threads, batch {self.batch}: "
@@ -207,12 +206,3 @@ class _Timer:
                 after, before, deployment=self.deployment, iterations=40, seconds=0.5
             )
         return [round(1 / found.ratio, 5), min(found.baseline.samples_ms)]
-
-
-def _read(path: Path | None) -> dict[str, list[float]]:
-    if path is None or not path.is_file():
-        return {}
-    try:
-        return json.loads(path.read_bytes())
-    except ValueError:  # a foreign file: measure again
-        return {}

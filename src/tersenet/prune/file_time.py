@@ -1,7 +1,6 @@
 """The time of a whole pruned file, and the budget corrected until a file keeps to it."""
 
 import copy
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -9,7 +8,7 @@ from typing import Final, final
 
 from torch import nn
 
-from tersenet.core.files import write_json
+from tersenet.core.files import read_kept, write_json
 from tersenet.core.types import Edit, Subject, Workbench
 from tersenet.errors import StructureError
 from tersenet.export import to_onnx
@@ -65,7 +64,7 @@ class FileTimer:
             MeasureError: if the files cannot be timed.
         """
         path = None if self.bench.folder is None else self.bench.folder / _FILE
-        known = _read(path)
+        known = read_kept(path)
         deployment = replace(self.subject.deployment, batches=(self.batch,))
         where = f"{deployment.runtime}, {deployment.threads} threads, batch {self.batch}"
         key = f"{where}: " + ", ".join(f"{name} {len(units)}" for name, units in keep.items())
@@ -160,12 +159,3 @@ def smaller_network(
             "as well: set blocks to false."
         )
     return smaller, [*edits, *drop(smaller, {one.name: one.swaps for one in blocks})]
-
-
-def _read(path: Path | None) -> dict[str, float]:
-    if path is None or not path.is_file():
-        return {}
-    try:
-        return json.loads(path.read_bytes())
-    except ValueError:  # a foreign file: measure again
-        return {}

@@ -6,7 +6,6 @@ arXiv:1804.03230; over pairs of (in, out) widths: Sun et al., "MDP", 2025, arXiv
 
 import functools
 import itertools
-import json
 import tempfile
 from bisect import bisect_left
 from collections.abc import Iterable, Mapping, Sequence
@@ -14,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, final
 
-from tersenet.core.files import write_json
+from tersenet.core.files import read_kept, write_json
 from tersenet.core.types import Deployment, Workbench
 from tersenet.graph import Site
 from tersenet.measure.rounds import interleave
@@ -132,7 +131,7 @@ def measure_table(
         MeasureError: if the runtime is not installed or does not take the layers.
     """
     path = None if bench.folder is None else bench.folder / _FILE
-    known = _read(path)
+    known = read_kept(path)
     times: dict[LayerKind, dict[Widths, float]] = {}
     for done, (kind, widths) in enumerate(wanted.items()):
         bench.tick("timing layers", done, len(wanted))
@@ -172,12 +171,3 @@ def _measure(
 def _listed(pairs: Sequence[Widths]) -> str:
     sides = ("/".join(map(str, sorted({pair[side] for pair in pairs}))) for side in (0, 1))
     return "×".join(sides)
-
-
-def _read(path: Path | None) -> dict[str, list[float]]:
-    if path is None or not path.is_file():
-        return {}
-    try:
-        return json.loads(path.read_bytes())
-    except ValueError:  # a foreign file: measure again
-        return {}

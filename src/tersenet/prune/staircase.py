@@ -5,14 +5,13 @@ Latency is a staircase: a runtime that computes in blocks of 16 channels takes a
 """
 
 import functools
-import json
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, final
 
-from tersenet.core.files import write_json
+from tersenet.core.files import read_kept, write_json
 from tersenet.core.types import Deployment, Workbench
 from tersenet.graph import ChannelGroup, Site
 from tersenet.measure.rounds import interleave
@@ -70,7 +69,7 @@ def staircases(
         MeasureError: if the runtime is not installed or does not take the probes.
     """
     path = None if bench.folder is None else bench.folder / _FILE
-    known = _read(path)
+    known = read_kept(path)
     probes = {group.name: _probe(group, sites, deployment) for group in groups}
     fresh = [one for one in dict.fromkeys(probes.values()) if one.key not in known]
     for done, probe in enumerate(fresh):
@@ -144,12 +143,3 @@ def _session(probe: Probe, count: int, folder: Path) -> Session:
     path = folder / f"{count}.onnx"
     write_probe(probe, count, path)
     return open_session(path, runtime=probe.runtime, threads=probe.threads)
-
-
-def _read(path: Path | None) -> dict[str, dict[str, float]]:
-    if path is None or not path.is_file():
-        return {}
-    try:
-        return json.loads(path.read_bytes())
-    except ValueError:  # a foreign file: measure again
-        return {}

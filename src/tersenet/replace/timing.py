@@ -1,16 +1,15 @@
 """How long a convolution and its block take on the runtime that will ship, in turns."""
 
-import json
 import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Final, final
+from typing import Final, final
 
 import torch
 from torch import Tensor, nn
 
-from tersenet.core.files import write_json
+from tersenet.core.files import read_kept, write_json
 from tersenet.core.types import Deployment, Workbench
 from tersenet.export import to_onnx
 from tersenet.measure import compare
@@ -41,7 +40,7 @@ def block_times(
         MeasureError: if the runtime is not installed or does not take the files.
     """
     path = None if bench.folder is None else bench.folder / _FILE
-    known = _read(path)
+    known = read_kept(path)
     deployment = replace(deployment, batches=(batch,))
     found = {}
     for done, (kind, (conv, sizes)) in enumerate(pairs.items()):
@@ -89,12 +88,3 @@ def _measure(
     # The ratio comes from rounds, the level from the convolution: their quotient is the block's.
     before = speedup.baseline.p50_ms / _COPIES
     return [round(before, 7), round(before / speedup.ratio, 7)]
-
-
-def _read(path: Path | None) -> dict[str, Any]:
-    if path is None or not path.is_file():
-        return {}
-    try:
-        return json.loads(path.read_bytes())
-    except ValueError:  # a foreign file: measure again
-        return {}
