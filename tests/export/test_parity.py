@@ -1,5 +1,6 @@
 """Parity holds for what was exported, and a damaged file is told layer by layer."""
 
+import copy
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,12 +12,21 @@ import torch
 from onnx import numpy_helper
 from torch import Tensor, nn
 
+from tersenet.core.types import Subject, Workbench
 from tersenet.errors import ParityError
-from tersenet.export import check_parity, first_divergence, kernels, to_onnx
+from tersenet.export import (
+    Parity,
+    check_parity,
+    compare_layers,
+    first_divergence,
+    kernels,
+    to_onnx,
+)
 from tersenet.export.onnx_file import convert
 from tersenet.export.qops import DEQUANTIZE, QUANTIZE
 from tersenet.measure import open_session
 from tersenet.models.resnet_cifar import resnet
+from tersenet.quantize import Static
 
 IMAGES = torch.randn(512, 1, 16, 16, generator=torch.Generator().manual_seed(0))
 
@@ -135,6 +145,105 @@ def test_damaged_integer_layer_is_named(tmp_path: Path) -> None:
     _damage(path, damaged, (32, 32), 1)
     with pytest.raises(ParityError, match=r"first layer that does is 1, by \d+ levels"):
         check_parity(model, damaged, x, predict=_predict(damaged), kind="int8")
+
+
+@pytest.fixture(scope="module")
+def quantised(network: nn.Module, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """A residual network in integers, its file, and what was written."""
+    subject = Subject(
+        model=network,
+        example=(IMAGES[:1],),
+        calibration=[(IMAGES[:128], torch.zeros(128))],
+    )
+    settings = Static(reduce_range=False)
+    plan = settings.plan(subject, Workbench())
+    graph, _ = settings.apply(copy.deepcopy(network), plan, subject, Workbench())
+    path = tmp_path_factory.mktemp("quantised") / "int8.onnx"
+    return graph, path, to_onnx(graph, subject.example, path)
+
+
+def _thorough(quantised: Any, path: Path, **options: Any) -> Parity:
+    graph, _, converted = quantised
+    return check_parity(
+        graph,
+        path,
+        IMAGES,
+        predict=_predict(path),
+        kind="int8",
+        thorough=True,
+        converted=converted,
+        **options,
+    )
+
+
+def test_every_layer_is_within_one_level(quantised: Any) -> None:
+    graph, path, _ = quantised
+    layers = _thorough(quantised, path).layers
+    assert layers is not None
+    values = {node.args[0] for node in graph.graph.nodes if node.target is QUANTIZE}
+    assert layers.values == len(values) + 1  # and the output
+    assert (layers.samples, layers.loud) == (512, 64)
+    assert layers.levels <= 1
+    bounded = _thorough(quantised, path, seconds=0.0).layers
+    assert bounded is not None
+    assert (bounded.samples, bounded.loud) == (64, 8)
+
+
+@pytest.mark.parametrize("layer", ["stage1.0.conv2", "stage2.0.shortcut.0", "stage3.0.conv1"])
+def test_damage_that_moves_no_answer_is_told(quantised: Any, tmp_path: Path, layer: str) -> None:
+    """One weight of one filter, and some levels of its outputs: answers stay as they are."""
+    graph, path, converted = quantised
+    proto = onnx.load(str(path))
+    weight = graph.get_submodule(f"{layer}.weight").levels.numpy()
+    (found,) = (
+        one
+        for one in proto.graph.initializer
+        if tuple(one.dims) == weight.shape and np.array_equal(numpy_helper.to_array(one), weight)
+    )
+    array = weight.copy()
+    largest = np.unravel_index(np.abs(array).argmax(), array.shape)
+    array[largest] = -array[largest] // 2
+    found.CopyFrom(numpy_helper.from_array(array, found.name))
+    damaged = tmp_path / "damaged.onnx"
+    damaged.write_bytes(proto.SerializeToString())
+
+    def same(x: Tensor) -> Tensor:
+        with torch.inference_mode():
+            return graph(x)
+
+    text = rf"every layer is due to be within one level; the first .* is {layer}, by \d+ levels"
+    with pytest.raises(ParityError, match=text):
+        check_parity(
+            graph,
+            damaged,
+            IMAGES,
+            predict=same,
+            kind="int8",
+            thorough=True,
+            converted=converted,
+        )
+
+
+def test_what_only_saturates_is_told(quantised: Any, tmp_path: Path) -> None:
+    """A kernel that stops short of the last levels, which usual inputs never reach."""
+    _, path, _ = quantised
+    proto = onnx.load(str(path))
+    quantise = next(node for node in proto.graph.node if node.op_type == "QuantizeLinear")
+    whole = quantise.output[0]
+    clip = onnx.helper.make_node("Clip", [f"{whole}.whole", "least", "most"], [whole])
+    quantise.output[0] = f"{whole}.whole"
+    # Calibration was on some of these images: their range ends at 0 and 255.
+    for name, level in (("least", 0), ("most", 250)):
+        proto.graph.initializer.append(numpy_helper.from_array(np.array(level, np.uint8), name))
+    proto.graph.node.insert(list(proto.graph.node).index(quantise) + 1, clip)
+    short = tmp_path / "short.onnx"
+    short.write_bytes(proto.SerializeToString())
+    graph, _, converted = quantised
+    calm = 0.5 * IMAGES[:64]
+    with torch.inference_mode():
+        assert torch.equal(_predict(short)(calm), _predict(path)(calm))
+    layers = compare_layers(graph, short, calm, kind="int8", converted=converted)
+    assert layers.first == ("input", "5 levels")
 
 
 def test_macs_by_kernel(network: nn.Module, file: Path) -> None:

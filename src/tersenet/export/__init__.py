@@ -3,7 +3,8 @@
 from typing import TYPE_CHECKING, Any
 
 from tersenet.export.kernels import Kernels, kernels
-from tersenet.export.onnx_file import to_onnx
+from tersenet.export.layer_parity import LayerParity, compare_layers
+from tersenet.export.onnx_file import Converted, to_onnx
 from tersenet.export.parity import Parity, check_parity, first_divergence
 from tersenet.export.trace import exported, trace
 
@@ -11,9 +12,12 @@ if TYPE_CHECKING:
     from tersenet.export.formats_file import to_formats
 
 __all__ = [
+    "Converted",
     "Kernels",
+    "LayerParity",
     "Parity",
     "check_parity",
+    "compare_layers",
     "exported",
     "first_divergence",
     "kernels",

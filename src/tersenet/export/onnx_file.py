@@ -52,18 +52,21 @@ class Converted:
     """By a value's name in the file: the name of the node of `program` that computes it."""
 
 
-def to_onnx(model: nn.Module, example: tuple[Tensor, ...], path: Path) -> None:
+def to_onnx(model: nn.Module, example: tuple[Tensor, ...], path: Path) -> Converted:
     """Writes `model`, in eval mode, to `path` as ONNX with an open first axis named "batch".
 
     The input is named "input" (several: by `forward`'s parameters), the output "output". The
-    model is not changed; the same model gives the same bytes.
+    model is not changed; the same model gives the same bytes. Returns what was written, for
+    `check_parity`.
 
     Raises:
         StructureError: if the network cannot be read as a graph.
         ExportError: if an operator has no translation.
         RunError: if the file cannot be written.
     """
-    write_atomically(path, convert(model, example).proto.SerializeToString(deterministic=True))
+    converted = convert(model, example)
+    write_atomically(path, converted.proto.SerializeToString(deterministic=True))
+    return converted
 
 
 def convert(model: nn.Module, example: tuple[Tensor, ...]) -> Converted:
