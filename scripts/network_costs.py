@@ -48,7 +48,7 @@ class Row(NamedTuple):
     @property
     def channels(self) -> int:
         """Of an image."""
-        return 1 if self.key == "lenet5" else 3
+        return 1 if self.key.startswith("lenet5") else 3
 
 
 def rows() -> Iterator[Row]:

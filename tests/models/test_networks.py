@@ -22,6 +22,7 @@ PARAMETERS = {
     "alexnet": 61_100_840,
     "densenet": 1_019_722,
     "lenet5": 61_706,
+    "lenet5-caffe": 431_080,
     "mobilenet-v1": 4_231_976,
     "mobilenet-v2": 3_504_872,
     "mobilenet-v3": 5_483_032,
@@ -95,6 +96,7 @@ def test_the_graph_counts_the_same() -> None:
 FORMS: dict[str, tuple[Callable[..., nn.Module], dict[str, object], tuple[int, ...]]] = {
     "lenet5": (models.lenet5, {}, (28,)),
     "lenet5-32": (models.lenet5, {"pixels": 32}, (32,)),
+    "lenet5-caffe": (models.lenet5_caffe, {}, (28,)),
     "alexnet": (models.alexnet, {}, (64,)),
     "vgg-small": (models.vgg_small, {"width": 8}, (28, 32)),
     "squeezenet": (models.squeezenet, {}, (32,)),
@@ -181,6 +183,7 @@ def test_what_cannot_be_built_is_refused(build: Callable[[], nn.Module], words: 
     [
         ("lenet5", 32, r"^this LeNet-5 reads images of 28×28 pixels, not 32×32: .* pixels: 32\.$"),
         ("lenet5", 24, "of 28×28 pixels, not 24×24"),
+        ("lenet5-caffe", 32, "^LeNet-5 of Caffe reads images of 28×28 pixels, not 32×32"),
         ("alexnet", 62, "^AlexNet reads images of 63×63 pixels or more, not 62×62: "),
         ("vgg16", 28, r"^VGG reads images of 32×32 pixels or more, not 28×28: .* vgg-small\.$"),
         ("vgg19-bn", 31, "of 32×32 pixels or more, not 31×31"),
@@ -191,7 +194,7 @@ def test_images_of_a_wrong_size_are_refused(name: str, side: int, words: str) ->
         model = MODELS[name](in_channels=1).eval()
         with pytest.raises(StructureError, match=words):
             model(torch.zeros(1, 1, side, side))
-        least = {"lenet5": 28, "alexnet": 63}.get(name, 32)
+        least = {"lenet5": 28, "lenet5-caffe": 28, "alexnet": 63}.get(name, 32)
         assert model(torch.zeros(1, 1, least, least)).shape[0] == 1
 
 

@@ -9,6 +9,7 @@ from tersenet.models.alexnet import alexnet
 from tersenet.models.densenet import densenet
 from tersenet.models.ghostnet import Ghost, ghost_macs, ghost_speedup, ghostnet, ghostnet_small
 from tersenet.models.lenet import lenet5
+from tersenet.models.lenet_caffe import lenet5_caffe
 from tersenet.models.mobilenet_v1 import (
     mobilenet_v1,
     separable_block,
@@ -47,6 +48,7 @@ __all__ = [
     "ghostnet_small",
     "hswish",
     "lenet5",
+    "lenet5_caffe",
     "mobilenet_v1",
     "mobilenet_v2",
     "mobilenet_v2_small",
@@ -79,6 +81,7 @@ MODELS: Final[dict[str, Callable[..., nn.Module]]] = {
     "resnet18": resnet18,
     "resnet50": resnet50,
     "lenet5": lenet5,
+    "lenet5-caffe": lenet5_caffe,
     "alexnet": alexnet,
     "vgg16": vgg16,
     "vgg16-bn": vgg16_bn,
