@@ -12,8 +12,8 @@ so is the shipped VGG-small. The shipped networks run whole from their file, in 
 PyTorch for what memory they need.
 Everything runs on one thread and in turns, each turn a few calls; a ratio is the median of the
 turns' ratios. Peers: NumPy's and PyTorch's dense float32, SciPy's and PyTorch's CSR and BSR.
-The floor is the time to read as many bytes as the format streams; for it, product and read both
-start from a cache that other data has just filled, so that all comes from memory.
+The floor is the time to read as many bytes as the format streams; for it, both go through copies
+that together fill the last-level cache three times, so that all weights come from memory.
 """
 
 import os
@@ -91,7 +91,7 @@ def verdicts(figures: Sequence[Figure]) -> list[str]:
         "≥ 90 % zeros, 5 bits, batch 1: ≥ 2× the fastest peer": ("5 bits, batch 1: speed-up", 2.0),
         "4 bits dense, batch 1: ≥ 2× dense float32": ("4 bits dense, batch 1: speed-up", 2.0),
         "≥ 90 % zeros, 5 bits, beyond the last-level cache: ≤ 2× its floor": (
-            "over the floor",
+            "time over the floor",
             2.0,
         ),
         "whole networks: within 1e-5 of dense": ("largest difference", 1e-5),

@@ -193,6 +193,25 @@ def test_tiles_start_on_a_line_of_the_cache():
     assert lines.ctypes.data % 64 == 0
 
 
+@pytest.mark.parametrize(
+    ("kinds", "stored", "width"), [(20, 0.05, 32), (20, 0.01, 64), (200, 0.05, 64)]
+)
+def test_tiles_go_by_panels_of_columns(kinds, stored, width):
+    rng = np.random.default_rng(7)
+    shape = (57, 9001)  # 4 slabs, 3 panels, neither of them full
+    matrix = np.where(rng.random(shape) < stored, rng.integers(1, kinds, shape), 0)
+    tiled = Tiled.encode(matrix)
+    assert tiled.width == width
+    assert len(tiled.starts) == 3 * 4 + 1
+    of_panel = tiled.blocks.astype(int) * width // 4096
+    for panel in range(3):
+        first, last = tiled.starts[[4 * panel, 4 * panel + 4]]
+        # The second of two visits may be there for evenness only.
+        filled = tiled.lines[first:last].any(axis=1)
+        assert (of_panel[first:last][filled] == panel).all()
+    assert_like_dense(tiled, matrix, rng.standard_normal((9001, 2)).astype(np.float32))
+
+
 def test_copies_multiply_with_their_own_arrays():
     matrix = np.eye(70, dtype=np.float32)
     tiled = Tiled.encode(matrix)

@@ -115,7 +115,9 @@ def _tiled(matrix: Tiled, values: NDArray[np.float32]) -> None:
     lines, blocks = matrix.lines, matrix.blocks
     _array(matrix, lines, np.dtype(np.uint32), (len(lines), LANES), "its lines")
     _array(matrix, blocks, np.dtype(np.uint16), (len(lines),), "its tiles")
-    _starts(matrix, matrix.starts, slabs(matrix.shape[0]), len(lines))
+    # One panel of columns or more: however many, the kernel goes through all.
+    panels = max(1, (len(matrix.starts) - 1) // slabs(matrix.shape[0]))
+    _starts(matrix, matrix.starts, panels * slabs(matrix.shape[0]), len(lines))
     _places(matrix, matrix.places)
     last = -(-matrix.shape[1] // width)
     _require(not len(blocks) or int(blocks.max()) < last, matrix, "its tiles")

@@ -52,12 +52,13 @@ def lines_needed(codes, width, slots, worth):
 
 @njit(cache=True, nogil=True)
 @no_type_check
-def fill(codes, width, slots, slot_bits, needed, starts, lines, blocks):
-    """Moves elements from `codes` to `lines`, as far as their tile has slots."""
+def fill(codes, width, slots, slot_bits, needed, panel, starts, lines, blocks):
+    """Moves elements from `codes` to `lines`, as far as their tile has slots; `panel` in tiles."""
     code_at = 5 if width == 32 else 6
-    for slab in range(needed.shape[0]):
-        visit = starts[slab]
-        for block in range(needed.shape[1]):
+    slabs, tiles = needed.shape
+    for part in range(len(starts) - 1):
+        slab, first, visit = part % slabs, part // slabs * panel, starts[part]
+        for block in range(first, min(first + panel, tiles)):
             room = slots * needed[slab, block]
             for lane in range(16):
                 slot = 0
@@ -81,24 +82,27 @@ def put(lines, width, slots, slot_bits, blocks, starts, order, codes):
     """Writes the codes of the lines back to their places."""
     code_at = 5 if width == 32 else 6
     most = (1 << (slot_bits - code_at)) - 1
-    for place in range(len(order)):
-        for visit in range(starts[place // 16], starts[place // 16 + 1]):
-            for slot in range(slots):
-                entry = np.int64(lines[visit, place % 16]) >> (slot_bits * slot)
-                code = (entry >> code_at) & most
-                if code:
-                    column = np.int64(blocks[visit]) * width + (entry & (width - 1))
-                    codes[order[place], column] = code
+    slabs = (len(order) + 15) // 16
+    for part in range(len(starts) - 1):
+        for place in range(part % slabs * 16, min(part % slabs * 16 + 16, len(order))):
+            for visit in range(starts[part], starts[part + 1]):
+                for slot in range(slots):
+                    entry = np.int64(lines[visit, place % 16]) >> (slot_bits * slot)
+                    code = (entry >> code_at) & most
+                    if code:
+                        column = np.int64(blocks[visit]) * width + (entry & (width - 1))
+                        codes[order[place], column] = code
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
 @no_type_check
 def _sum_narrow(lines, blocks, starts, table, x, sums):
-    """Writes the product of the lines with x to `sums`, two visits at a time."""
+    """Adds the product of the lines with x to `sums`, two visits at a time."""
     t, u = load_floats(table, 0), load_floats(table, 16)
-    for slab in range(len(starts) - 1):
-        a, b, c, d, e, f = zeros(), zeros(), zeros(), zeros(), zeros(), zeros()
-        for visit in range(starts[slab], starts[slab + 1], 2):
+    for part in range(len(starts) - 1):
+        at = part * 16 % len(sums)
+        a, b, c, d, e, f = load_floats(sums, at), zeros(), zeros(), zeros(), zeros(), zeros()
+        for visit in range(starts[part], starts[part + 1], 2):
             prefetch(lines, visit * 16 + AHEAD)
             prefetch(lines, visit * 16 + AHEAD + 16)
             j = np.intp(blocks[visit]) * 32
@@ -113,7 +117,7 @@ def _sum_narrow(lines, blocks, starts, table, x, sums):
             d = multiply_add(lookup32(p, q, w), lookup32(t, u, shifted(w, 5)), d)
             e = multiply_add(lookup32(p, q, shifted(w, 10)), lookup32(t, u, shifted(w, 15)), e)
             f = multiply_add(lookup32(p, q, shifted(w, 20)), lookup32(t, u, shifted(w, 25)), f)
-        store_floats(sums, slab * 16, add(add(add(a, b), add(c, d)), add(e, f)))
+        store_floats(sums, at, add(add(add(a, b), add(c, d)), add(e, f)))
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -121,9 +125,10 @@ def _sum_narrow(lines, blocks, starts, table, x, sums):
 def _sum_wide(lines, blocks, starts, table, x, sums):
     """The same for tiles of 64 columns."""
     t, u = load_floats(table, 0), load_floats(table, 16)
-    for slab in range(len(starts) - 1):
-        a, b, c, d = zeros(), zeros(), zeros(), zeros()
-        for visit in range(starts[slab], starts[slab + 1], 2):
+    for part in range(len(starts) - 1):
+        at = part * 16 % len(sums)
+        a, b, c, d = load_floats(sums, at), zeros(), zeros(), zeros()
+        for visit in range(starts[part], starts[part + 1], 2):
             prefetch(lines, visit * 16 + AHEAD)
             prefetch(lines, visit * 16 + AHEAD + 16)
             j = np.intp(blocks[visit]) * 64
@@ -140,16 +145,17 @@ def _sum_wide(lines, blocks, starts, table, x, sums):
             c = multiply_add(lookup64(p, q, r, s, w), lookup32(t, u, shifted(w, 6)), c)
             w = shifted(w, 11)
             d = multiply_add(lookup64(p, q, r, s, w), lookup32(t, u, shifted(w, 6)), d)
-        store_floats(sums, slab * 16, add(add(a, b), add(c, d)))
+        store_floats(sums, at, add(add(a, b), add(c, d)))
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
 @no_type_check
 def _sum_steps(lines, blocks, starts, x, sums):
     """The same for steps of an even grid, in units of it: no table, whatever their number."""
-    for slab in range(len(starts) - 1):
-        a, b, c, d = zeros(), zeros(), zeros(), zeros()
-        for visit in range(starts[slab], starts[slab + 1], 2):
+    for part in range(len(starts) - 1):
+        at = part * 16 % len(sums)
+        a, b, c, d = load_floats(sums, at), zeros(), zeros(), zeros()
+        for visit in range(starts[part], starts[part + 1], 2):
             prefetch(lines, visit * 16 + AHEAD)
             prefetch(lines, visit * 16 + AHEAD + 16)
             j = np.intp(blocks[visit]) * 64
@@ -164,7 +170,7 @@ def _sum_steps(lines, blocks, starts, x, sums):
             w = load_words(lines, visit * 16 + 16)
             c = multiply_add(lookup64(p, q, r, s, w), signed_field(w, 6, 10), c)
             d = multiply_add(lookup64(p, q, r, s, shifted(w, 16)), signed_field(w, 22, 10), d)
-        store_floats(sums, slab * 16, add(add(a, b), add(c, d)))
+        store_floats(sums, at, add(add(a, b), add(c, d)))
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -182,7 +188,7 @@ def multiply(vector, out, plan, omitted_value):
     table = carray(pointer(plan[14], np.float32), plan[15])
     width, slot_bits = plan[16], plan[17]
     x = aligned_vector(vector, (len(vector) + width - 1) // width * width)
-    sums = np.empty(len(out), np.float32)
+    sums = np.zeros(len(out), np.float32)
     step = broadcast(np.float32(1))
     if slot_bits == 16:
         _sum_steps(lines, blocks, starts, x, sums)
