@@ -3,8 +3,9 @@
     python benchmarks/latency_model.py
 
 Networks of random widths are written as ONNX and timed in turns with the whole; the function of
-ECC (arXiv:1812.01803) is fitted to three quarters of them and judged on the rest. The floor is the
-mean: R² = 0. Then a network is found by that function for 0.7 of the time, and its file is timed.
+ECC (arXiv:1812.01803) is fitted to three quarters of them and judged on the rest, each quarter in
+turn. The floor is the mean: R² = 0. Then a network is found by that function for 0.7 of the time,
+and its file is timed.
 """
 
 import copy
@@ -60,7 +61,7 @@ def measured(name: str, *, quick: bool) -> list[Figure]:
         (ratio,) = compare(*files, deployment=DEPLOYMENT, iterations=200, seconds=1.0)
     return [
         Figure(
-            name=f"{name}: R² on widths held out",
+            name=f"{name}: R² on widths that the fit did not see",
             value=found.r_squared,
             unit="",
             against="the mean",

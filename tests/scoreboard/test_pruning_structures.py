@@ -396,7 +396,7 @@ def test_row_21_latency_constrained(monkeypatch: pytest.MonkeyPatch) -> None:
         lambda self, keep, blocks=(): timed({name: len(own) for name, own in keep.items()}, 0.01),
     )
     options = {one.name: range(4, one.size + 1, 4) for one in structure.groups}
-    assert ecc.latency_model(whole, structure, options, held_out=0.25).r_squared >= 0.9
+    assert ecc.latency_model(whole, structure, options, folds=4).r_squared >= 0.9
     method = LatencyAware(latency=0.7, cost="bilinear", worth="score", criterion=L1(multiple_of=4))
     plan = method.plan(whole, Workbench())
     assert plan.reached == pytest.approx(0.7, rel=0.05)

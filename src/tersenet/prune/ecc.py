@@ -29,7 +29,7 @@ from tersenet.prune.width_costs import SiteWidths, as_factors, widths_of
 
 __all__ = ["BilinearLatency", "fit_bilinear", "latency_model", "r_squared"]
 
-_EACH: Final = 4  # networks to time for each coefficient
+_EACH: Final = 5  # networks to time for each coefficient
 _FEWEST: Final = 32
 
 
@@ -46,7 +46,7 @@ class BilinearLatency:
     slopes: tuple[float, ...]
     """a_j, by layer."""
     r_squared: float
-    """On the widths that it was not fitted to."""
+    """Each network judged by a fit that did not see it."""
 
     def ms(self, counts: Mapping[str, int]) -> float:
         """Returns E when groups keep `counts` units; named for what costs are, a share here."""
@@ -73,7 +73,7 @@ def latency_model(
     *,
     batch: int = 1,
     samples: int | None = None,
-    held_out: float = 0.25,
+    folds: int = 4,
     seed: int = 0,
     bench: Workbench | None = None,
 ) -> BilinearLatency:
@@ -84,8 +84,9 @@ def latency_model(
         graph: its structure.
         options: the counts to draw from, for each group.
         batch: samples in one inference.
-        samples: networks to time; without, four for each coefficient that is fitted.
-        held_out: share of these that the fit does not see, to judge it by.
+        samples: networks to time; without, five for each coefficient that is fitted.
+        folds: parts of these, each judged by a fit to the others: with one part held out alone,
+            the figure would depend on which. The slopes are fitted to all.
         seed: of the widths drawn: over all samples, each group takes its counts equally often.
         bench: told of the progress.
 
@@ -96,22 +97,21 @@ def latency_model(
     sizes = {name: graph.by_name[name].size for name in options}
     layers = _distinct(widths_of(graph, [graph.by_name[name] for name in options]))
     samples = max(_FEWEST, _EACH * (len(layers) + 1)) if samples is None else samples
-    test = round(held_out * samples)
-    if test < 2 or samples - test <= len(layers):
+    if samples - -(-samples // folds) <= len(layers):
         raise MeasureError(
-            f"{samples} networks of which {test} are held out cannot fit and judge "
+            f"{samples} networks in {folds} parts, each judged by the others, cannot fit and judge "
             f"{len(layers) + 1} coefficients: time {2 * len(layers) + 4} or more."
         )
     drawn = _draws(options, samples, np.random.default_rng(seed))
     shares = _time(subject, graph, drawn, batch, bench or Workbench())
     terms = np.array([_products(layers, counts, sizes) for counts in drawn])
-    constant, slopes = fit_bilinear(terms[test:], shares[test:])
+    constant, slopes = fit_bilinear(terms, shares)
     return BilinearLatency(
         layers=layers,
         sizes=sizes,
         constant=constant,
         slopes=tuple(slopes.tolist()),
-        r_squared=r_squared(shares[:test], constant + terms[:test] @ slopes),
+        r_squared=r_squared(shares, _unseen(terms, shares, folds)),
     )
 
 
@@ -143,6 +143,18 @@ def fit_bilinear(
             slopes[kept] = found[1:]
             return float(found[0]), slopes
         kept[np.flatnonzero(kept)[found[1:].argmin()]] = False
+
+
+def _unseen(
+    terms: Float[np.ndarray, "sample term"], cost: Float[np.ndarray, " sample"], folds: int
+) -> Float[np.ndarray, " sample"]:
+    """Returns the cost of each sample by a fit to the other parts."""
+    found = np.empty(len(cost))
+    for fold in range(folds):
+        out = np.arange(len(cost)) % folds == fold
+        constant, slopes = fit_bilinear(terms[~out], cost[~out])
+        found[out] = constant + terms[out] @ slopes
+    return found
 
 
 def r_squared(
