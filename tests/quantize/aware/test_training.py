@@ -18,9 +18,12 @@ from tersenet.export import check_parity, to_onnx
 from tersenet.export.qops import DEQUANTIZE, QUANTIZE
 from tersenet.measure import predictor
 from tersenet.models import resnet
+from tersenet.quantize import Static
 from tersenet.quantize.aware import Aware, Bits
 from tersenet.quantize.aware.deploy import deploy, edits_of
 from tersenet.quantize.aware.network import build, layers_of
+from tersenet.quantize.lift import lift
+from tersenet.run.saved import History, load, save
 
 
 @dataclasses.dataclass(frozen=True)
@@ -211,6 +214,66 @@ def test_bits_are_where_they_are_due() -> None:
     assert placed["stage1.0.conv1.input"].bits == 3
     # What is pooled as well.
     assert placed["stage3.0.add.output"].bits == 8
+
+
+@pytest.mark.parametrize("activations", ["lsq", "ema"])
+def test_training_starts_from_what_was_quantised(activations: Any, tmp_path: Path) -> None:
+    """Before its first step the trainable network computes what the quantised one does."""
+    model = network()
+    whole = subject(model)
+    before = Static(bits=4, activation_bits=4, rounding="gptq", bias_correction="empirical")
+    first, first_edits = before.apply(
+        copy.deepcopy(model), before.plan(whole, Workbench()), whole, Workbench()
+    )
+    known = lift(first)
+    for edit in first_edits:
+        stored = first.get_submodule(f"{edit.site}.weight")
+        reals = stored.levels * stored.scale.view(-1, *[1] * (stored.levels.ndim - 1))
+        assert torch.equal(known.model.get_parameter(f"{edit.site}.weight"), reals)
+    on = dataclasses.replace(whole, model=first, edits=tuple(first_edits))
+    method = Aware(weight_bits=4, activation_bits=4, edge_bits=4, activations=activations)
+    plan = method.plan(on, Workbench())
+    assert plan.notes == ("starts from 10 weights that were quantised before",)
+    bits = {name: Bits(weight=4, activation=4) for name in plan.bits}
+    built = build(
+        known.model,
+        whole.example,
+        bits,
+        weights="lsq",
+        activations=activations,
+        calibration=whole.calibration,
+        known=known,
+    )
+    for edit in first_edits:
+        levels = first.get_submodule(f"{edit.site}.weight").levels
+        own = built.weights[edit.site]
+        weight = built.module.get_parameter(f"{edit.site}.weight")
+        scale = own.unit(weight).view(-1, *[1] * (levels.ndim - 1))
+        assert torch.equal((own(weight) / scale).round(), levels.float())
+    shared = built.activations.keys() & known.values.keys()
+    assert {"input", "stage1.0.conv1.output"} <= shared
+    if activations == "ema":  # which has any level of zero
+        for name in shared:
+            if built.activations[name].bits == 4:
+                step, zero = built.activations[name].grid()
+                assert step.item() == pytest.approx(known.values[name].scale.item(), rel=1e-6)
+                assert zero.item() == known.values[name].zero_point
+    graph, edits = method.apply(copy.deepcopy(first), plan, on, Workbench())
+    history = History(model={"class": "Net"}, example=((2, 1, 12, 12),))
+    history = history.then(before, first_edits).then(method, edits)
+    save(tmp_path, graph, history, {})
+    x = whole.calibration[0][0]
+    assert torch.equal(load(tmp_path, model=network())(x), graph(x))
+
+
+def test_training_cannot_start_from_signs() -> None:
+    model = network()
+    whole, method = subject(model), METHODS["signs"]
+    graph, _ = method.apply(
+        copy.deepcopy(model), method.plan(whole, Workbench()), whole, Workbench()
+    )
+    with pytest.raises(QuantizeError, match="keeps signs alone"):
+        method.plan(dataclasses.replace(whole, model=graph), Workbench())
 
 
 def test_masked_weights_stay_zero_on_every_grid() -> None:

@@ -44,6 +44,9 @@ class ActivationQuantiser(nn.Module, abc.ABC):
         """Returns half the square of what is to be kept small."""
         return torch.zeros(())
 
+    def begin(self, step: Tensor, zero: int) -> None:
+        """Starts from a grid found before, where this kind has it."""
+
     @abc.abstractmethod
     def grid(self) -> tuple[Tensor, Tensor]:
         """Returns the reals that one level is worth, and the level of zero, whole."""
@@ -63,6 +66,11 @@ class Learned(ActivationQuantiser):
         start = first_step(torch.tensor(seen.mean_magnitude), high=self.high)
         self.step = nn.Parameter(start)
 
+    def begin(self, step: Tensor, zero: int) -> None:
+        if zero == int(self.zero):
+            with torch.no_grad():
+                self.step.copy_(step)
+
     def forward(self, x: Tensor) -> Tensor:
         return lsq(x, _positive(self.step), low=self.low, high=self.high)
 
@@ -80,6 +88,11 @@ class LearnedOffset(ActivationQuantiser):
         self.step = nn.Parameter(torch.tensor((high - low) / self.top))
         self.zero = nn.Parameter(torch.tensor(-low / (high - low) * self.top))
 
+    def begin(self, step: Tensor, zero: int) -> None:
+        with torch.no_grad():
+            self.step.copy_(step)
+            self.zero.fill_(zero)
+
     def forward(self, x: Tensor) -> Tensor:
         return lsq_plus(x, _positive(self.step), self.zero, low=0, high=self.top)
 
@@ -94,6 +107,11 @@ class Pact(ActivationQuantiser):
     def __init__(self, seen: Seen, *, bits: int) -> None:
         super().__init__(bits=bits)
         self.bound = nn.Parameter(torch.tensor(seen.high))
+
+    def begin(self, step: Tensor, zero: int) -> None:
+        if zero == 0:
+            with torch.no_grad():
+                self.bound.copy_(step * self.top)
 
     def forward(self, x: Tensor) -> Tensor:
         return pact(x, _positive(self.bound), bits=self.bits)
@@ -150,6 +168,10 @@ class Averaged(ActivationQuantiser):
         super().__init__(bits=bits)
         self.register_buffer("low", torch.tensor(min(seen.low, 0.0)))
         self.register_buffer("high", torch.tensor(max(seen.high, 0.0)))
+
+    def begin(self, step: Tensor, zero: int) -> None:
+        self.low.copy_(-zero * step)
+        self.high.copy_((self.top - zero) * step)
 
     def forward(self, x: Tensor) -> Tensor:
         if self.training:

@@ -23,6 +23,7 @@ from tersenet.quantize.aware.bits import Bits, site_bits
 from tersenet.quantize.aware.deploy import deploy, edits_of, rebuild
 from tersenet.quantize.aware.network import Trainable, build, layers_of
 from tersenet.quantize.aware.weights import WeightKind, check_weight_bits, kind_at
+from tersenet.quantize.lift import Lifted, lift
 from tersenet.train import TrainingOptions, fit, response_loss
 
 __all__ = ["Aware", "AwarePlan"]
@@ -41,6 +42,7 @@ class AwarePlan:
     """Of the network's weights, those stored as integers."""
     steps: int
     skips: tuple[Skip, ...] = ()
+    notes: tuple[str, ...] = ()
 
     @property
     def summary(self) -> str:
@@ -63,9 +65,10 @@ class Aware(Method[AwarePlan]):
     """Trains with integer weights and activations simulated, then stores them.
 
     Use it below 8 bits, where ranges alone no longer do. It starts from the subject's weights,
-    whatever they were trained for so far, and learns from the original's answers and the
-    labels. What ships computes what was trained: batch norms are folded into the scales, which
-    moves no level. Dropout is off throughout.
+    whatever they were trained for so far; from a quantised network it takes over the reals that
+    its integers stand for, and its grids where they have as many bits. It learns from the
+    original's answers and the labels. What ships computes what was trained: batch norms are
+    folded into the scales, which moves no level. Dropout is off throughout.
     """
 
     family: ClassVar[str] = "quantize"
@@ -122,7 +125,8 @@ class Aware(Method[AwarePlan]):
                 "quantize.aware needs training and calibration data: add a data section to the "
                 "recipe, or use quantize.static."
             )
-        sites, skips, share = layers_of(subject.model, subject.example, skip=self.skip)
+        known = lift(subject.model)
+        sites, skips, share = layers_of(known.model, subject.example, skip=self.skip)
         bits = site_bits(
             sites,
             Bits(weight=self.weight_bits, activation=self.activation_bits),
@@ -133,7 +137,15 @@ class Aware(Method[AwarePlan]):
             check_weight_bits(kind_at(self.weights, one.weight), one.weight)
         steps = max(1, round(self.epochs * subject.training.steps_per_epoch))
         kinds = (self.weights, self.activations)
-        return AwarePlan(bits=bits, kinds=kinds, share=share, steps=steps, skips=tuple(skips))
+        begun = f"starts from {len(known.weights)} weights that were quantised before"
+        return AwarePlan(
+            bits=bits,
+            kinds=kinds,
+            share=share,
+            steps=steps,
+            skips=tuple(skips),
+            notes=(begun,) if known.weights else (),
+        )
 
     def apply(
         self, model: nn.Module, plan: AwarePlan, subject: Subject, bench: Workbench
@@ -146,14 +158,21 @@ class Aware(Method[AwarePlan]):
             QuantizeError: if an activation is constant or not finite.
             MeasureError: if the loss becomes infinite.
         """
-        trainable = self.trained(model, plan, subject, bench)
-        graph = deploy(model, subject.example, trainable, plan.bits)
+        known = lift(model)
+        trainable = self.trained(known.model, plan, subject, bench, known=known)
+        graph = deploy(known.model, subject.example, trainable, plan.bits)
         return graph, edits_of(trainable, plan.bits)
 
     def trained(
-        self, model: nn.Module, plan: AwarePlan, subject: Subject, bench: Workbench
+        self,
+        model: nn.Module,
+        plan: AwarePlan,
+        subject: Subject,
+        bench: Workbench,
+        *,
+        known: Lifted | None = None,
     ) -> Trainable:
-        """Returns the trained graph, its integers still simulated."""
+        """Returns the trained graph, its integers still simulated; `known` as `build`."""
         assert subject.training is not None  # plan checked
         trainable = build(
             model,
@@ -165,6 +184,7 @@ class Aware(Method[AwarePlan]):
             edits=subject.edits,
             norm_steps=round(self.freeze * plan.steps),
             weight_steps=round(self.weights_after * plan.steps),
+            known=known,
         )
         teacher = (subject.original or subject.model).eval()
 
@@ -200,4 +220,4 @@ class Aware(Method[AwarePlan]):
         Raises:
             QuantizeError: if there are no edits, or they are of another network.
         """
-        return rebuild(model, edits, example)
+        return rebuild(lift(model).model, edits, example)

@@ -33,6 +33,7 @@ from tersenet.quantize.aware.weights import (
 )
 from tersenet.quantize.build import check_share, prepared
 from tersenet.quantize.fold import fold_batch_norm, tensor_of
+from tersenet.quantize.lift import Lifted
 from tersenet.quantize.overrides import check_patterns, matches
 from tersenet.quantize.ranges import MinMax
 from tersenet.quantize.structure import Site, normalise, sites_of
@@ -72,6 +73,7 @@ def build(
     edits: Sequence[Edit] = (),
     norm_steps: int = 2**62,
     weight_steps: int = 0,
+    known: Lifted | None = None,
 ) -> Trainable:
     """Returns a graph of its own to train, which starts from `model` and its activations.
 
@@ -85,6 +87,7 @@ def build(
         edits: what was done before: weights that were masked stay zero.
         norm_steps: after how many steps batch norms stand still.
         weight_steps: after how many steps weights, too, are on their grids.
+        known: grids found before, to start from where they have as many bits.
 
     Raises:
         QuantizeError: if an activation is constant or not finite.
@@ -103,6 +106,8 @@ def build(
         for site in sites
     }
     own_activations = _quantise_activations(module, layers, nodes, placed, seen, activations)
+    if known is not None:
+        _begin(own_weights, own_activations, known, bits)
     for own in own_weights.values():
         own.start = weight_steps
     for node in module.graph.nodes:
@@ -121,6 +126,21 @@ def build(
         placed=placed,
         gains=gains,
     )
+
+
+def _begin(
+    weights: Mapping[str, WeightQuantiser],
+    activations: Mapping[str, ActivationQuantiser],
+    known: Lifted,
+    bits: Mapping[str, Bits],
+) -> None:
+    for name in weights.keys() & known.weights.keys():
+        if known.weights[name].bits == bits[name].weight:
+            weights[name].begin(known.weights[name].scale)
+    for name in activations.keys() & known.values.keys():
+        grid = known.values[name]
+        if grid.bits == activations[name].bits:
+            activations[name].begin(grid.scale, grid.zero_point)
 
 
 def _flip_negative_gains(module: GraphModule, folded: GraphModule) -> list[str]:

@@ -58,6 +58,9 @@ class WeightQuantiser(nn.Module, abc.ABC):
         on_grid = self.on_grid(weight)
         return on_grid if self.kept is None else on_grid * self.kept
 
+    def begin(self, unit: Tensor) -> None:
+        """Starts from a grid found before, the reals a level is worth; only one that learns can."""
+
     @abc.abstractmethod
     def on_grid(self, weight: Tensor) -> Tensor:
         """Returns the weight on its grid, before masks."""
@@ -77,6 +80,10 @@ class Learned(WeightQuantiser):
         magnitude = weight.detach().abs().flatten(1).mean(1)
         magnitude = torch.where(magnitude > 0, magnitude, magnitude.mean())
         self.step = nn.Parameter(first_step(magnitude, high=self.high))
+
+    def begin(self, unit: Tensor) -> None:
+        with torch.no_grad():
+            self.step.copy_(unit.expand_as(self.step))
 
     def on_grid(self, weight: Tensor) -> Tensor:
         step = _positive(self.step).view(-1, *[1] * (weight.ndim - 1))
