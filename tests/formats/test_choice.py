@@ -68,7 +68,8 @@ def test_only_dense_storage_is_left_for_many_values():
         (200, 0.92, 1, "Tiled"),
         (200, 0.95, 64, "Panels"),
         (32, 0.92, 1, "Tiled"),
-        (32, 0.995, 1, "Sliced"),
+        (32, 0.99, 1, "Tiled"),
+        (32, 0.998, 1, "Sliced"),
         (32, 0.95, 64, "Panels"),
     ],
 )

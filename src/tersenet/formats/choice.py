@@ -72,7 +72,7 @@ _SPEEDS: Final[Mapping[str, _Speeds]] = {
         packed=0.021,
         decoded=0.26,
         grouped=0.33,
-        line=1.9,
+        line=1.6,
         gathered=0.30,
         broadcast=1.2,
     ),

@@ -25,10 +25,9 @@ _PATCH_BYTES: Final = 1 << 21
 """Patches of a convolution that are laid out at once: what fits beside weights in the cache."""
 
 
-@final
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Convolution(Layer, Window):
-    """A convolution as a product of (output channels, input channels · kernel) with patches."""
+class _Filter(Layer, Window):
+    """What all convolutions are told."""
 
     matrix: Matrix
     kernel: Pair
@@ -37,6 +36,12 @@ class Convolution(Layer, Window):
     dilation: Pair = (1, 1)
     scale: Floats | None = None
     bias: Floats | None = None
+
+
+@final
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Convolution(_Filter):
+    """A convolution as a product of (output channels, input channels · kernel) with patches."""
 
     def shape(self, *shapes: Shape) -> Shape:
         """The matrix's rows, by what the kernel visits."""
@@ -89,20 +94,12 @@ class Convolution(Layer, Window):
 
 @final
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Depthwise(Layer, Window):
+class Depthwise(_Filter):
     """A convolution of one channel at a time, with (output channels, kernel) as its matrix.
 
     Output r reads channel r // m, m being outputs per channel. Its few weights are decoded when
     it runs; then a product per place of the kernel serves all channels and samples.
     """
-
-    matrix: Matrix
-    kernel: Pair
-    stride: Pair = (1, 1)
-    padding: Pair = (0, 0)
-    dilation: Pair = (1, 1)
-    scale: Floats | None = None
-    bias: Floats | None = None
 
     def shape(self, *shapes: Shape) -> Shape:
         """The matrix's rows, by what the kernel visits."""
