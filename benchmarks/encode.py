@@ -7,7 +7,7 @@ Each side searches its own settings for the smallest file that loses at most 0.3
 we lambda, NNCodec its step for weights (dependent, with and without its rate-distortion
 optimisation, or plain) and for the rest.
 Both select on the images they are judged on, and both restored networks are evaluated alike.
-Then the Fisher weighting, at equal bytes: how far the output moves, as KL divergence.
+With --weightings then the Fisher weighting, at equal bytes: how far the output moves, as KL.
 """
 
 import os
@@ -15,6 +15,7 @@ import os
 os.environ["OMP_NUM_THREADS"] = os.environ["OPENBLAS_NUM_THREADS"] = "1"
 
 import copy
+import json
 import subprocess
 import tempfile
 from collections.abc import Callable
@@ -30,7 +31,7 @@ from torch import nn
 from tersenet.core.files import load_weights
 from tersenet.core.types import Subject, Workbench
 from tersenet.encode import Encoding, Feedback, RateDistortion, divergence, restore_, to_arrays
-from tersenet.models import lenet5, resnet, vgg_small
+from tersenet.models import lenet5, lenet5_caffe, resnet, vgg_small
 from tersenet.train.tasks import load_fashion_mnist
 
 ROOT: Final = Path(__file__).parents[1]
@@ -39,14 +40,20 @@ NETWORKS: Final[dict[str, Callable[[], nn.Module]]] = {
     "resnet20": lambda: resnet(depth=20, option="B", in_channels=1),
     "vgg-small": lambda: vgg_small(in_channels=1),
     "lenet5": lambda: lenet5(in_channels=1),
+    "lenet5-caffe": lambda: lenet5_caffe(in_channels=1),
 }
 DROP: Final = 0.3
 """Points of top-1 that may be lost."""
-BYTES: Final = (70_000, 90_000, 120_000)
-"""Files at which the weightings are compared."""
-QPS: Final = (-22, -23, -24, -25, -26, -27, -28, -30)
-"""From coarse to fine."""
-OTHER_QPS: Final = (-75, -40)
+BITS: Final = (2.0, 2.6, 3.5)
+"""Per parameter: the files at which the weightings are compared."""
+QPS: Final = (-18, -19, -20, -21, -22, -23, -24, -25, -26, -27, -28, -29, -30, -32)
+"""Of weights, from coarse to fine, a quarter of an octave each."""
+FAMILIES: Final = [
+    {"nonweight_qp": other, "use_dq": dependent, "lambda_scale": scale, "row_skipping": True}
+    for other in (-40, -75)
+    for dependent, scale in ((True, 1.0), (True, 0.0), (False, 0.0))
+]
+"""NNCodec's other settings: the step of vectors, the trellis, rate-distortion optimisation."""
 
 
 def main() -> None:
@@ -54,11 +61,14 @@ def main() -> None:
     parser = arguments(__doc__)
     parser.add_argument("--nncodec", metavar="PYTHON", help="a Python that has NNCodec")
     parser.add_argument("--network", choices=NETWORKS, default="resnet20")
+    parser.add_argument("--weightings", action="store_true", help="compare these as well")
     options = parser.parse_args()
     torch.set_num_threads(1)
     whole = subject(options.network, quick=options.quick)
     ours = Feedback(max_drop=DROP, trials=3 if options.quick else 10).plan(whole, Workbench())
     name = f"{options.network} at {DROP} points"
+    assert ours.drop is not None
+    holds = ours.drop <= DROP  # a search that is too short may have found nothing
     figures = [
         Figure(
             name=f"{name}: ours",
@@ -73,7 +83,7 @@ def main() -> None:
         figures.append(
             Figure(
                 name=f"{name}: over NNCodec",
-                value=None if size is None else 100 * (ours.coded_bytes / size - 1),
+                value=None if size is None or not holds else 100 * (ours.coded_bytes / size - 1),
                 unit="% bytes",
                 against="NNCodec",
                 target=-30.0,
@@ -81,8 +91,8 @@ def main() -> None:
                 detail=detail,
             )
         )
-    if options.network == "resnet20":
-        figures += weightings(whole, budgets=BYTES[:1] if options.quick else BYTES)
+    if options.weightings:
+        figures += weightings(whole, bits=BITS[:1] if options.quick else BITS)
     publish("Encoding", figures, json_file=options.json)
 
 
@@ -102,37 +112,37 @@ def nncodec(whole: Subject, python: str, *, quick: bool) -> tuple[int | None, st
     floats = {k: v for k, v in to_arrays(whole.model).items() if v.dtype == np.float32}
     kept = {k: v for k, v in to_arrays(whole.model).items() if k not in floats}
     best: tuple[int | None, str] = (None, "no setting of it loses so little")
-    for other in OTHER_QPS:
-        for dependent, scale in ((True, 0.0), (True, 1.0), (False, 0.0)):
-            for qp in QPS[:1] if quick else QPS:
-                settings = {"qp": qp, "nonweight_qp": other, "lambda_scale": scale}
-                settings["use_dq"] = dependent
-                size, back = through_nncodec(floats, settings, python)
-                if best[0] is not None and size >= best[0]:
-                    break  # finer steps are larger still
-                model = restore_(copy.deepcopy(whole.model), back | kept)
-                drop = whole.quality(model).drop_from(before)[0]
-                if drop <= DROP:
-                    best = (size, f"{size} B, {drop:.2f} points, {settings}")
-                    break
+    for family in FAMILIES[:1] if quick else FAMILIES:
+        settings = [{**family, "qp": qp} for qp in (QPS[-1:] if quick else QPS)]
+        for size, back, own in zip(
+            *through_nncodec(floats, settings, python), settings, strict=True
+        ):
+            if best[0] is not None and size >= best[0]:
+                break  # finer steps are larger still
+            model = restore_(copy.deepcopy(whole.model), back | kept)
+            drop = whole.quality(model).drop_from(before)[0]
+            if drop <= DROP:
+                best = (size, f"{size} B, {drop:.2f} points, {own}")
+                break
     return best
 
 
 def through_nncodec(
-    tensors: dict[str, np.ndarray], settings: dict[str, Any], python: str
-) -> tuple[int, dict[str, np.ndarray]]:
-    """Bytes of its file, and what it decodes from it."""
+    tensors: dict[str, np.ndarray], settings: list[dict[str, Any]], python: str
+) -> tuple[list[int], list[dict[str, np.ndarray]]]:
+    """Bytes of its file at each of its settings, and what it decodes from it."""
     with tempfile.TemporaryDirectory() as folder:
-        source, file, target = (Path(folder, name) for name in ("in.npz", "a.nnc", "out.npz"))
-        flags = {f"?{key}": value for key, value in settings.items()}
-        every: dict[str, Any] = {**tensors, **flags, "?row_skipping": True}
+        source, target = Path(folder, "in.npz"), Path(folder, "out.npz")
+        every: dict[str, Any] = {**tensors, "?settings": json.dumps(settings)}
         np.savez(source, **every)
-        subprocess.run([python, str(PEER), "compress", source, file], check=True)
-        subprocess.run([python, str(PEER), "decompress", file, target], check=True)
-        return file.stat().st_size, dict(np.load(target))
+        subprocess.run([python, str(PEER), "sweep", source, target], check=True)
+        found = dict(np.load(target))
+    return found.pop("?bytes").tolist(), [
+        {name: found[f"{number}/{name}"] for name in tensors} for number in range(len(settings))
+    ]
 
 
-def weightings(whole: Subject, *, budgets: tuple[int, ...]) -> list[Figure]:
+def weightings(whole: Subject, *, bits: tuple[float, ...]) -> list[Figure]:
     """KL of the decoded network from the original at equal bytes, by what weighs the errors."""
     assert whole.training is not None
     fresh = [whole.training.batch(step)[0] for step in range(8)]  # augmented: not the same images
@@ -143,7 +153,8 @@ def weightings(whole: Subject, *, budgets: tuple[int, ...]) -> list[Figure]:
         "feedback": Feedback(),
     }
     figures = []
-    for budget in budgets:
+    count = sum(one.numel() for one in whole.model.parameters())
+    for budget in (int(one * count / 8) for one in bits):
         lost = {}
         for name, method in methods.items():
             bounded = replace(method, file_bytes=budget, trials=12)

@@ -1,16 +1,21 @@
 """Runs NNCodec, in the Python that has it: `python nncodec_peer.py JOB IN OUT`.
 
-    compress     IN: .npz of tensors and the option `use_dq`; OUT: a .nnc file
+    compress     IN: .npz of tensors and of its options, `?` before their names, dictionaries
+                 as JSON; OUT: a .nnc file
     decompress   IN: a .nnc file; OUT: .npz of tensors
     levels       IN: .npz of integers, and `?dependent`; OUT: .npz of bytes, seconds to
                  encode and seconds to decode of each through its C++ coder alone
+    sweep        IN: .npz of tensors and `?settings`, a JSON list of options; OUT: .npz of what
+                 it decodes from its own files, `NUMBER/name`, and `?bytes` of each file
 
 Not a test and not imported by one: NNCodec pins NumPy 1, so it lives apart.
 """
 
 import contextlib
 import io
+import json
 import sys
+import tempfile
 import time
 from pathlib import Path
 from unittest.mock import MagicMock
@@ -46,6 +51,23 @@ def timed(levels: np.ndarray, dependent: bool) -> np.ndarray:
     return np.array([len(data), encoded - begin, decoded - encoded])
 
 
+def sweep(tensors: dict[str, np.ndarray], settings: list[dict]) -> dict[str, np.ndarray]:
+    """What it decodes at each of its settings, and the bytes of its files."""
+    from nncodec import nnc  # type: ignore[import-not-found]
+
+    found, sizes = {}, []
+    for number, options in enumerate(settings):
+        with tempfile.TemporaryDirectory() as folder:
+            path = str(Path(folder, "a.nnc"))
+            data = nnc.compress(
+                dict(tensors), bitstream_path=path, return_bitstream=True, **options
+            )
+        sizes.append(len(data))
+        for name, one in nnc.decompress(bytearray(data)).items():
+            found[f"{number}/{name}"] = one
+    return {**found, "?bytes": np.array(sizes)}
+
+
 def main(job: str, source: str, target: str) -> None:
     """Runs one job, silently: NNCodec prints."""
     # NNCodec's data sets want torchvision, whose wheels fail to load without CUDA. Nothing
@@ -63,7 +85,12 @@ def main(job: str, source: str, target: str) -> None:
             dependent = arrays.pop("?dependent").item()
             np.savez(target, **{key: timed(levels, dependent) for key, levels in arrays.items()})
             return
+        if job == "sweep":
+            settings = json.loads(arrays.pop("?settings").item())
+            np.savez(target, **sweep(arrays, settings))
+            return
         options = {key[1:]: arrays.pop(key).item() for key in list(arrays) if key[0] == "?"}
+        options = {k: json.loads(v) if isinstance(v, str) else v for k, v in options.items()}
         data = nnc.compress(arrays, bitstream_path=target, return_bitstream=True, **options)
         Path(target).write_bytes(bytes(data))
 

@@ -1,6 +1,7 @@
 """Files go both ways between tersenet and NNCodec, the reference for ISO/IEC 15938-17.
 
-`golden/` holds what NNCodec 2.1.3 wrote (dependent quantisation, skipped rows, integers)
+`golden/` holds what NNCodec 2.1.3 wrote (dependent quantisation, skipped rows, integers,
+codebooks, scans in blocks, and a layer as one BLOCK)
 and the digests of the tensors it decoded from it. Where the variable
 TERSENET_NNCODEC_PYTHON names a Python that has NNCodec, it is run as well.
 """
@@ -56,7 +57,7 @@ def quantised(*, dependent: bool) -> dict[str, Quantised | np.ndarray]:
 
 
 @pytest.mark.parametrize("threads", [1, 2])
-@pytest.mark.parametrize("name", ["dependent", "codebook", "scan"])
+@pytest.mark.parametrize("name", ["dependent", "codebook", "scan", "block"])
 def test_a_file_of_nncodec_is_read_bit_for_bit(name, threads):
     tensors = decode_nnc((HERE / "golden" / f"{name}.nnc").read_bytes(), threads=threads)
     expected = json.loads((HERE / "golden" / f"{name}.json").read_text())
@@ -231,3 +232,23 @@ def test_both_ways_with_nncodec_itself(dependent, tmp_path):
     for name, tensor in written.items():
         expected = tensor.weights() if isinstance(tensor, Quantised) else tensor
         np.testing.assert_array_equal(decoded[name], expected)
+
+
+@pytest.mark.skipif(PEER is None, reason="TERSENET_NNCODEC_PYTHON names no Python with NNCodec")
+@pytest.mark.parametrize("dependent", [False, True])
+def test_blocks_of_nncodec_itself_are_read(dependent, tmp_path):
+    generator = np.random.default_rng(2)
+    kinds = {"w": "weight", "b": "bias", "beta": "bn.beta", "gamma": "bn.gamma"}
+    kinds |= {"mean": "bn.mean", "var": "bn.var"}
+    tensors = {name: generator.normal(0, 0.3, 20).astype(np.float32) for name in kinds}
+    tensors["w"] = generator.laplace(0, 0.05, (20, 3, 3, 3)).astype(np.float32)
+    blocks = {"block_identifier": dict.fromkeys(kinds, "layer.0"), "parameter_type": kinds}
+    options = {"use_dq": dependent, "qp": -24, "nonweight_qp": -60, "row_skipping": True}
+    options["block_id_and_param_type"] = json.dumps(blocks)
+    np.savez(tmp_path / "in.npz", **tensors, **{f"?{key}": v for key, v in options.items()})
+    peer("compress", tmp_path / "in.npz", tmp_path / "a.nnc")
+    peer("decompress", tmp_path / "a.nnc", tmp_path / "a.npz")
+    read, expected = decode_nnc((tmp_path / "a.nnc").read_bytes()), np.load(tmp_path / "a.npz")
+    assert set(read) == set(expected) == set(kinds)
+    for name in kinds:
+        np.testing.assert_array_equal(read[name], expected[name])
