@@ -84,6 +84,20 @@ def test_a_batch_below_one_is_refused():
         best_format(np.eye(3), 0)
 
 
+def test_rows_of_unequal_length_are_refused():
+    with pytest.raises(FormatError, match="rows of equal length"):
+        best_format([[1, 2], [3]])
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+def test_a_matrix_prints_as_one_line_that_says_what_it_is(kind):
+    encoded = kind.encode(np.where(np.arange(4000).reshape(40, 100) % 7, 1.0, -1.0))
+    name, rest = repr(encoded).split("(")
+    assert name == kind.__name__
+    bits = float(rest.removeprefix("40×100 float64, ").removesuffix(" bits an element)"))
+    assert bits == pytest.approx(encoded.bits / 4000, rel=0.01)
+
+
 @pytest.mark.parametrize("kind", FORMATS)
 @pytest.mark.parametrize(
     ("bad", "message"),

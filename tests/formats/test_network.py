@@ -236,6 +236,13 @@ def test_a_residual_network_by_its_definition():
     assert network(x[:0]).shape == (0, 10)
 
 
+def test_a_network_prints_as_one_line():
+    network, _ = residual()
+    assert repr(network) == (
+        f"Network((3, 5, 5) → (10,), 6 steps, {network.memory_bytes} bytes of weights)"
+    )
+
+
 def test_the_input_is_left_as_it_was():
     x = np.random.default_rng(0).standard_normal((1, 4)).astype(np.float32)
     kept = x.copy()

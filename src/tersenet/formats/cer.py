@@ -25,7 +25,7 @@ from tersenet.formats.matrix import CountedMatrix
 __all__ = ["Cer", "Cser"]
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class _Segmented(CountedMatrix):
     """What the two formats share: segments of columns, row by row."""
 
@@ -122,7 +122,7 @@ class _Segmented(CountedMatrix):
 
 
 @final
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Cer(_Segmented):
     """Compressed entropy rows: a row's segments follow the values by falling frequency.
 
@@ -158,7 +158,7 @@ class Cer(_Segmented):
 
 
 @final
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Cser(_Segmented):
     """Compressed shared elements row: a segment names its value, so none is ever empty."""
 

@@ -138,10 +138,10 @@ def best_format(
     `measure` the same rule is applied to the predictions, which may be wrong.
 
     Raises:
-        FormatError: Not a matrix that can be encoded, or a batch below 1.
+        FormatError: Not a matrix that can be encoded, or a batch below 1 or not whole.
     """
-    if batch < 1:
-        raise FormatError(f"A product needs a batch of at least 1, not {batch}: give 1.")
+    if not isinstance(batch, int | np.integer) or batch < 1:
+        raise FormatError(f"A product needs a whole batch of at least 1, not {batch}: give 1.")
     levels = Levels.of(matrix)
     predicted = predicted_us(levels, batch)
     dense_us = predicted["Dense"]

@@ -15,7 +15,7 @@ __all__ = ["Csr", "Dense", "column_dtype", "pointer_dtype"]
 
 
 @final
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Dense(CountedMatrix):
     """Every element, row by row; multiplied by NumPy's BLAS."""
 
@@ -63,7 +63,7 @@ class Dense(CountedMatrix):
 
 
 @final
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Csr(CountedMatrix):
     """Compressed sparse rows: the non-zero values, their columns, and where each row starts."""
 

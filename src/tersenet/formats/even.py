@@ -34,7 +34,7 @@ _MOST_COLUMNS: Final = {4: 1 << 20, 8: 1 << 16}
 
 
 @final
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Even(FastMatrix):
     """Up to 256 values first + k · step, each as its k: 4 bits up to k = 15, else 8."""
 

@@ -43,7 +43,7 @@ _ABREAST: Final = 4
 
 
 @final
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Grouped(FastMatrix):
     """Up to 5 values: 1 bit an element for two, 1.78 for three, 2 for four, 2.67 for five."""
 

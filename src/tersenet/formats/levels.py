@@ -80,7 +80,10 @@ def checked_matrix(matrix: ArrayLike) -> NDArray[Any]:
     Raises:
         FormatError: Not a finite, real, two-dimensional matrix of at least one element.
     """
-    array = np.asarray(matrix)
+    try:
+        array = np.asarray(matrix)
+    except ValueError as error:
+        raise FormatError(f"This is no array ({error}): give rows of equal length.") from error
     if array.ndim != 2:
         raise FormatError(
             f"A matrix has 2 dimensions and this array has {array.ndim}: reshape a convolution's"

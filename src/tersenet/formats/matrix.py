@@ -96,6 +96,14 @@ class Matrix(abc.ABC):
             return self._product(np.ascontiguousarray(array, self._product_dtype(array)))
         return self._products(np.ascontiguousarray(array, self._product_dtype(array)))
 
+    def __repr__(self) -> str:
+        """Format, shape and size: the arrays themselves would fill pages."""
+        rows, columns = self.shape
+        return (
+            f"{type(self).__name__}({rows}×{columns} {self.dtype},"
+            f" {self.bits / (rows * columns):.3g} bits an element)"
+        )
+
     def _product_dtype(self, x: NDArray[Any]) -> type[np.floating[Any]]:
         return np.float64 if x.dtype == np.float64 else self.compute_dtype
 

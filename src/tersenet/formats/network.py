@@ -29,7 +29,7 @@ class Step:
 
 
 @final
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Network:
     """Steps in the order they run in; the last one's result is the network's."""
 
@@ -85,8 +85,9 @@ class Network:
         array = np.asarray(x)
         if array.ndim == 0 or array.shape[1:] != self.input_shape or array.dtype.kind not in "iuf":
             raise FormatError(
-                f"The network takes real numbers of shape (samples, *{self.input_shape}), not"
-                f" {array.dtype} of {array.shape}: reshape the inputs."
+                "The network takes real numbers of shape"
+                f" (samples, {', '.join(map(str, self.input_shape))}), not {array.dtype} of"
+                f" {array.shape}: reshape the inputs."
             )
         if len(array) == 0:
             return np.empty((0, *self.shapes()[-1]), np.float32)
@@ -100,6 +101,13 @@ class Network:
                 if last_read[place] == at:
                     del values[place]  # activations of earlier layers are memory, too
         return np.ascontiguousarray(values[len(self.steps)].swapaxes(0, 1))
+
+    def __repr__(self) -> str:
+        """What goes in and out, and the bytes of the weights: steps print one by one."""
+        return (
+            f"Network({self.input_shape} → {self.shapes()[-1]}, {len(self.steps)} steps,"
+            f" {self.memory_bytes} bytes of weights)"
+        )
 
     def _vector_bytes(self) -> int:
         total = 0

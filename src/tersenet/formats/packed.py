@@ -57,7 +57,7 @@ _PANEL_BYTES: Final = 1 << 20
 
 
 @final
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Packed(FastMatrix):
     """Every element as a code of 4 bits (up to 16 values), 5 (up to 32) or 8 (up to 256)."""
 

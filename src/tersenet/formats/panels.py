@@ -29,7 +29,7 @@ __all__ = ["Panels", "panel_width"]
 
 
 @final
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Panels(FastMatrix):
     """Up to 256 values, 16 bits per stored element, made for batches of sixteen and more."""
 

@@ -21,7 +21,7 @@ __all__ = ["Signs"]
 
 
 @final
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Signs(FastMatrix):
     """The values -a and a, as bits; x, too, must hold -c and c alone.
 

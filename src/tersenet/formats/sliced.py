@@ -55,7 +55,7 @@ _MOST_COLUMNS: Final = (1 << 31) - 1
 
 
 @final
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Sliced(FastMatrix):
     """Up to 256 values, 16 bits per stored element, one gather per sixteen of them."""
 

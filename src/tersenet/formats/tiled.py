@@ -76,7 +76,7 @@ def tile_slots(values: NDArray[np.float32], width: int) -> Slots | None:
 
 
 @final
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Tiled(FastMatrix):
     """Up to 32 values, or 256 evenly spaced ones; no random access to x."""
 
