@@ -12,6 +12,7 @@ from tersenet.core.types import EditKind
 from tersenet.errors import StructureError
 from tersenet.export import to_onnx
 from tersenet.graph import provable, prove, remove, replay, trace
+from tersenet.graph.edits import sized
 from tersenet.prune import L1
 from tersenet.run import History, load, save
 
@@ -249,3 +250,46 @@ def test_a_group_that_cannot_be_proved_is_left_out():
         assert "cannot be proved" in skip.reason
         with pytest.raises(StructureError, match="cannot be proved"):
             remove(copy.deepcopy(model), graph, {skip.site: keep[skip.site]})
+
+
+def test_a_program_has_its_layers_as_modules():
+    """What works on layers, such as a repair, works on a program too; nothing else changes."""
+    model, _, smaller, edits = _smaller(literal)
+    assert type(smaller) is not Attention
+    kinds = {name: type(one) for name, one in smaller.named_modules() if one._parameters}
+    linear = dict.fromkeys(("before", "mix", "out", "head"), nn.Linear)
+    assert kinds == linear | {"norm": nn.BatchNorm1d}
+    assert (smaller.mix.in_features, smaller.mix.out_features) == (8, 24)
+    assert list(smaller.state_dict()) == list(model.state_dict())
+    again = replay(copy.deepcopy(model), edits)
+    assert torch.equal(again(TOKENS), smaller(TOKENS))
+    # the batch norm's statistics follow train(), as the original's do
+    steady = smaller.norm.running_mean.clone()
+    smaller(TOKENS)
+    assert torch.equal(smaller.norm.running_mean, steady)
+    smaller.train()(TOKENS)
+    assert not torch.equal(smaller.norm.running_mean, steady)
+
+
+class Twice(nn.Module):
+    """A layer called twice, and a weight that two layers share."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.again = nn.Linear(16, 16), nn.Linear(16, 16)
+        self.table, self.out = nn.Linear(16, 16), nn.Linear(16, 16)
+        self.out.weight = self.table.weight
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.again(self.again(self.first(x).relu()).relu())
+        return self.out(self.table(x).relu().view(-1, 6, 16))
+
+
+def test_layers_that_more_than_one_call_reads_stay_functions():
+    model = Twice().eval()
+    graph = trace(model, (TOKENS,))
+    program = sized(copy.deepcopy(model), graph.walk, ())
+    assert torch.equal(program(TOKENS), model(TOKENS))
+    assert type(program.first) is nn.Linear
+    assert type(program.again) is nn.Module
+    assert list(program.state_dict()) == list(model.state_dict())

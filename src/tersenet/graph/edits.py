@@ -9,14 +9,15 @@ from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 from torch.fx import GraphModule
 
 from tersenet.core.types import Edit, EditKind
 from tersenet.errors import StructureError
 from tersenet.graph.attributes import follow, guesses
 from tersenet.graph.groups import Graph
-from tersenet.graph.program import rebuilt
+from tersenet.graph.program import labels_in, rebuilt
+from tersenet.graph.program_layers import restore_layers
 from tersenet.graph.trace import tensors_of
 from tersenet.graph.walk import Walk
 
@@ -141,6 +142,13 @@ def sized(model: nn.Module, walk: Walk, slices: Sequence[Edit]) -> GraphModule:
     sliced = _sliced(model, slices)
     module = rebuilt(model, walk, slices)
     _slice(module, sliced)
+    values = labels_in(module, walk)
+
+    def rank(node: fx.Node) -> int | None:
+        value = values(node)
+        return len(value) if isinstance(value, tuple) else None
+
+    restore_layers(module, rank)
     return module
 
 
