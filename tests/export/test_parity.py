@@ -246,6 +246,36 @@ def test_what_only_saturates_is_told(quantised: Any, tmp_path: Path) -> None:
     assert layers.first == ("input", "5 levels")
 
 
+@pytest.mark.parametrize("bias", [True, False])
+def test_a_layer_left_in_float_is_not_quantised_by_the_runtime(bias: bool, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        nn.Conv2d(1, 6, 3),
+        nn.Conv2d(6, 6, 3, groups=2, bias=bias),
+        nn.ReLU(),
+        nn.ConvTranspose2d(6, 4, 2, bias=bias),
+        nn.Flatten(),
+        nn.Linear(4 * 169, 5, bias=bias),
+        nn.Linear(5, 3),
+    ).eval()
+    with torch.no_grad():
+        model[1].weight[0] *= 200  # on one grid for all, the rest would be lost
+    subject = Subject(
+        model=model, example=(IMAGES[:2],), calibration=[(IMAGES[:64], torch.zeros(64))]
+    )
+    settings = Static(reduce_range=False, only=("0", "6"))
+    plan = settings.plan(subject, Workbench())
+    graph, _ = settings.apply(copy.deepcopy(model), plan, subject, Workbench())
+    path = tmp_path / "partly.onnx"
+    converted = to_onnx(graph, subject.example, path)
+    counts = kernels(path).counts
+    assert counts["QLinearConv"] == 1
+    assert counts.get("Conv", 0) + counts.get("FusedConv", 0) == 1
+    assert counts["ConvTranspose"] == 1
+    layers = compare_layers(graph, path, IMAGES[:64], kind="int8", converted=converted)
+    assert layers.first is None
+
+
 def test_macs_by_kernel(network: nn.Module, file: Path) -> None:
     found = kernels(file)
     # Stem 16x16x8x9; stages at 16, 8 and 4 pixels: 3x3 kernels and 1x1 projections; linear.

@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING, Any
 
+from tersenet.export.float_layers import alike, in_float
 from tersenet.export.kernels import Kernels, kernels
 from tersenet.export.layer_parity import LayerParity, compare_layers
 from tersenet.export.onnx_file import Converted, to_onnx
@@ -16,10 +17,12 @@ __all__ = [
     "Kernels",
     "LayerParity",
     "Parity",
+    "alike",
     "check_parity",
     "compare_layers",
     "exported",
     "first_divergence",
+    "in_float",
     "kernels",
     "to_formats",
     "to_onnx",

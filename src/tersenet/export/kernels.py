@@ -16,7 +16,7 @@ from onnx import ModelProto
 
 from tersenet.errors import ExportError
 
-__all__ = ["Kernels", "kernels"]
+__all__ = ["Kernels", "kernels", "optimised"]
 
 INTEGER: Final = {
     "QLinearConv",
@@ -55,7 +55,7 @@ def kernels(path: Path) -> Kernels:
         ExportError: if the file cannot be loaded.
     """
     try:
-        optimised = _optimised(path)
+        graph = optimised(path).graph
         original = onnx.shape_inference.infer_shapes(onnx.load(str(path)))
     except Exception as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
@@ -64,9 +64,7 @@ def kernels(path: Path) -> Kernels:
         ) from error
     # Float kernels may store weights in another order under another name; integer ones keep
     # the file's tensor, so a weight is computed with in integers exactly if one reads it.
-    integer = {
-        name for node in optimised.graph.node if node.op_type in INTEGER for name in node.input
-    }
+    integer = {name for node in graph.node if node.op_type in INTEGER for name in node.input}
     # Levels of few bits are cast first: the kernel then reads the folded cast.
     integer |= {
         node.input[0]
@@ -75,13 +73,14 @@ def kernels(path: Path) -> Kernels:
     }
     macs = _macs_by_weight(original)
     return Kernels(
-        counts=dict(Counter(node.op_type for node in optimised.graph.node)),
+        counts=dict(Counter(node.op_type for node in graph.node)),
         macs=sum(macs.values()),
         int8_macs=sum(count for weight, count in macs.items() if weight in integer),
     )
 
 
-def _optimised(path: Path) -> ModelProto:
+def optimised(path: Path) -> ModelProto:
+    """Returns what ONNX Runtime made of the file: its operators, fused, for this machine."""
     import onnxruntime as ort
 
     with tempfile.TemporaryDirectory() as folder:

@@ -22,7 +22,15 @@ from tersenet.export.onnx_file import Converted, convert
 from tersenet.export.qops import DEQUANTIZE, QUANTIZE
 from tersenet.export.trace import BATCH_NORM
 
-__all__ = ["CHUNK", "FLOAT_TOLERANCE", "LOUD", "LayerParity", "compare_layers", "relative"]
+__all__ = [
+    "CHUNK",
+    "FLOAT_TOLERANCE",
+    "LOUD",
+    "LayerParity",
+    "compare_layers",
+    "layer_of",
+    "relative",
+]
 
 FLOAT_TOLERANCE: Final = 1e-4
 """Largest difference of what is computed in float, relative to the largest value."""
@@ -131,7 +139,7 @@ class _Follower(Interpreter):
         if n.target is QUANTIZE:
             told = self._by_level(n, ours, theirs)
         if told is not None:
-            self.differing.setdefault(n.name, (_layer_of(n), told))
+            self.differing.setdefault(n.name, (layer_of(n), told))
         return theirs
 
     def _by_value(self, ours: Tensor, theirs: Tensor) -> str | None:
@@ -196,7 +204,8 @@ def _open_cut(path: Path, values: list[str]) -> Any:
     )
 
 
-def _layer_of(node: Node) -> str:
+def layer_of(node: Node) -> str:
+    """Returns the layer that computes `node`, by its name in the network."""
     if node.target is QUANTIZE:
         scale = node.args[1]
         assert isinstance(scale, Node)

@@ -23,6 +23,7 @@ from torch.fx import GraphModule
 
 from tersenet.core.files import write_atomically
 from tersenet.errors import ExportError
+from tersenet.export.kept_float import keep_float
 from tersenet.export.packing import derive_bias_scales, pack_levels, store_halves
 from tersenet.export.qops import DEQUANTIZE, QUANTIZE
 from tersenet.export.trace import exported
@@ -92,6 +93,7 @@ def convert(model: nn.Module, example: tuple[Tensor, ...]) -> Converted:
         pack_levels(proto)
         if any(one.dtype in _HALVES for one in program.state_dict.values()):
             store_halves(proto)
+        keep_float(proto)
         outputs = ["output" if i == 0 else f"output_{i}" for i in range(len(proto.graph.output))]
         origin = _shorten(proto, [one.name for one in proto.graph.input], inputs, outputs)
         onnx.checker.check_model(proto, full_check=True)
