@@ -1,18 +1,22 @@
 """One small network, really trained and quantised once for all tests of the room."""
 
 import copy
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from onnx import NodeProto
 from torch import nn
 from torch.nn import functional
 
-from tersenet.core.types import Edit, Subject, Workbench
+from tersenet.core.types import Device, Edit, Latency, Speedup, Subject, Workbench
 from tersenet.data import fashion_mnist
 from tersenet.data.images import Images, Stream
 from tersenet.export import to_onnx
+from tersenet.export.kernels import optimised
 from tersenet.models.resnet_cifar import resnet
 from tersenet.quantize import QuantizePlan, Static
 from tersenet.train.loop import TrainingOptions, fit
@@ -66,3 +70,45 @@ def quantised(
         edits=list(edits),
         path=path,
     )
+
+
+@pytest.fixture(scope="session")
+def made_up() -> Callable[[Callable[[NodeProto], float]], Callable[..., Any]]:
+    """A stand-in for `compare_many`: charges the operators of the runtime's optimised graph."""
+    device = Device(cpu="made up", cores=1, memory_bytes=1, isa=(), system="none")
+
+    def latency(ms: float) -> Latency:
+        return Latency(
+            samples_ms=(ms,),
+            batch=1,
+            threads=1,
+            runtime="made up",
+            device=device,
+            load_average=0.0,
+            warmup=0,
+        )
+
+    def with_charge(charge: Callable[[NodeProto], float]) -> Callable[..., Any]:
+        def compare(files: Mapping[str, Path], **_: Any) -> dict[str, tuple[Speedup, ...]]:
+            times = {
+                name: sum(charge(node) for node in optimised(path).graph.node)
+                for name, path in files.items()
+            }
+            first = next(iter(times.values()))
+            return {
+                name: (
+                    Speedup(
+                        batch=1,
+                        ratio=first / ms,
+                        low=first / ms,
+                        high=first / ms,
+                        baseline=latency(first),
+                        own=latency(ms),
+                    ),
+                )
+                for name, ms in times.items()
+            }
+
+        return compare
+
+    return with_charge

@@ -1,13 +1,14 @@
 """Whichever scheme is measured to pay on this machine, or none.
 
 What 8 bits bring depends on the processor, the runtime and the network: from half of float's
-speed to three times it. So files are written and timed, side by side with the float file.
+speed to three times it. So files are written and timed, side by side with the float file; then
+those layers of the fastest that are faster in float are left so.
 """
 
 import copy
+import dataclasses
 import tempfile
-from collections.abc import Sequence
-from dataclasses import asdict
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar, Final, final
 
@@ -20,10 +21,10 @@ from tersenet.core.files import write_json
 from tersenet.core.registry import method
 from tersenet.core.types import Edit, Method, Predict, Skip, Subject, Workbench
 from tersenet.errors import QuantizeError, TersenetError
-from tersenet.export.kernels import kernels
-from tersenet.export.onnx_file import to_onnx
+from tersenet.export import Converted, kernels, to_onnx
 from tersenet.measure import compare_many, open_session
 from tersenet.quantize.build import QuantizePlan, replayed
+from tersenet.quantize.layer_times import layer_times
 from tersenet.quantize.static import Static
 
 __all__ = ["Auto", "AutoPlan", "Trial"]
@@ -66,12 +67,18 @@ class AutoPlan:
     chosen: str | None
     """The scheme's name; None leaves the network in float."""
     inner: QuantizePlan | None
+    left_float: tuple[str, ...] = ()
+    """Layers that are faster so."""
 
     @property
     def skips(self) -> Sequence[Skip]:
         """Sites left alone, with reasons."""
         if self.inner is not None:
-            return self.inner.skips
+            own = set(self.left_float)
+            return [
+                Skip(one.site, "faster in float here") if one.site in own else one
+                for one in self.inner.skips
+            ]
         return [Skip("the whole network", "8 bits do not pay here")]
 
     @property
@@ -84,7 +91,9 @@ class AutoPlan:
         )
         if self.inner is None:
             return f"stays float, 8 bits do not pay here ({told or 'nothing could be run'})"
-        return f"{self.chosen} ({told}): {self.inner.summary}"
+        count = len(self.left_float)
+        left = f", {count} layer{'s' * (count > 1)} left in float" if count else ""
+        return f"{self.chosen}{left} ({told}): {self.inner.summary}"
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -99,8 +108,9 @@ class AutoPlan:
 class Auto(Method[AutoPlan]):
     """Tries the 8-bit schemes on the runtime that is deployed, and keeps the fastest.
 
-    One that changes too many answers is out, and so is one that is not faster than float: then
-    the network stays as it is, and the plan says so.
+    One that changes too many answers is out. Layers of the fastest that are faster in float stay
+    float, where that is measured to help. If none is faster than float the network stays as it
+    is, and the plan says so.
     """
 
     family: ClassVar[str] = "quantize"
@@ -114,6 +124,8 @@ class Auto(Method[AutoPlan]):
     """Least number of timings of each file at each batch size."""
     seconds: float = Field(default=0.5, ge=0)
     """To go on timing for beyond that number."""
+    by_layer: bool = True
+    """Whether layers are timed in float, too."""
 
     def plan(self, subject: Subject, bench: Workbench) -> AutoPlan:
         """Writes and times a file for each scheme.
@@ -142,6 +154,7 @@ class Auto(Method[AutoPlan]):
             model = copy.deepcopy(subject.model).eval()
             answers = model(x).flatten(1).argmax(1)
         plans: dict[str, QuantizePlan] = {}
+        written: dict[str, Converted] = {}
         failed: dict[str, str] = {}
         with tempfile.TemporaryDirectory() as folder:
             files = {"float": Path(folder) / "float.onnx"}
@@ -150,7 +163,7 @@ class Auto(Method[AutoPlan]):
                 bench.tick("trying schemes", index, len(SCHEMES))
                 path = Path(folder) / f"{index}.onnx"
                 try:
-                    plans[name] = _written(scheme, subject, path)
+                    plans[name], written[name] = _written(scheme, subject, path)
                     files[name] = path
                 except TersenetError as error:
                     failed[name] = str(error)
@@ -159,6 +172,9 @@ class Auto(Method[AutoPlan]):
                 for name, why in failed.items()
             ]
             trials += self._measured(files, x, answers, subject)
+            partly = self._partly(trials, written, files, x, answers, subject)
+        if partly is not None:
+            return partly
         best = max(
             (one for one in trials if not one.reason),
             key=lambda one: one.speedup or 0.0,
@@ -167,11 +183,54 @@ class Auto(Method[AutoPlan]):
         told = tuple(
             one
             if one is best or one.reason
-            else Trial(**{**asdict(one), "reason": "another was faster"})
+            else dataclasses.replace(one, reason="another was faster")
             for one in trials
         )
         chosen = None if best is None else best.scheme
         return AutoPlan(trials=told, chosen=chosen, inner=None if chosen is None else plans[chosen])
+
+    def _partly(
+        self,
+        trials: Sequence[Trial],
+        written: Mapping[str, Converted],
+        files: Mapping[str, Path],
+        x: Tensor,
+        answers: Tensor,
+        subject: Subject,
+    ) -> AutoPlan | None:
+        """The fastest scheme with some layers in float, if that is faster than it and float."""
+        good = [one for one in trials if (one.agreement or 0.0) >= self.agreement]
+        best = max(good, key=lambda one: one.speedup or 0.0, default=None)
+        if best is None or not self.by_layer:
+            return None
+        path = files["float"].with_name("partly.onnx")
+        times = layer_times(
+            written[best.scheme],
+            path.parent,
+            deployment=subject.deployment,
+            iterations=self.iterations,
+            seconds=0.0,
+            compare=compare_many,
+        )
+        slow = tuple(name for one in times if one.faster_in_float for name in one.layers)
+        if not slow:
+            return None
+        name = f"{best.scheme}, {len(slow)} of its layers in float"
+        try:
+            inner, _ = _written(dataclasses.replace(SCHEMES[best.scheme], skip=slow), subject, path)
+        except TersenetError:  # of what is left next to nothing: the rest decides
+            return None
+        again = {"float": files["float"], name: path, best.scheme: files[best.scheme]}
+        found, whole = self._measured(again, x, answers, subject)
+        if found.reason or (found.speedup or 0.0) <= (whole.speedup or 0.0):
+            return None
+        told = tuple(
+            one
+            if one.reason
+            else dataclasses.replace(one, reason="faster with some layers in float")
+            for one in trials
+        )
+        return AutoPlan(trials=(*told, found), chosen=best.scheme, inner=inner, left_float=slow)
 
     def apply(
         self, model: nn.Module, plan: AutoPlan, subject: Subject, bench: Workbench
@@ -179,7 +238,8 @@ class Auto(Method[AutoPlan]):
         """Returns the quantised graph and its edits, or the network itself and none."""
         if plan.chosen is None or plan.inner is None:
             return model, []
-        return SCHEMES[plan.chosen].apply(model, plan.inner, subject, bench)
+        scheme = dataclasses.replace(SCHEMES[plan.chosen], skip=plan.left_float)
+        return scheme.apply(model, plan.inner, subject, bench)
 
     def replay(
         self, model: nn.Module, edits: Sequence[Edit], example: tuple[Tensor, ...]
@@ -221,12 +281,11 @@ class Auto(Method[AutoPlan]):
         return found
 
 
-def _written(scheme: Static, subject: Subject, path: Path) -> QuantizePlan:
+def _written(scheme: Static, subject: Subject, path: Path) -> tuple[QuantizePlan, Converted]:
     bench = Workbench()
     plan = scheme.plan(subject, bench)
     graph, _ = scheme.apply(copy.deepcopy(subject.model), plan, subject, bench)
-    to_onnx(graph, subject.example, path)
-    return plan
+    return plan, to_onnx(graph, subject.example, path)
 
 
 def _predict(path: Path, runtime: str) -> Predict:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from onnx import NodeProto
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -22,6 +23,7 @@ from tersenet.quantize.mixed import (
     hessian_sensitivity,
     hessian_traces,
     kl_sensitivity,
+    mixed,
 )
 from tersenet.quantize.mixed.choice import stored_bytes
 from tersenet.quantize.structure import sites_of
@@ -188,6 +190,36 @@ def test_training_may_follow() -> None:
     again.load_state_dict(graph.state_dict())
     x = whole.calibration[0][0]
     assert torch.equal(again(x), graph(x))
+
+
+def _slow_floats(node: NodeProto) -> float:
+    """A product in float takes its size, in integers a quarter; conversions next to nothing."""
+    if node.op_type in ("Gemm", "MatMul", "FusedGemm"):
+        return 4.0
+    return 1.0 if node.op_type == "QGemm" else 0.001
+
+
+def test_a_budget_of_measured_time(made_up: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Float takes 12 and integers 3: at 1.9 times float's speed one has time to stay float."""
+    monkeypatch.setattr(mixed, "compare_many", made_up(_slow_floats))
+    whole = subject(network())
+    method = Mixed(speedup=1.9, choices=(8,))
+    plan = method.plan(whole, Workbench())
+    assert sorted(plan.chosen.values()) == [8, 8, 32]
+    worst = max(plan.sensitivities, key=lambda name: plan.sensitivities[name][8])
+    assert plan.chosen[worst] == 32
+    assert plan.ms == pytest.approx(6, abs=0.1)
+    assert plan.ms <= plan.budget == pytest.approx(12 / 1.9, abs=0.1)
+    assert plan.summary.startswith("2 of 8 bits, 1 in float: ")
+    graph, edits = method.apply(copy.deepcopy(network()), plan, whole, Workbench())
+    assert worst not in {edit.site for edit in edits}
+    assert graph.get_parameter(f"{worst}.weight").dtype == torch.float32
+    with pytest.raises(QuantizeError, match="ask for less"):
+        Mixed(speedup=5.0).plan(whole, Workbench())
+    with pytest.raises(QuantizeError, match="nothing had to be quantised"):
+        Mixed(speedup=1.0).plan(whole, Workbench())
+    with pytest.raises(QuantizeError, match="a budget of bytes"):
+        Mixed(speedup=2.0, then=Aware()).plan(whole, Workbench())
 
 
 @pytest.mark.parametrize(

@@ -18,10 +18,10 @@ _RESOLUTION = 2048
 
 
 def stored_bytes(values: int, bits: int, *, packed: bool) -> float:
-    """Returns what a weight takes: `packed`, its bits; else as ONNX stores it, 4 or 8 each."""
+    """Returns what a weight takes: `packed`, its bits; else as ONNX does, 4, 8 or 32 each."""
     if packed:
         return values * bits / 8
-    return values * (0.5 if bits <= 4 else 1.0 if bits <= 8 else 2.0)
+    return values * (0.5 if bits <= 4 else 1.0 if bits <= 8 else 4.0)
 
 
 def choose(
@@ -29,6 +29,7 @@ def choose(
     costs: Mapping[str, Mapping[int, float]],
     *,
     budget: float,
+    unit: str = "B",
 ) -> dict[str, int]:
     """Returns the bits of each layer with the least summed sensitivity within the budget.
 
@@ -36,6 +37,7 @@ def choose(
         sensitivities: by layer and bits.
         costs: by layer and the same bits, in the unit of the budget.
         budget: the most that all layers may cost together.
+        unit: of the budget, for the message.
 
     Raises:
         QuantizeError: if even the cheapest choices cost more.
@@ -54,7 +56,7 @@ def choose(
     if picks is None:
         least = sum(min(costs[name].values()) for name in options)
         raise QuantizeError(
-            f"even with the cheapest bits for each layer the weights cost {least:,.0f}, above the "
-            f"budget of {budget:,.0f}: raise it, or allow fewer bits in choices."
+            f"even with the cheapest bits for each layer they cost {least:,.4g} {unit}, above the "
+            f"budget of {budget:,.4g} {unit}: raise it, or allow fewer bits in choices."
         )
     return {name: bits[picks[name]] for name, bits in options.items()}

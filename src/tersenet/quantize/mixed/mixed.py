@@ -14,13 +14,15 @@ from torch.nn import functional
 from tersenet.core.registry import method
 from tersenet.core.types import Edit, Method, Skip, Subject, Workbench
 from tersenet.errors import QuantizeError
+from tersenet.measure import compare_many
 from tersenet.quantize.aware import Aware, AwarePlan, Bits
 from tersenet.quantize.build import QuantizePlan, prepared
 from tersenet.quantize.fold import tensor_of
 from tersenet.quantize.mixed.choice import choose, stored_bytes
 from tersenet.quantize.mixed.hessian import hessian_sensitivity, hessian_traces
+from tersenet.quantize.mixed.latency import FLOAT, timed_choices
 from tersenet.quantize.mixed.sensitivity import kl_sensitivity
-from tersenet.quantize.overrides import check_patterns, first_match, matches
+from tersenet.quantize.overrides import Override, check_patterns, first_match, matches
 from tersenet.quantize.static import Static
 from tersenet.quantize.structure import Site, sites_of
 
@@ -55,10 +57,13 @@ class MixedPlan:
     sensitivities: dict[str, dict[int, float]]
     """By layer and bits, in nats a sample."""
     chosen: dict[str, int]
+    """By layer; 32 leaves it in float."""
     weight_bytes: float
     """Of the chosen weights, without scales."""
     budget: float
-    """In bytes."""
+    """In bytes, or in milliseconds where `ms` is there."""
+    ms: float | None = None
+    """A batch is predicted to take, from the measured time of each layer."""
     then: QuantizePlan | AwarePlan
 
     @property
@@ -72,7 +77,15 @@ class MixedPlan:
         counts = dict.fromkeys(sorted(self.chosen.values()), 0)
         for bit in self.chosen.values():
             counts[bit] += 1
-        told = ", ".join(f"{count} of {bit} bits" for bit, count in counts.items())
+        told = ", ".join(
+            f"{count} {'in float' if bit == FLOAT else f'of {bit} bits'}"
+            for bit, count in counts.items()
+        )
+        if self.ms is not None:
+            return (
+                f"{told}: {self.ms:.3g} ms of {self.budget:.3g} ms a batch are predicted; "
+                f"{self.then.summary}"
+            )
         return (
             f"{told}: {self.weight_bytes:,.0f} of {self.budget:,.0f} B for weights; "
             f"{self.then.summary}"
@@ -83,7 +96,10 @@ class MixedPlan:
 @method("mixed")
 @dataclass(frozen=True, kw_only=True, config={"extra": "forbid"})
 class Mixed(Method[MixedPlan]):
-    """Gives each layer's weight the bits that cost the answers least within a budget of bytes.
+    """Gives each layer's weight the bits that cost the answers least within one budget.
+
+    Of bytes, or of measured time: then layers may stay in float, those that cost the answers
+    most for each millisecond first.
 
     Each layer is rounded alone, at every choice of bits, and what that does to the answers is
     measured, or estimated from the loss's curvature; what adds up to least is then quantised
@@ -94,9 +110,11 @@ class Mixed(Method[MixedPlan]):
     plan_type: ClassVar[type] = MixedPlan
 
     average_bits: float | None = Field(default=None, ge=2, le=8)
-    """Of a weight, over all that are quantised: the budget. This or weight_bytes."""
+    """Of a weight, over all that are quantised: the budget. This, or one of the next two."""
     weight_bytes: int | None = Field(default=None, gt=0)
     """Of all quantised weights, without scales: the budget."""
+    speedup: float | None = Field(default=None, gt=0)
+    """Over the float file in the same runtime, at the largest batch size: the budget, in time."""
     choices: tuple[int, ...] = Field(default=(2, 3, 4, 6, 8), min_length=1)
     """Bits that a layer may have."""
     counted: Literal["packed", "file"] = "packed"
@@ -121,9 +139,14 @@ class Mixed(Method[MixedPlan]):
             QuantizeError: if there is no calibration data or not one budget, bits are not 2 to
                 8, a pattern matches nothing, or the budget cannot be met.
         """
-        if (self.average_bits is None) == (self.weight_bytes is None):
+        given = (self.average_bits, self.weight_bytes, self.speedup)
+        if sum(one is not None for one in given) != 1:
             raise QuantizeError(
-                "quantize.mixed has one budget: give either average_bits or weight_bytes."
+                "quantize.mixed has one budget: give either average_bits, weight_bytes or speedup."
+            )
+        if self.speedup is not None and not isinstance(self.then, Static):
+            raise QuantizeError(
+                "quantize.mixed times what static quantises: give aware a budget of bytes."
             )
         for bit in (*self.choices, *self.bits.values()):
             if not 2 <= bit <= 8:
@@ -134,23 +157,39 @@ class Mixed(Method[MixedPlan]):
         sites = self._sites(module)
         measured = self._measured(module, sites, subject, bench)
         values = {site.name: tensor_of(module, site.weight).numel() for site in sites}
-        budget = float(self.weight_bytes or (self.average_bits or 0) * sum(values.values()) / 8)
         allowed = {site.name: self._allowed(site.name) for site in sites}
         packed = self.counted == "packed"
-        costs = {
+        sizes = {
             name: {bit: stored_bytes(values[name], bit, packed=packed) for bit in allowed[name]}
             for name in allowed
         }
-        chosen = choose(
-            {name: {bit: measured[name][bit] for bit in allowed[name]} for name in allowed},
-            costs,
-            budget=budget,
-        )
+        losses = {name: {bit: measured[name][bit] for bit in allowed[name]} for name in allowed}
+        ms = None
+        if self.speedup is None:
+            budget = float(self.weight_bytes or (self.average_bits or 0) * sum(values.values()) / 8)
+            chosen = choose(losses, sizes, budget=budget)
+        else:
+            bits = sorted({bit for each in allowed.values() for bit in each})
+            timed = timed_choices(
+                subject, list(allowed), bits, speedup=self.speedup, compare=compare_many
+            )
+            budget, left = timed.budget, timed.budget - timed.least
+            costs = {
+                name: {bit: timed.costs[name][bit] for bit in allowed[name]} for name in allowed
+            }
+            chosen = choose(losses, costs, budget=left, unit="ms")
+            ms = timed.least + sum(costs[name][bit] for name, bit in chosen.items())
+        if all(bit == FLOAT for bit in chosen.values()):
+            raise QuantizeError(
+                f"float is {self.speedup:g}x as fast as itself, so nothing had to be quantised: "
+                "ask for more."
+            )
         return MixedPlan(
             sensitivities=measured,
             chosen=chosen,
-            weight_bytes=sum(costs[name][bit] for name, bit in chosen.items()),
+            weight_bytes=sum(sizes[name][bit] for name, bit in chosen.items()),
             budget=budget,
+            ms=ms,
             then=self._inner(chosen).plan(subject, bench),
         )
 
@@ -186,7 +225,9 @@ class Mixed(Method[MixedPlan]):
     def _allowed(self, name: str) -> tuple[int, ...]:
         fixed = (bit for pattern, bit in self.bits.items() if matches(pattern, name))
         bit = next(fixed, None)
-        return self.choices if bit is None else (bit,)
+        if bit is not None:
+            return (bit,)
+        return self.choices if self.speedup is None else (*self.choices, FLOAT)
 
     def _measured(
         self, module: GraphModule, sites: Sequence[Site], subject: Subject, bench: Workbench
@@ -199,9 +240,10 @@ class Mixed(Method[MixedPlan]):
             if left <= 0:
                 break
         if self.measure == "kl":
-            return kl_sensitivity(
+            found = kl_sensitivity(
                 module, sites, [inputs for inputs, _ in batches], bits, tick=bench.tick
             )
+            return {name: {**own, FLOAT: 0.0} for name, own in found.items()}
         traces = hessian_traces(
             module,
             sites,
@@ -211,7 +253,8 @@ class Mixed(Method[MixedPlan]):
             generator=torch.Generator().manual_seed(self.seed),
             tick=bench.tick,
         )
-        return hessian_sensitivity(module, sites, traces, bits)
+        found = hessian_sensitivity(module, sites, traces, bits)
+        return {name: {**own, FLOAT: 0.0} for name, own in found.items()}
 
     def _inner(self, chosen: Mapping[str, int]) -> Static | Aware:
         adapter: TypeAdapter[Any] = TypeAdapter(type(self.then))
@@ -219,7 +262,9 @@ class Mixed(Method[MixedPlan]):
         if isinstance(self.then, Static):
             given = self.then.overrides
             own = tuple(
-                dataclasses.replace(first_match(given, name), layers=name, bits=bit)
+                Override(name, keep_float=True)
+                if bit == FLOAT
+                else dataclasses.replace(first_match(given, name), layers=name, bits=bit)
                 for name, bit in chosen.items()
             )
             options["overrides"] = (*own, *given)

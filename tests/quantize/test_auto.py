@@ -1,0 +1,156 @@
+"""Whatever does not pay stays float, layer by layer or whole: on devices that are made up.
+
+Each charges an operator of the runtime's own optimised graph, so what is timed is what would run.
+"""
+
+import copy
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from onnx import NodeProto
+from torch import Tensor, nn
+
+from tersenet.core.types import Subject, Workbench
+from tersenet.export import alike, in_float, kernels, to_onnx
+from tersenet.export.kernels import INTEGER
+from tersenet.measure import open_session
+from tersenet.quantize import Auto, Static, auto
+from tersenet.quantize.layer_times import layer_times
+
+
+class _Net(nn.Module):
+    """Two depthwise layers of one shape, pointwise ones, and a linear one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Sequential(nn.Conv2d(2, 8, 3, padding=1), nn.ReLU())
+        self.deep = nn.Sequential(nn.Conv2d(8, 8, 3, padding=1, groups=8), nn.ReLU())
+        self.flat = nn.Conv2d(8, 8, 1)
+        self.deeper = nn.Sequential(nn.Conv2d(8, 8, 3, padding=1, groups=8), nn.ReLU())
+        self.head = nn.Linear(8, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x)
+        x = x + self.flat(self.deep(x))
+        return self.head(self.deeper(x).mean([2, 3]))
+
+
+@pytest.fixture(scope="module")
+def whole() -> Subject:
+    torch.manual_seed(0)
+    batches = [(torch.randn(32, 2, 8, 8), torch.zeros(32)) for _ in range(2)]
+    return Subject(model=_Net().eval(), example=(batches[0][0][:2],), calibration=batches)
+
+
+SCHEMES = {"int8 per channel": Static(reduce_range=False)}
+Charge = Callable[[NodeProto], float]
+MadeUp = Callable[[Charge], Callable[..., Any]]
+
+
+def _grouped(node: NodeProto) -> bool:
+    return any(one.name == "group" and one.i > 1 for one in node.attribute)
+
+
+def slow_depthwise(node: NodeProto) -> float:
+    """Integers take half, but depthwise ones five times as long."""
+    if node.op_type in INTEGER:
+        return 5.0 if _grouped(node) else 0.5
+    return 1.0 if node.op_type in ("Conv", "FusedConv", "Gemm") else 0.01
+
+
+def slow_integers(node: NodeProto) -> float:
+    """Integers take twice as long."""
+    if node.op_type in INTEGER:
+        return 2.0
+    return 1.0 if node.op_type in ("Conv", "FusedConv", "Gemm") else 0.01
+
+
+def fast_integers(node: NodeProto) -> float:
+    """Integers take half."""
+    return 0.5 * slow_integers(node) if node.op_type not in INTEGER else 0.1
+
+
+def test_a_file_with_layers_in_float_computes_the_same(
+    whole: Subject, made_up: MadeUp, tmp_path: Path
+) -> None:
+    settings = Static(reduce_range=False)
+    graph, _ = settings.apply(
+        copy.deepcopy(whole.model), settings.plan(whole, Workbench()), whole, Workbench()
+    )
+    converted = to_onnx(graph, whole.example, tmp_path / "int8.onnx")
+    kinds = alike(converted)
+    named = [sorted(kind.values()) for kind in kinds]
+    assert named == [["stem.0"], ["deep.0", "deeper.0"], ["flat"], ["head"]]
+    partly = tmp_path / "partly.onnx"
+    partly.write_bytes(in_float(converted.proto, kinds[1]).SerializeToString())
+    counts = kernels(partly).counts
+    assert counts["QLinearConv"] == 2  # the depthwise ones are in float
+    assert counts["QGemm"] == 1
+    assert counts["Conv"] + counts.get("FusedConv", 0) == 2
+    x = whole.calibration[0][0].numpy()
+    ours, theirs = (open_session(tmp_path / f"{one}.onnx")(x)[0] for one in ("int8", "partly"))
+    step = np.abs(ours).max() / 100
+    assert np.abs(ours - theirs).max() <= 2 * step
+    times = layer_times(
+        converted,
+        tmp_path,
+        deployment=whole.deployment,
+        iterations=1,
+        seconds=0.0,
+        compare=made_up(slow_depthwise),
+    )
+    assert [one.faster_in_float for one in times] == [False, True, False, False]
+    # Each depthwise layer: 1 in float with a conversion at either end, for 5.
+    assert times[1].float_ms == pytest.approx(1 + 0.02 - 5, abs=0.021)
+
+
+def test_layers_that_are_faster_in_float_stay_so(
+    whole: Subject, made_up: MadeUp, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(auto, "compare_many", made_up(slow_depthwise))
+    monkeypatch.setattr(auto, "SCHEMES", SCHEMES)
+    method = Auto(agreement=0.5)
+    plan = method.plan(whole, Workbench())
+    assert plan.left_float == ("deep.0", "deeper.0")
+    assert {one.site: one.reason for one in plan.skips} == {
+        "deep.0": "faster in float here",
+        "deeper.0": "faster in float here",
+    }
+    assert "2 layers left in float" in plan.summary
+    taken = [one for one in plan.trials if not one.reason]
+    assert [one.scheme for one in taken] == [f"{plan.chosen}, 2 of its layers in float"]
+    assert taken[0].speedup is not None
+    assert taken[0].speedup > 1
+    graph, edits = method.apply(copy.deepcopy(whole.model), plan, whole, Workbench())
+    assert {one.site for one in edits} == {"stem.0", "flat", "head"}
+    again = method.replay(_Net().eval(), edits, whole.example)
+    again.load_state_dict(graph.state_dict())
+    x = whole.calibration[0][0]
+    with torch.inference_mode():
+        assert torch.equal(graph(x), again(x))
+
+
+@pytest.mark.parametrize(("charge", "pays"), [(slow_integers, False), (fast_integers, True)])
+def test_all_of_it_or_nothing(
+    whole: Subject,
+    made_up: MadeUp,
+    monkeypatch: pytest.MonkeyPatch,
+    charge: Charge,
+    pays: bool,
+) -> None:
+    monkeypatch.setattr(auto, "compare_many", made_up(charge))
+    monkeypatch.setattr(auto, "SCHEMES", SCHEMES)
+    method = Auto(agreement=0.5)
+    plan = method.plan(whole, Workbench())
+    assert plan.left_float == ()
+    model = copy.deepcopy(whole.model)
+    found, edits = method.apply(model, plan, whole, Workbench())
+    assert (plan.chosen is not None) == pays
+    assert (found is model) != pays
+    assert bool(edits) == pays
+    if not pays:
+        assert plan.summary.startswith("stays float, 8 bits do not pay here (int8 per channel 0.")
