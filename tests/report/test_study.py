@@ -81,6 +81,32 @@ def test_a_box_shows_median_quartiles_and_extremes() -> None:
     assert "median\t3\nquartiles\t2 to 4\nextremes\t1 to 10\nsamples\t5" in tip
 
 
+def test_neighbouring_boxes_of_one_name_share_it() -> None:
+    page = render_findings(findings(box()))
+    (place,) = re.findall(r'<text class="tick" x="([\d.]+)" y="[\d.]+">b1<', page)
+    boxes = [
+        (float(x), float(w))
+        for x, w in re.findall(r'<rect class="disc" x="([\d.]+)"[^>]* width="([\d.]+)"', page)
+    ]
+    middles = [x + w / 2 for x, w in boxes]
+    assert float(place) == pytest.approx(sum(middles) / 2, abs=0.1)
+
+
+def test_a_logarithmic_box_chart_spaces_doublings_alike() -> None:
+    tall = Samples(name="t", group="g", values=(1.0, 2.0, 4.0, 8.0, 16.0))
+    chart = BoxChart(title="t", y_label="y", boxes=(tall,), y_log=True)
+    page = render_findings(findings(chart))
+    low, quarter, three, high = map(
+        float, re.findall(r"[\d.]+ ([\d.]+)V([\d.]+)M[\d.]+ ([\d.]+)V([\d.]+)M", page)[0]
+    )
+    assert low - quarter == pytest.approx((quarter - three) / 2, abs=0.15)
+    assert three - high == pytest.approx((quarter - three) / 2, abs=0.15)
+    nothing = BoxChart(
+        title="t", y_label="y", boxes=(Samples(name="t", group="g", values=(0.0,)),), y_log=True
+    )
+    assert "Nothing was measured" in parsed(render_findings(findings(nothing))).text
+
+
 def test_values_that_cannot_be_drawn_are_left_out() -> None:
     series = Series(name="s", x=(0.0, 1.0, 2.0), y=(1.0, math.nan, 3.0))
     chart = LineChart(title="t", x_label="x", y_label="y", series=(series,), x_log=True)

@@ -55,9 +55,9 @@ def test_verdicts_follow_the_intervals():
     assert (alone.found, rows.found, general.found) == ("holds", "holds", "does not hold")
     assert "Between 0.95 and 1.05" in alone.evidence
     assert "slower than dense in 2 of 2" in rows.evidence
-    assert "90 % zeros (a, batch 1)" in rows.evidence
+    assert "90 % zeros at batch 1 (a)." in rows.evidence
     assert "faster than dense in 2 of 3 points" in general.evidence
-    assert "60 % zeros (a, batch 1)" in general.evidence
+    assert "Faster from: 60 % zeros at batch 1 (a)." in general.evidence
     alone, rows, general = verdicts([point(0.3, 1.2, 1.5, 0.5), point(0.9, 1.0, 0.9, 0.6)])
     assert (alone.found, rows.found, general.found) == ("does not hold", "does not hold", "holds")
     assert "nowhere" in general.evidence

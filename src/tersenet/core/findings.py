@@ -45,7 +45,7 @@ class Samples:
     """The values behind one box of a box plot."""
 
     name: str
-    """Under the box."""
+    """Under the box; neighbours of one name share it."""
     group: str
     """Boxes of one group share a colour."""
     values: tuple[float, ...]
@@ -59,6 +59,7 @@ class BoxChart:
     title: str
     y_label: str
     boxes: tuple[Samples, ...]
+    y_log: bool = False
     note: str = ""
 
 

@@ -2,7 +2,7 @@
 
 import itertools
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from statistics import quantiles
 from typing import Final, final
@@ -121,13 +121,17 @@ def _boxes(chart: BoxChart) -> tuple[Markup | None, list[tuple[str, str]]]:
     boxes = [
         (box, values)
         for box in chart.boxes
-        if (values := sorted(filter(math.isfinite, box.values)))
+        if (
+            values := sorted(
+                v for v in box.values if math.isfinite(v) and (v > 0 or not chart.y_log)
+            )
+        )
     ]
     if not boxes:
         return None, names
     y = fitted(
         min(values[0] for _, values in boxes), max(values[-1] for _, values in boxes),
-        start=_HEIGHT - _BOTTOM, end=_TOP, margin=14,
+        start=_HEIGHT - _BOTTOM, end=_TOP, margin=14, log=chart.y_log,
     )  # fmt: skip
     each = (_WIDTH - _LEFT - _RIGHT) / len(boxes)
     drawn = []
@@ -135,7 +139,18 @@ def _boxes(chart: BoxChart) -> tuple[Markup | None, list[tuple[str, str]]]:
         middle = _LEFT + each * (place + 0.5)
         number = groups.index(box.group)
         drawn.append(_box(box, values, y, middle, min(each * 0.6, 56.0), number))
-    return _svg(chart.title, _rows(y, chart.y_label), drawn), names
+    axes = [*_rows(y, chart.y_label), *_box_names([box.name for box, _ in boxes], each)]
+    return _svg(chart.title, axes, drawn), names
+
+
+def _box_names(names: Sequence[str], each: float) -> Iterator[Markup]:
+    """Neighbours of one name share it: beside their colours it says which is which."""
+    first = 0
+    for name, run in itertools.groupby(names):
+        count = len(list(run))
+        middle = _LEFT + each * (first + count / 2)
+        yield element("text", name, class_="tick", x=middle, y=_HEIGHT - _BOTTOM + 17)
+        first += count
 
 
 def _box(
@@ -171,8 +186,7 @@ def _box(
         aria_label=tip.replace("\t", ": ").replace("\n", ", "),
         data_tip=tip,
     )  # fmt: skip
-    text = element("text", box.name, class_="tick", x=middle, y=_HEIGHT - _BOTTOM + 17)
-    return element("g", body, text, class_=f"series {_class(number)}", data_series=number)
+    return element("g", body, class_=f"series {_class(number)}", data_series=number)
 
 
 def _svg(title: str, axes: Iterable[Markup], drawn: Iterable[Markup]) -> Markup:

@@ -88,7 +88,7 @@ def _layer_charts(rows: Rows) -> Iterator[BoxChart]:
             names = FORMATS[1:] + (("chosen",) if measure == "time" else ())
             boxes = [
                 Samples(
-                    name=f"{network} {name}",
+                    name=network,
                     group=name,
                     values=tuple(
                         row["dense"][measure] / row[name][measure]
@@ -103,6 +103,7 @@ def _layer_charts(rows: Rows) -> Iterator[BoxChart]:
                 title=f"{setting}: {label}",
                 y_label="times less than dense",
                 boxes=tuple(boxes),
+                y_log=True,
                 note="A box is the layers of a network; below 1 is more than dense.",
             )
 

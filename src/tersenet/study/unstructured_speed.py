@@ -283,8 +283,8 @@ def _best(point: Point, kind: str) -> Sequence[float]:
 
 
 def _breaks_even(points: Sequence[Point], kind: str) -> str:
-    """By layer and batch: the fewest zeros from which on all points are surely faster."""
-    told = []
+    """By layer, then batch: the fewest zeros from which on all points are surely faster."""
+    told: dict[str, dict[str, list[str]]] = {}
     for layer, batch in dict.fromkeys((point["layer"], point["batch"]) for point in points):
         own = [one for one in points if (one["layer"], one["batch"]) == (layer, batch)]
         least = None
@@ -293,5 +293,9 @@ def _breaks_even(points: Sequence[Point], kind: str) -> str:
                 break
             least = point["zeros"]
         where = "nowhere" if least is None else f"{100 * least:g} % zeros"
-        told.append(f"{where} ({layer}, batch {batch})")
-    return ", ".join(told)
+        told.setdefault(layer, {}).setdefault(where, []).append(str(batch))
+    return "; ".join(
+        ", ".join(f"{where} at batch {'/'.join(own)}" for where, own in found.items())
+        + f" ({layer})"
+        for layer, found in told.items()
+    )
