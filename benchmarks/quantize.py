@@ -1,6 +1,6 @@
 """Deployed accuracy, bytes and seconds of quantised networks, beside the peers' tools.
 
-    python benchmarks/quantize.py [--only NETWORK] [--json FILE]
+    python benchmarks/quantize.py [--only NETWORK] [--method TEXT] [--json FILE]
 
 ResNet-20 and a small MobileNetV2 on Fashion-MNIST, both shipped; 512 calibration images from the
 training split, top-1 of the *deployed* file on all 10,000 test images in ONNX Runtime. The peer is
@@ -29,7 +29,7 @@ from torch import nn
 from tersenet.core.files import load_weights
 from tersenet.core.types import Predict, Quality, Subject, Workbench
 from tersenet.errors import ParityError
-from tersenet.export import check_parity, kernels, to_onnx
+from tersenet.export import Converted, check_parity, kernels, to_onnx
 from tersenet.measure import open_session
 from tersenet.models import mobilenet_v2_small, resnet
 from tersenet.quantize import Static
@@ -96,13 +96,16 @@ def main() -> None:
     """Runs the comparison."""
     parser = arguments(__doc__)
     parser.add_argument("--only", choices=list(NETWORKS), help="one of the networks")
+    parser.add_argument(
+        "--method", default="", help="those of ours whose name holds this; no peers"
+    )
     options = parser.parse_args()
     torch.set_num_threads(1)
     figures: list[Figure] = []
     for name in [options.only] if options.only else NETWORKS:
         whole = subject(name, quick=options.quick)
         with tempfile.TemporaryDirectory() as folder:
-            figures += compared(name, whole, Path(folder), quick=options.quick)
+            figures += compared(name, whole, Path(folder), quick=options.quick, only=options.method)
     publish("Quantisation", figures, json_file=options.json)
 
 
@@ -114,7 +117,9 @@ def subject(name: str, *, quick: bool) -> Subject:
     return task.subject(model.eval())
 
 
-def compared(name: str, whole: Subject, folder: Path, *, quick: bool) -> list[Figure]:
+def compared(
+    name: str, whole: Subject, folder: Path, *, quick: bool, only: str = ""
+) -> list[Figure]:
     """Every method's file and every peer's, judged alike."""
     float_file = folder / "float.onnx"
     to_onnx(whole.model, whole.example, float_file)
@@ -128,13 +133,14 @@ def compared(name: str, whole: Subject, folder: Path, *, quick: bool) -> list[Fi
             detail=f"{float_file.stat().st_size:,} B",
         )
     ]
-    for title, settings in list(METHODS.items())[: 2 if quick else None]:
+    methods = [(title, one) for title, one in METHODS.items() if only in title]
+    for title, settings in methods[: 2 if quick else None]:
         path = folder / "ours.onnx"
         started = time.perf_counter()
         plan = settings.plan(whole, Workbench())
         graph, _ = settings.apply(copy.deepcopy(whole.model), plan, whole, Workbench())
         seconds = time.perf_counter() - started
-        to_onnx(graph, whole.example, path)
+        converted = to_onnx(graph, whole.example, path)
         figures.append(
             Figure(
                 name=f"{name}, {title}",
@@ -145,14 +151,15 @@ def compared(name: str, whole: Subject, folder: Path, *, quick: bool) -> list[Fi
                 detail=(
                     f"{path.stat().st_size:,} B, {seconds:.0f} s, "
                     f"{100 * kernels(path).int8_share:.0f} % of MACs in integers, "
-                    f"{parity(graph, path, whole)}"
+                    f"{parity(graph, path, whole, converted)}"
                 ),
             )
         )
         publish("so far", figures[-1:], json_file=None)
     samples = folder / "samples.npy"
     np.save(samples, torch.cat([x for x, _ in whole.calibration])[:512].numpy())
-    for title, settings in list(PEERS.items())[: 1 if quick else None]:
+    peers = [] if only else list(PEERS.items())
+    for title, settings in peers[: 1 if quick else None]:
         path = folder / "theirs.onnx"
         code = subprocess.run(
             [sys.executable, __file__, "--as-peer", float_file, path, samples, repr(settings)],
@@ -185,14 +192,26 @@ def predictor(path: Path) -> Predict:
     return lambda x: torch.from_numpy(session(x.numpy())[0].copy())
 
 
-def parity(graph: nn.Module, path: Path, whole: Subject) -> str:
-    """Whether the file computes what was simulated, on the calibration images."""
+def parity(graph: nn.Module, path: Path, whole: Subject, converted: Converted) -> str:
+    """Whether the file computes what was simulated, every layer too, on the calibration images."""
     x = torch.cat([x for x, _ in whole.calibration])[:512]
     try:
-        found = check_parity(graph, path, x, predict=predictor(path), kind="int8")
+        found = check_parity(
+            graph,
+            path,
+            x,
+            predict=predictor(path),
+            kind="int8",
+            thorough=True,
+            converted=converted,
+        )
     except ParityError as error:
         return str(error)
-    return f"{100 * found.agreement:.2f} % of answers as simulated"
+    assert found.layers is not None
+    return (
+        f"{100 * found.agreement:.2f} % of answers as simulated, layers within "
+        f"{found.layers.levels} level"
+    )
 
 
 def as_peer(source: str, target: str, samples: str, options: str) -> None:

@@ -148,8 +148,9 @@ def test_least_divergence_cuts_an_outlier_and_keeps_an_even_range() -> None:
     seen = observer("kl", percentile=99, bits=8)
     seen.observe(normal)
     low, high = seen.range()
-    assert 3 < high < 150
-    assert low <= 0
+    # 255 bins: a range of fewer holds every bin on a level of its own, whatever its ends.
+    assert 3 < high < 255 * seen.width
+    assert low == normal.min()  # an outlier above cuts nothing below
     even = torch.rand(100_000, generator=generator)
     seen = observer("kl", percentile=99, bits=8)
     seen.observe(even)

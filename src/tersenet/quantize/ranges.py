@@ -183,8 +183,12 @@ class Percentile(_Histogram):
         return max(self.minimum, edges[low]), min(self.maximum, edges[high + 1])
 
 
+_SHARES: Final = np.concatenate([np.linspace(1, 0.2, 80), np.geomspace(0.2, 1 / 64, 40)[1:]])
+"""Of the largest magnitude: below a fifth lies what a single outlier leaves."""
+
+
 class _Searched(_Histogram):
-    """The best share of the observed range, both ends shrunk together."""
+    """The best bound on magnitudes: an outlier at one end does not cut the other."""
 
     def __init__(self, bits: int) -> None:
         super().__init__()
@@ -195,11 +199,12 @@ class _Searched(_Histogram):
         """Returns what is lost if `levels`, units of one step, stand for the bins."""
 
     def range(self) -> tuple[float, float]:
-        """Returns the best of 80 ranges, from a fifth of the observed one to all of it."""
+        """Returns the best of the ranges that end at a share of the largest magnitude."""
         centres, counts = self.filled
         best, least = (self.minimum, self.maximum), np.inf
-        for share in np.linspace(1, 0.2, 80):
-            low, high = min(share * self.minimum, 0), max(share * self.maximum, 0)
+        largest = max(-self.minimum, self.maximum)
+        for bound in _SHARES * largest:
+            low, high = min(max(self.minimum, -bound), 0.0), max(min(self.maximum, bound), 0.0)
             step = (high - low) / (2**self.bits - 1)
             if step <= 0:
                 continue

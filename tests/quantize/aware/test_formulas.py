@@ -16,7 +16,6 @@ from tersenet.quantize.aware.pact import pact
 from tersenet.quantize.aware.straight import (
     round_through,
     scaled_gradient,
-    sign_bireal,
     sign_clipped,
 )
 from tersenet.quantize.aware.ternary import ternary, trained_ternary
@@ -42,15 +41,10 @@ def test_rounding_passes_gradients_and_scaling_scales_them() -> None:
     assert gradient(scaled_gradient(x, 0.25), x).tolist() == [0.25] * 4
 
 
-def test_signs_and_their_two_gradients() -> None:
+def test_signs_and_their_gradient() -> None:
     x = leaf(torch.tensor([-2.0, -0.75, 0.0, 0.25, 1.0, 1.5]))
-    for function in (sign_clipped, sign_bireal):
-        assert function(x).tolist() == [-1.0, -1.0, 1.0, 1.0, 1.0, 1.0]
+    assert sign_clipped(x).tolist() == [-1.0, -1.0, 1.0, 1.0, 1.0, 1.0]
     assert gradient(sign_clipped(x), x).tolist() == [0.0, 1.0, 1.0, 1.0, 1.0, 0.0]
-    # The derivative of the polynomial: 2 + 2x below zero, 2 − 2x above; its integral is 2.
-    assert gradient(sign_bireal(x), x).tolist() == [0.0, 0.5, 2.0, 1.5, 0.0, 0.0]
-    fine = leaf(torch.linspace(-2, 2, 4001))
-    assert gradient(sign_bireal(fine), fine).mean().item() * 4 == pytest.approx(2, rel=1e-3)
 
 
 def test_lsq_is_equations_1_to_3() -> None:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-__all__ = ["round_through", "scaled_gradient", "sign", "sign_bireal", "sign_clipped"]
+__all__ = ["round_through", "scaled_gradient", "sign", "sign_clipped"]
 
 
 def round_through(x: Tensor) -> Tensor:
@@ -36,15 +36,6 @@ def sign_clipped(x: Tensor) -> Tensor:
     return _SignClipped.apply(x)
 
 
-def sign_bireal(x: Tensor) -> Tensor:
-    """Returns `sign(x)` with gradient 2 − 2|x| where |x| ≤ 1, else 0: it integrates to 2.
-
-    Liu et al., "Bi-Real Net", 2018, arXiv:1808.00278, equation 8: the derivative of a
-    piecewise polynomial that is nearer to the sign than the clipped identity.
-    """
-    return _SignBireal.apply(x)
-
-
 class _SignClipped(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
@@ -57,17 +48,3 @@ class _SignClipped(torch.autograd.Function):
         (gradient,) = gradients
         (x,) = ctx.saved_tensors
         return gradient * (x.abs() <= 1)
-
-
-class _SignBireal(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:
-        ctx.save_for_backward(x)
-        return sign(x)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, *gradients: Any) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
-        (gradient,) = gradients
-        (x,) = ctx.saved_tensors
-        return gradient * (2 - 2 * x.abs()).clamp_(min=0)
