@@ -79,6 +79,8 @@ def test_embeddings_are_stored_as_integers_by_weights(tmp_path: Path) -> None:
     plan = Weights().plan(own, Workbench())
     assert [one.site for one in plan.weights] == ["table", "qkv", "out", "head"]
     drift, loss = _error(own, Weights(), tmp_path)
+    # ONNX Runtime multiplies stored weights with activations rounded to 8 bits, unless a session
+    # sets session.qdq_matmulnbits_accuracy_level to 0: then the drift is that of float32.
     assert drift < 0.005
     assert loss < 0.03
 
