@@ -8,8 +8,9 @@ Each network is quantised to identical levels for all (int8 by the largest weigh
 network; we write a whole container with names, shapes, steps and checksums, and NNCodec its
 payloads alone. Speeds are per second of one thread's processor time, the better of two turns,
 compilation excluded.
-NNCodec runs in a Python that has it (`--nncodec`), constriction and ZipNN in one that has these
-(`--peers`), each if it is there.
+Two threads against one are timed by the clock, where two cores are free to this process.
+NNCodec runs in a Python that has it (`--nncodec`), constriction, ZipNN and Zstandard in one that
+has these (`--peers`), each if it is there.
 """
 
 import os
@@ -55,7 +56,9 @@ def main() -> None:
     parser = arguments(__doc__)
     parser.add_argument("files", nargs="*", type=Path, help=".safetensors or state dicts")
     parser.add_argument("--nncodec", metavar="PYTHON", help="a Python that has NNCodec")
-    parser.add_argument("--peers", metavar="PYTHON", help="a Python with constriction and ZipNN")
+    parser.add_argument(
+        "--peers", metavar="PYTHON", help="a Python with constriction, ZipNN and zstandard"
+    )
     options = parser.parse_args()
     files = options.files or sorted((ROOT / "weights").glob("*.safetensors"))
     if not files:
@@ -69,6 +72,7 @@ def main() -> None:
             figures += lossless(path.stem, weights, options.peers)
         figures += equal_distortion(path.stem, weights)
         figures += quantiser_speed(path.stem, weights)
+        figures += two_threads(path.stem, weights)
     notes = [f"{path.stem}: {sum(w.size for w in load(path).values())} weights" for path in files]
     publish("Entropy coding", figures, json_file=options.json, notes=notes)
 
@@ -137,7 +141,6 @@ def compare(
         "xz -9": lambda: lzma.compress(narrow, preset=9),
         "bzip2 -9": lambda: bz2.compress(narrow, 9),
         "deflate -9": lambda: zlib.compress(narrow, 9),
-        **zstd(narrow),
     }
     ours = 8 * len(data) / count
     figures = [
@@ -176,20 +179,41 @@ def compare(
     return figures
 
 
-def zstd(raw: bytes) -> dict[str, Callable[[], bytes]]:
-    """Zstandard, if this Python has a binding."""
-    try:
-        import zstandard  # type: ignore[import-not-found]
-    except ImportError:
-        return {}
-    return {"zstd -19": lambda: zstandard.ZstdCompressor(level=19).compress(raw)}
-
-
 def speed(name: str, count: int, taken: float, target: float | None) -> Figure:
     """Millions of weights per second."""
     return Figure(
         name=name, value=count / taken / 1e6, unit="Mw/s", against="target", target=target
     )
+
+
+def two_threads(network: str, weights: Mapping[str, NDArray[np.float32]]) -> list[Figure]:
+    """How much sooner a file in two parts is decoded by two threads, by the clock."""
+    levels, steps = quantise(weights, "4b")
+    data = encode(
+        {
+            key: Quantised(levels=one, step=step)
+            for (key, one), step in zip(levels.items(), steps, strict=True)
+        },
+        parts=2,
+    )
+    free = len(os.sched_getaffinity(0)) > 1
+    taken: dict[int, list[float]] = {1: [], 2: []}
+    for turn in range(10 if free else 0):
+        for threads, found in taken.items():
+            begin = time.perf_counter()
+            decode(data, threads=threads)
+            if turn:  # the first compiles
+                found.append(time.perf_counter() - begin)
+    return [
+        Figure(
+            name=f"{network}: decoded by two threads",
+            value=float(np.median(taken[1]) / np.median(taken[2])) if free else None,
+            unit="x as fast",
+            against="one thread",
+            target=None,
+            detail="" if free else "one core alone is free",
+        )
+    ]
 
 
 def order0_bits(levels: NDArray[np.int32]) -> float:

@@ -4,7 +4,8 @@
                  as JSON; OUT: a .nnc file
     decompress   IN: a .nnc file; OUT: .npz of tensors
     levels       IN: .npz of integers, and `?dependent`; OUT: .npz of bytes, seconds to
-                 encode and seconds to decode of each through its C++ coder alone
+                 encode and seconds to decode of each through its C++ coder alone, and bytes
+                 of its unit (name, shape, code) in a file that NNCodec writes of all
     sweep        IN: .npz of tensors and `?settings`, a JSON list of options; OUT: .npz of what
                  it decodes from its own files, `NUMBER/name`, and `?bytes` of each file
 
@@ -51,6 +52,24 @@ def timed(levels: np.ndarray, dependent: bool) -> np.ndarray:
     return np.array([len(data), encoded - begin, decoded - encoded])
 
 
+def units(levels: dict[str, np.ndarray]) -> list[int]:
+    """The bytes of each tensor's unit in a file of them all."""
+    from nncodec import nnc  # type: ignore[import-not-found]
+
+    every = {name: np.ascontiguousarray(one, np.int32) for name, one in levels.items()}
+    with tempfile.TemporaryDirectory() as folder:
+        path = str(Path(folder, "a.nnc"))
+        data = nnc.compress(every, bitstream_path=path, return_bitstream=True, row_skipping=True)
+    view, found = bytes(data), []
+    while view:  # a unit begins with its size in 15 or 31 bits, then its kind in 6
+        long = view[0] >> 7
+        size = int.from_bytes(view[: 2 + 2 * long], "big") & (0x7FFFFFFF if long else 0x7FFF)
+        if view[2 + 2 * long] >> 2 == 5:  # a tensor
+            found.append(size)
+        view = view[size:]
+    return found
+
+
 def sweep(tensors: dict[str, np.ndarray], settings: list[dict]) -> dict[str, np.ndarray]:
     """What it decodes at each of its settings, and the bytes of its files."""
     from nncodec import nnc  # type: ignore[import-not-found]
@@ -83,7 +102,11 @@ def main(job: str, source: str, target: str) -> None:
         arrays = dict(np.load(source))
         if job == "levels":
             dependent = arrays.pop("?dependent").item()
-            np.savez(target, **{key: timed(levels, dependent) for key, levels in arrays.items()})
+            found = {key: timed(levels, dependent) for key, levels in arrays.items()}
+            np.savez(
+                target,
+                **{k: [*found[k], own] for k, own in zip(arrays, units(arrays), strict=True)},
+            )
             return
         if job == "sweep":
             settings = json.loads(arrays.pop("?settings").item())
