@@ -99,7 +99,7 @@ TABLE: Mapping[str, Method[Any]] = {
     ),
     "quantize half": Half(dtype="bf16"),
     "quantize weights": Weights(bits=4, skip=("conv1",)),
-    "quantize auto": Auto(agreement=0.0, speedup=0.0, iterations=1, seconds=0.0),
+    "quantize auto": Auto(agreement=0.0, speedup=0.0, iterations=1, seconds=0.0, by_layer=False),
     "quantize aware": Aware(weight_bits=4, activation_bits=4, epochs=1),
     "quantize mixed": Mixed(average_bits=4, measure="hessian", probes=1),
     "encode rd": RateDistortion(lam=1e-4, samples=8),
