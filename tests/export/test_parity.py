@@ -259,7 +259,7 @@ def test_a_layer_left_in_float_is_not_quantised_by_the_runtime(bias: bool, tmp_p
         nn.Linear(5, 3),
     ).eval()
     with torch.no_grad():
-        model[1].weight[0] *= 200  # on one grid for all, the rest would be lost
+        model.get_parameter("1.weight")[0] *= 200  # on one grid for all, the rest would be lost
     subject = Subject(
         model=model, example=(IMAGES[:2],), calibration=[(IMAGES[:64], torch.zeros(64))]
     )

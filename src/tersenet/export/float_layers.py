@@ -93,9 +93,10 @@ class _File:
             (value,) = (one.t for one in node.attribute if one.name == "value")
             return numpy_helper.to_array(value).astype(np.float64)
         parts = [self._constant(one) for one in node.input]
-        if any(part is None for part in parts):
+        known = [part for part in parts if part is not None]
+        if len(known) < len(parts):
             return None
-        return np.prod(np.broadcast_arrays(*parts), axis=0)  # of a cast, the one part
+        return np.prod(np.broadcast_arrays(*known), axis=0)  # of a cast, the one part
 
 
 def _option(node: NodeProto, name: str, default: int) -> int:

@@ -54,10 +54,9 @@ def lift(model: nn.Module) -> Lifted:
     Raises:
         QuantizeError: if it computes with signs, whose reals are lost.
     """
-    quantised = isinstance(model, GraphModule) and any(
-        node.target is DEQUANTIZE for node in model.graph.nodes
-    )
-    if not quantised:
+    if not isinstance(model, GraphModule) or all(
+        node.target is not DEQUANTIZE for node in model.graph.nodes
+    ):
         return Lifted(model=model, weights={}, values={})
     module = copy.deepcopy(model)
     weights, values = dict[str, KnownGrid](), dict[str, KnownGrid]()

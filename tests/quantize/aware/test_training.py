@@ -227,7 +227,7 @@ def test_training_starts_from_what_was_quantised(activations: Any, tmp_path: Pat
     )
     known = lift(first)
     for edit in first_edits:
-        stored = first.get_submodule(f"{edit.site}.weight")
+        stored: Any = first.get_submodule(f"{edit.site}.weight")
         reals = stored.levels * stored.scale.view(-1, *[1] * (stored.levels.ndim - 1))
         assert torch.equal(known.model.get_parameter(f"{edit.site}.weight"), reals)
     on = dataclasses.replace(whole, model=first, edits=tuple(first_edits))
@@ -245,7 +245,7 @@ def test_training_starts_from_what_was_quantised(activations: Any, tmp_path: Pat
         known=known,
     )
     for edit in first_edits:
-        levels = first.get_submodule(f"{edit.site}.weight").levels
+        levels = first.get_buffer(f"{edit.site}.weight.levels")
         own = built.weights[edit.site]
         weight = built.module.get_parameter(f"{edit.site}.weight")
         scale = own.unit(weight).view(-1, *[1] * (levels.ndim - 1))
