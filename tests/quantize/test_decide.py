@@ -64,11 +64,17 @@ def _error(whole: Subject, **options: Any) -> float:
         return float((graph(x) - whole.model(x)).square().mean())
 
 
-@pytest.mark.parametrize("rounding", ["gptq", "adaround", "block"])
-def test_decided_rounding_beats_the_nearest_level(whole: Subject, rounding: str) -> None:
+@pytest.mark.parametrize(("rounding", "share"), [("gptq", 0.2), ("adaround", 0.7), ("block", 0.85)])
+def test_decided_rounding_beats_the_nearest_level(
+    whole: Subject, rounding: str, share: float
+) -> None:
+    """Learned rounding has 150 steps here, where the papers take 10,000 and the default is 400.
+
+    A block's steps are shared by all of its weights: it is given more room than single layers.
+    """
     plain = _error(whole, bits=3, weight_range="mse")
     found = _error(whole, bits=3, weight_range="mse", rounding=rounding, steps=150)
-    assert found < 0.85 * plain
+    assert found < share * plain
 
 
 def test_correction_of_biases_lowers_the_error(whole: Subject) -> None:
