@@ -186,6 +186,7 @@ def _findings(
 ) -> Findings:
     bins = latency_bins(points)
     device = describe_device()
+    runtime, threads, _, iterations = settings["deployment"]
     judged = [one for one in pairs if "reason" not in one]
     networks = {
         **points,
@@ -215,9 +216,10 @@ def _findings(
         ),
         conditions={
             "processor": device.cpu,
-            "network": str(settings["model"]),
-            "data": str(settings["data"]),
-            "runtime, threads, batch sizes, samples": str(settings["deployment"]),
+            "network": _said(settings["model"]),
+            "data": _said(settings["data"]),
+            "runtime": f"{runtime}, {threads} thread{'s' if threads > 1 else ''}",
+            "latency samples": f"{iterations} or more at each batch size",
             "models of each kind": str(settings["models"]),
             "recovery": f"{settings['steps']} batches of training",
             "seed": str(settings["seed"]),
@@ -235,4 +237,14 @@ def _findings(
                 {f"By {one['criterion']}: {one['reason']}" for one in pairs if "reason" in one}
             ),
         ),
+    )
+
+
+def _said(section: Mapping[str, Any] | None) -> str:
+    """Returns a section of a recipe as a person reads it: 'resnet, depth 20'."""
+    return "; ".join(
+        ", ".join(
+            (name, *(f"{key} {value}" for key, value in options.items() if value is not None))
+        )
+        for name, options in (section or {}).items()
     )
