@@ -228,8 +228,9 @@ def test_row_39_aware_training(fashion_folder: Path) -> None:
 
     Straight-through gradients, averaged ranges and folded batch norms, all weights and
     activations of so few bits: at 2 bits at least 20 points above plain post-training
-    quantisation (ranges from least to largest, nearest level), at 3 bits at least 2, on 2,000
-    test images.
+    quantisation (one range for a tensor, from least to largest, nearest level, as the third deck
+    has it), at 3 bits at least 2, on 2,000 test images. A range for each channel alone brings
+    most of that at 3 bits: there float is less than 2 points away.
     """
     quantize = import_module("tersenet.quantize")
     images = fashion_mnist.load("train", fashion_folder)
@@ -256,7 +257,7 @@ def test_row_39_aware_training(fashion_folder: Path) -> None:
         return 100 * quality(graph).value
 
     for bits, points in ((2, 20), (3, 2)):
-        post = top_one(quantize.Static(bits=bits, activation_bits=bits))
+        post = top_one(quantize.Static(bits=bits, activation_bits=bits, per="tensor"))
         every = {"*": quantize.Bits(weight=bits, activation=bits)}
         aware = top_one(quantize.Aware(activations="ema", epochs=options.epochs, overrides=every))
         assert aware - post >= points, (bits, aware, post)
