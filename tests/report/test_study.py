@@ -1,5 +1,6 @@
 """The page of a study: escaped, offline, and drawn where the values are."""
 
+import dataclasses
 import math
 import re
 
@@ -79,6 +80,14 @@ def test_a_box_shows_median_quartiles_and_extremes() -> None:
     assert len(marks) == 2
     tip = marks[0]["data-tip"]
     assert "median\t3\nquartiles\t2 to 4\nextremes\t1 to 10\nsamples\t5" in tip
+
+
+def test_a_cell_shows_four_figures_and_never_an_exponent_for_a_large_one() -> None:
+    row = (1.23456789, 91234.5678, 0.000012345, 17, None, math.inf)
+    table = Table(name="t", title="t", columns=tuple("abcdef"), rows=(row,))
+    page = render_findings(dataclasses.replace(findings(), tables=(table,)))
+    cells = re.findall(r'<td class="num">([^<]*)</td>', page)
+    assert cells == ["1.235", "91235", "1.234e-05", "17", "–", "inf"]
 
 
 def test_neighbouring_boxes_of_one_name_share_it() -> None:

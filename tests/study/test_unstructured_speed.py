@@ -61,6 +61,8 @@ def test_verdicts_follow_the_intervals():
     alone, rows, general = verdicts([point(0.3, 1.2, 1.5, 0.5), point(0.9, 1.0, 0.9, 0.6)])
     assert (alone.found, rows.found, general.found) == ("does not hold", "does not hold", "holds")
     assert "nowhere" in general.evidence
+    alone, *_ = verdicts([point(0.3, 1.09, 0.5, 1.0)])  # from 1.07 to 1.11
+    assert alone.found == "undecided"
     _, rows, general = verdicts([point(0.3, 1.0, 1.0, 1.0)])
     assert (rows.found, general.found) == ("undecided", "undecided")
 

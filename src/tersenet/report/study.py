@@ -1,5 +1,7 @@
 """The page of a study: its verdicts, charts and tables in one offline HTML file."""
 
+import math
+
 from tersenet.core.findings import Findings, Table
 from tersenet.report.charts import draw
 from tersenet.report.page import document
@@ -14,7 +16,17 @@ def render_findings(findings: Findings) -> str:
         findings=findings,
         charts=[draw(chart) for chart in findings.charts],
         numeric=[_numeric(table) for table in findings.tables],
+        shown=_shown,
     )
+
+
+def _shown(value: str | int | float | None) -> str:
+    """Returns a cell's text: four figures tell readings apart, and the CSV has them all."""
+    if value is None:
+        return "–"
+    if not isinstance(value, float):
+        return str(value)
+    return f"{value:.4g}" if abs(value) < 1e4 or not math.isfinite(value) else f"{value:.0f}"
 
 
 def _numeric(table: Table) -> list[bool]:

@@ -123,8 +123,10 @@ def candidates(layer: Layer, zeros: float, batch: int) -> tuple[dict[str, Callab
     network = Network(image, (Step(operation=_operation(layer, matrix), reads=(0,)),))
     tensor = torch.from_numpy(x)
     calls: dict[str, Callable[[], Any]] = {
-        DENSE: _dense(layer, torch.from_numpy(dense), tensor),
-        MASKED: _dense(layer, torch.from_numpy(sparse), tensor),
+        # Copies, as PyTorch allocates weights: NumPy's may or may not lie in huge pages, and that
+        # alone is worth a tenth of the time.
+        DENSE: _dense(layer, torch.from_numpy(dense).clone(), tensor),
+        MASKED: _dense(layer, torch.from_numpy(sparse).clone(), tensor),
         OURS: lambda: network(x),
     }
     if torch.backends.mkl.is_available():
@@ -235,13 +237,16 @@ def verdicts(points: Sequence[Point]) -> tuple[Verdict, ...]:
 
 
 def _zeros_alone(points: Sequence[Point]) -> Verdict:
-    ratios = [point["speedup"][MASKED][0] for point in points]
-    inside = all(0.9 <= one <= 1.1 for one in ratios)
+    """Outside where a whole interval lies beyond 10 %."""
+    ratios = [point["speedup"][MASKED] for point in points]
+    outside = sum(low > 1.1 or high < 0.9 for _, low, high in ratios)
+    inside = all(low >= 0.9 and high <= 1.1 for _, low, high in ratios)
+    middle = [one[0] for one in ratios]
     return Verdict(
         claim="Zeros left in a dense layer make it neither faster nor slower, within 10 %.",
-        found="holds" if inside else "does not hold",
-        evidence=f"Between {min(ratios):.2f} and {max(ratios):.2f} times as fast in"
-        f" {len(ratios)} points.",
+        found="does not hold" if outside else "holds" if inside else "undecided",
+        evidence=f"Between {min(middle):.2f} and {max(middle):.2f} times as fast in"
+        f" {len(ratios)} points; in {outside} surely more than 10 % apart.",
     )
 
 
