@@ -64,15 +64,18 @@ STATES = 8
 
 
 def _bit_costs() -> np.ndarray:
-    """Bits that a bin costs, by [s >> 3 plus 512, bin], from the probability in the log domain.
+    """Bits that a bin costs, by [s >> 3 plus 512, bin]: what it takes of the range, on average.
 
-    Used to choose between encodings only: it need not match another encoder's estimate.
+    Ranges lie in 256 to 510, with density 1 / range. Used to choose between encodings only: it
+    need not match another encoder's estimate.
     """
-    s = (np.arange(1024) - 512) * 8 + 4.0
-    p_less = 0.5 * np.exp2(-np.abs(s) * 0.001529)
-    less, more = -np.log2(p_less), -np.log2(1 - p_less)
+    ranges = np.arange(256, 511)
+    share = (1 / ranges) / (1 / ranges).sum()
+    s = (np.arange(1024) - 512) >> 4  # 16 of these share a row of LPS_RANGE
+    width = LPS_RANGE[np.minimum(np.abs(s), 31)[:, None] + (ranges & 0xE0)]
+    less, more = -np.log2(width / ranges) @ share, -np.log2(1 - width / ranges) @ share
     # A positive s makes a 1 the more probable bin.
-    return np.stack([np.where(s > 0, less, more), np.where(s > 0, more, less)], axis=1).astype(
+    return np.stack([np.where(s >= 0, less, more), np.where(s >= 0, more, less)], axis=1).astype(
         np.float32
     )
 
