@@ -169,3 +169,22 @@ def low_rank(*, seconds: float = 0.3, out: Path | None = None, json: bool = Fals
         return run(folder=folder, tick=tick, seconds=seconds)
 
     return conducted("low-rank", conduct, out=out, json=json)
+
+
+@study.command
+def bits(recipe: Path, /, *, images: int = 256, out: Path | None = None, json: bool = False) -> int:
+    """How many bits does each layer need? Divergence of the answers, alone and together.
+
+    Args:
+        recipe: Names network, weights and data; its steps are not used.
+        images: Of the training data, to measure on, and as many others to judge by.
+        out: Folder of the study; by default studies/bits.
+        json: Print one JSON object instead of text.
+    """
+
+    def conduct(folder: Path, tick: Callable[[str, int, int], None]) -> Findings:
+        from tersenet.study.bits import bits_of_recipe as run
+
+        return run(recipe, folder=folder, images=images, tick=tick)
+
+    return conducted("bits", conduct, out=out, json=json)
