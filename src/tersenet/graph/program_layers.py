@@ -116,10 +116,13 @@ def _built(
         if kind is None or tensors.keys() != set(_TENSORS):
             return None
         return kind(len(weight), eps=given["eps"], momentum=given["momentum"], device="meta")
-    constants = {one: given[one] for one in ("stride", "padding", "dilation", "groups")}
+    constants: dict[str, Any] = {
+        one: given[one] for one in ("stride", "padding", "dilation", "groups")
+    }
     if not all(type(number) in (int, str) for one in constants.values() for number in _flat(one)):
         return None  # derived in the program
-    return _CONVOLUTIONS[name](
+    convolution: Any = _CONVOLUTIONS[name]  # which of them is not known to the checker
+    return convolution(
         weight.shape[1] * constants["groups"],
         weight.shape[0],
         tuple(weight.shape[2:]),
