@@ -95,6 +95,27 @@ def test_least_squares_brings_the_outputs_back():
         assert distance(better, model, batches) < 0.5 * distance(subject.model, model, batches)
 
 
+class Written(Small):
+    """A width is written in forward(): without some units only a program of it runs."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = functional.relu(self.norm(self.stem(x)))
+        x = functional.relu(x + self.back(functional.relu(self.inner_norm(self.inner(x)))))
+        return self.head(functional.relu(self.hidden(x.mean((2, 3)))).view(-1, 12))
+
+
+def test_least_squares_refits_a_program_as_it_does_the_class():
+    model = small()
+    written = Written()
+    written.load_state_dict(model.state_dict())
+    subject, of_class = pruned(written.eval()), pruned(model)
+    assert type(subject.model) is not Written
+    batch = data()[0][0]
+    mended = repaired(LeastSquares(), subject)
+    torch.testing.assert_close(mended(batch), repaired(LeastSquares(), of_class)(batch))
+    assert not torch.allclose(mended(batch), subject.model(batch), atol=1e-2)
+
+
 def test_each_layer_gets_the_least_squares_solution():
     # One layer alone is behind the removal, so a solver on its rows must find the same weights.
     torch.manual_seed(0)
