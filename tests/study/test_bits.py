@@ -10,7 +10,7 @@ from torch import nn
 from torch.nn import functional
 
 from tersenet.data import Images
-from tersenet.errors import MeasureError
+from tersenet.errors import MeasureError, RunError
 from tersenet.quantize import Scheme, round_trip
 from tersenet.study import write_findings
 from tersenet.study.bits import bits
@@ -73,6 +73,9 @@ def test_points_charts_and_verdict(model: nn.Module, tmp_path: Path) -> None:
     assert found.verdicts[0].found == ("holds" if mixed < expected else "does not hold")
     again = bits(model, TASK, folder=tmp_path, choices=(2, 4, 8), averages=(4,), images=80)
     assert again == found
+    hand.eval()
+    with pytest.raises(RunError, match="another"):  # of other weights the points are not
+        bits(hand, TASK, folder=tmp_path, choices=(2, 4, 8), averages=(4,), images=80)
 
 
 def test_settings_that_make_no_sense(model: nn.Module, tmp_path: Path) -> None:

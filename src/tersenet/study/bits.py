@@ -15,7 +15,6 @@ from torch import Tensor, nn
 from torch.fx import GraphModule
 from torch.nn import functional
 
-from tersenet.core.files import load_weights
 from tersenet.core.findings import Findings, LineChart, Series, Table, Verdict
 from tersenet.errors import MeasureError
 from tersenet.quantize.build import prepared
@@ -24,8 +23,8 @@ from tersenet.quantize.mixed import choose, kl_sensitivity
 from tersenet.quantize.mixed.choice import stored_bytes
 from tersenet.quantize.mixed.sensitivity import rounded
 from tersenet.quantize.structure import Site, sites_of
-from tersenet.recipe import read_recipe
 from tersenet.study.folder import open_study
+from tersenet.study.subject import digest, read_subject
 from tersenet.train import Classification
 
 __all__ = ["bits", "bits_of_recipe"]
@@ -43,11 +42,8 @@ def bits_of_recipe(
     tick: Tick = lambda text, done, total: None,
 ) -> Findings:
     """Runs the study on the network, weights and data of a recipe. Raises as `bits`."""
-    read = read_recipe(recipe)
-    assert read.weights is not None  # a recipe with its own network names them
-    model = read.build_model()
-    load_weights(model, read.weights)
-    return bits(model, read.build_task(), folder=folder, images=images, tick=tick)
+    model, task = read_subject(recipe)
+    return bits(model, task, folder=folder, images=images, tick=tick)
 
 
 def bits(
@@ -87,7 +83,13 @@ def bits(
         [x for x, _ in part.batches(64)]
         for part in (task.train.head(images), task.train.tail(images))
     )
-    settings = {"choices": list(choices), "averages": list(averages), "images": images}
+    settings = {
+        "choices": list(choices),
+        "averages": list(averages),
+        "images": images,
+        "data": task.train.name,
+        "weights": digest(model),
+    }
     with open_study(folder, name="bits", settings=settings) as study:
         found: dict[str, dict[int, float]] = {}
         for done, site in enumerate(sites):

@@ -6,7 +6,6 @@ test images unseen.
 """
 
 import copy
-import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +14,6 @@ from typing import Final, Literal, TypeAlias, final
 import yaml
 from torch import nn
 
-from tersenet.core.files import load_weights
 from tersenet.core.findings import Findings, LineChart, Series, Table, Verdict
 from tersenet.core.types import Score
 from tersenet.errors import MeasureError
@@ -24,9 +22,9 @@ from tersenet.graph.trace import evaluating
 from tersenet.prune.allocation import largest_below
 from tersenet.prune.sensitivity import LEVELS, zeroed
 from tersenet.prune.units import Units, cut
-from tersenet.recipe import read_recipe
 from tersenet.study.allocations import Allocations, compare_allocations
 from tersenet.study.folder import StudyFolder, open_study
+from tersenet.study.subject import digest, read_subject
 from tersenet.train import Classification, TopOne
 
 __all__ = ["GRANULARITIES", "Granularity", "sensitivity", "sensitivity_of_recipe"]
@@ -64,13 +62,10 @@ def sensitivity_of_recipe(
     tick: Tick = lambda text, done, total: None,
 ) -> Findings:
     """Runs the study on the network, weights and data of a recipe. Raises as `sensitivity`."""
-    read = read_recipe(recipe)
-    assert read.weights is not None  # a recipe with its own network names them
-    model = read.build_model()
-    load_weights(model, read.weights)
+    model, task = read_subject(recipe)
     return sensitivity(
         model,
-        read.build_task(),
+        task,
         folder=folder,
         granularities=granularities,
         images=images,
@@ -120,7 +115,7 @@ def sensitivity(
         "granularities": list(granularities),
         "images": images,
         "data": judge.images.name,
-        "weights": _digest(model),
+        "weights": digest(model),
     }
     with open_study(folder, name="sensitivity", settings=settings) as study:
         points = _points(study, model, sites, judge, granularities, tick)
@@ -302,11 +297,3 @@ def _points_table(points: Sequence[Point]) -> Table:
             for one in points
         ),
     )
-
-
-def _digest(model: nn.Module) -> str:
-    found = hashlib.sha256()
-    for name, value in sorted(model.state_dict().items()):
-        found.update(name.encode())
-        found.update(value.detach().cpu().contiguous().numpy().tobytes())
-    return found.hexdigest()[:16]
