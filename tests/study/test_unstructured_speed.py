@@ -1,8 +1,11 @@
 """Unstructured sparsity timed: candidates that compute the same, and verdicts on figures."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
+from tersenet.errors import MeasureError
 from tersenet.study.folder import StudyFolder
 from tersenet.study.unstructured_speed import (
     DENSE,
@@ -94,3 +97,9 @@ def test_a_study_measures_each_point_once(tmp_path, monkeypatch):
     original = StudyFolder.point
     monkeypatch.setattr(StudyFolder, "point", kept)
     assert run() == found
+
+
+def test_no_time_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(MeasureError, match="seconds is -1"):
+        unstructured_speed(folder=tmp_path, tick=lambda *_: None, seconds=-1)
+    assert not list(tmp_path.iterdir())

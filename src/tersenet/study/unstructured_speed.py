@@ -19,6 +19,7 @@ import torch
 from torch.nn import functional
 
 from tersenet.core.findings import Findings, LineChart, Series, Table, Verdict
+from tersenet.errors import MeasureError
 from tersenet.formats import Dense, Levels, Matrix, Network, Step, best_format
 from tersenet.formats.operations import Convolution, Linear, Operation
 from tersenet.measure import describe_device, interleave
@@ -76,7 +77,13 @@ def unstructured_speed(
         zeros: Shares of weights that are zero.
         batches: Samples of one product.
         seconds: For each candidate of a point.
+
+    Raises:
+        MeasureError: If `seconds` is no time.
+        RunError: If the folder holds another study, or cannot be written.
     """
+    if not seconds > 0:
+        raise MeasureError(f"seconds is {seconds:g}, and a product takes time: give 0.25 or more.")
     plan = [(layer, share, batch) for layer in layers for share in zeros for batch in batches]
     settings = {
         "layers": [asdict(layer) for layer in layers],
