@@ -171,6 +171,36 @@ def low_rank(*, seconds: float = 0.3, out: Path | None = None, json: bool = Fals
     return conducted("low-rank", conduct, out=out, json=json)
 
 
+@study.command(name="staged-low-rank")
+def staged_low_rank(
+    recipe: Path,
+    /,
+    *,
+    times: float = 6.0,
+    epochs: float = 0.25,
+    seeds: int = 3,
+    out: Path | None = None,
+    json: bool = False,
+) -> int:
+    """Is low rank better reached in two rounds of factoring and training than in one?
+
+    Args:
+        recipe: Names network, weights and data; its steps are not used.
+        times: Fewer parameters in each factored layer at the end.
+        epochs: Of each round's training.
+        seeds: Orders of the training data.
+        out: Folder of the study; by default studies/staged-low-rank.
+        json: Print one JSON object instead of text.
+    """
+
+    def conduct(folder: Path, tick: Callable[[str, int, int], None]) -> Findings:
+        from tersenet.study.staged_low_rank import staged_low_rank_of_recipe as run
+
+        return run(recipe, folder=folder, times=times, epochs=epochs, seeds=seeds, tick=tick)
+
+    return conducted("staged-low-rank", conduct, out=out, json=json)
+
+
 @study.command
 def bits(recipe: Path, /, *, images: int = 256, out: Path | None = None, json: bool = False) -> int:
     """How many bits does each layer need? Divergence of the answers, alone and together.

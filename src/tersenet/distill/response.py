@@ -4,7 +4,7 @@ Hinton, Vinyals, Dean, "Distilling the Knowledge in a Neural Network", 2015, arX
 """
 
 from collections.abc import Sequence
-from typing import ClassVar, final
+from typing import ClassVar, Literal, final
 
 import torch
 from pydantic import Field
@@ -57,6 +57,9 @@ class Response(Method[ResponsePlan]):
     """Whether to multiply the soft term by τ², as Hinton does."""
     weight_decay: float = Field(default=5e-4, ge=0)
     """Of weights; batch-norm parameters and biases are not decayed."""
+    precision: Literal["fp32", "bf16", "auto"] = "fp32"
+    """Of the products in both networks, as in a training: auto takes bf16 where the hardware
+    computes in it."""
 
     def plan(self, subject: Subject, bench: Workbench) -> ResponsePlan:
         """Counts the steps.
@@ -97,10 +100,10 @@ class Response(Method[ResponsePlan]):
         def objective(student: nn.Module, inputs: Tensor, targets: Tensor) -> Tensor:
             with torch.no_grad():
                 softened = teacher(inputs) if self.weight else torch.zeros(len(inputs), 1)
-            logits = student(inputs)
+            logits = student(inputs).float()  # the sum over classes is not for bf16
             return response_loss(
                 logits,
-                softened.expand_as(logits),
+                softened.float().expand_as(logits),
                 targets,
                 temperature=self.temperature,
                 weight=self.weight,
@@ -109,7 +112,10 @@ class Response(Method[ResponsePlan]):
             )
 
         options = TrainingOptions(
-            epochs=self.epochs, learning_rate=self.learning_rate, weight_decay=self.weight_decay
+            epochs=self.epochs,
+            learning_rate=self.learning_rate,
+            weight_decay=self.weight_decay,
+            precision=self.precision,
         )
         fit(model, subject.training, objective, options, edits=subject.edits, bench=bench)
         tuned = Edit(site="*", kind=EditKind.TUNE, before="as it was", after=plan.summary)

@@ -22,9 +22,7 @@ def device_of(options: TrainingOptions, *, rank: int = 0) -> torch.device:
     """
     there = torch.cuda.is_available()
     if options.device == "cuda" and not there:
-        raise RunError(
-            "training.device is cuda, but PyTorch finds no GPU here: set it to auto or cpu."
-        )
+        raise RunError("device is cuda, but PyTorch finds no GPU here: set it to auto or cpu.")
     if options.device == "cpu" or not there:
         return torch.device("cpu")
     return torch.device("cuda", rank % torch.cuda.device_count())
@@ -49,6 +47,5 @@ def products_of(options: TrainingOptions, device: torch.device) -> AbstractConte
     if options.precision == "auto":
         return nullcontext()
     raise RunError(
-        f"training.precision is bf16, which this {device.type} does not compute in: set it to "
-        "auto or fp32."
+        f"precision is bf16, which this {device.type} does not compute in: set it to auto or fp32."
     )

@@ -1,0 +1,249 @@
+"""Is low rank better reached in stages? Rounds of factoring and training against one round.
+
+Gusak et al., "MUSCO: Multi-Stage Compression of neural networks", 2019, arXiv:1903.09973: compress
+a little, fine-tune, repeat. The paper gives each round its own training, so that two rounds train
+twice as long as one; one round that trains as long as both stands beside them.
+"""
+
+import copy
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Any, Final, TypeAlias, final
+
+from scipy.stats import t as student
+from torch import nn
+
+from tersenet.core.findings import Findings, LineChart, Series, Table, Verdict
+from tersenet.core.types import Method, Subject, Workbench
+from tersenet.decompose import DecomposePlan, Decomposition, Manual, Rate, Tucker
+from tersenet.distill import Response
+from tersenet.errors import MeasureError
+from tersenet.study.folder import open_study
+from tersenet.study.subject import digest, read_subject
+from tersenet.train import Classification
+
+__all__ = ["ARMS", "Arm", "Staged", "staged", "staged_low_rank", "staged_low_rank_of_recipe"]
+
+Tick: TypeAlias = Callable[[str, int, int], None]
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Arm:
+    """One way to the same ranks."""
+
+    name: str
+    rounds: int
+    length: int
+    """Trainings of one round's length in all."""
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Staged:
+    """A network brought to low rank."""
+
+    params: int
+    accuracy: tuple[float, ...]
+    """Top-1 from 0 to 1 after each factoring and after each training, in turns."""
+
+
+ARMS: Final = (
+    Arm(name="one round", rounds=1, length=1),
+    Arm(name="two rounds", rounds=2, length=2),
+    Arm(name="one round, trained as long as two", rounds=1, length=2),
+)
+
+
+def staged(subject: Subject, *, rounds: int, times: float, training: Response) -> Staged:
+    """Factors to `times` fewer weights a layer in equal ratios, and trains after each factoring.
+
+    The ranks of the last round are those that one round would take, so that the sizes are equal.
+
+    Args:
+        subject: with the network, its data and its original; it is not changed.
+        rounds: of factoring and training.
+        times: fewer parameters in each factored layer at the end.
+        training: of each round.
+
+    Raises:
+        StructureError: if no layer can be factored.
+    """
+    bench = Workbench()
+    methods = [_at(subject, times ** ((k + 1) / rounds), bench) for k in range(rounds)]
+    quality, accuracy = subject.quality, []
+    assert quality is not None
+    for factoring in methods:
+        for method in (factoring, training):
+            subject = _after(method, subject, bench)
+            accuracy.append(quality(subject.model).value)
+    params = sum(one.numel() for one in subject.model.parameters())
+    return Staged(params=params, accuracy=tuple(accuracy))
+
+
+def staged_low_rank_of_recipe(
+    recipe: Path, *, folder: Path, tick: Tick, times: float, epochs: float, seeds: int
+) -> Findings:
+    """Runs the study on the network, weights and data of a recipe. Raises as `staged_low_rank`."""
+    model, task = read_subject(recipe)
+    return staged_low_rank(
+        model, task, folder=folder, tick=tick, times=times, epochs=epochs, seeds=seeds
+    )
+
+
+def staged_low_rank(
+    model: nn.Module,
+    task: Classification,
+    *,
+    folder: Path,
+    tick: Tick = lambda text, done, total: None,
+    times: float = 6.0,
+    epochs: float = 0.25,
+    learning_rate: float = 0.01,
+    seeds: int = 3,
+) -> Findings:
+    """Brings a network to low rank in three ways, with several orders of the training data.
+
+    Args:
+        model: a trained network; it is not changed.
+        task: its data.
+        folder: of the study.
+        tick: told of the progress.
+        times: fewer parameters in each layer that Tucker-2 takes.
+        epochs: of each round's training, on the original's answers.
+        learning_rate: its peak.
+        seeds: orders of the training data.
+
+    Raises:
+        MeasureError: if there are no seeds or epochs, or nothing gets smaller.
+        StructureError: if no layer can be factored.
+        RunError: if the folder holds another study, or cannot be written.
+    """
+    if seeds < 1 or epochs <= 0 or times <= 1:
+        raise MeasureError(
+            f"seeds is {seeds}, epochs {epochs:g} and times {times:g}: give at least one seed, "
+            "more than no training, and more than 1 times fewer parameters."
+        )
+    settings = {
+        "times": times,
+        "epochs": epochs,
+        "learning_rate": learning_rate,
+        "seeds": seeds,
+        "data": task.train.name,
+        "weights": digest(model),
+    }
+    found: dict[str, list[Staged]] = {arm.name: [] for arm in ARMS}
+    with open_study(folder, name="staged-low-rank", settings=settings) as study:
+        for seed in range(seeds):
+            subject = replace(task, seed=seed).subject(copy.deepcopy(model).eval())
+            for number, arm in enumerate(ARMS):
+                name = f"{arm.name}, seed {seed}"
+                tick(name, seed * len(ARMS) + number, seeds * len(ARMS))
+                training = Response(
+                    epochs=epochs * arm.length / arm.rounds,
+                    learning_rate=learning_rate,
+                    precision="auto",
+                )
+
+                def reached(
+                    subject: Subject = subject, arm: Arm = arm, training: Response = training
+                ) -> list[float]:
+                    one = staged(subject, rounds=arm.rounds, times=times, training=training)
+                    return [one.params, *one.accuracy]
+
+                params, *accuracy = study.point(name, reached)
+                found[arm.name].append(Staged(params=int(params), accuracy=tuple(accuracy)))
+    whole = sum(one.numel() for one in model.parameters())
+    return _findings(found, whole, epochs, task)
+
+
+def _at(subject: Subject, times: float, bench: Workbench) -> Decomposition:
+    """Returns Tucker-2 at the ranks that have `times` fewer parameters in each layer."""
+    plan: DecomposePlan = Tucker(ranks=Rate(times=times)).plan(subject, bench)
+    ranks = {name: one.ranks for name, one in plan.chosen.items()}
+    return Tucker(ranks=Manual(layers=ranks), only=tuple(ranks), batches=len(subject.calibration))
+
+
+def _after(method: Method[Any], subject: Subject, bench: Workbench) -> Subject:
+    plan = method.plan(subject, bench)
+    model, _ = method.apply(copy.deepcopy(subject.model), plan, subject, bench)
+    return replace(subject, model=model)
+
+
+def _findings(
+    found: Mapping[str, Sequence[Staged]], whole: int, epochs: float, task: Classification
+) -> Findings:
+    one, two, long = ([100 * run.accuracy[-1] for run in found[arm.name]] for arm in ARMS)
+    params = next(iter(found.values()))[0].params
+    return Findings(
+        name="staged-low-rank",
+        question="Is low rank better reached in two rounds of factoring and training than in one?",
+        verdicts=(
+            _verdict("Two rounds, each with its training, end above one round.", two, one),
+            _verdict("Two rounds end above one round that trains as long as both.", two, long),
+        ),
+        charts=(
+            LineChart(
+                title="Accuracy at the end, by order of the training data",
+                x_label="order of the training data",
+                y_label="top-1, %",
+                joined=False,
+                series=tuple(
+                    Series(
+                        name=arm.name,
+                        x=tuple(float(seed) for seed in range(len(own))),
+                        y=tuple(own),
+                    )
+                    for arm, own in zip(ARMS, (one, two, long), strict=True)
+                ),
+            ),
+        ),
+        tables=(
+            Table(
+                name="rounds",
+                title="Top-1 in % after each factoring and each training",
+                columns=(
+                    *("way", "seed", "parameters", "factored", "trained"),
+                    *("factored again", "trained again"),
+                ),
+                rows=tuple(
+                    (
+                        name,
+                        seed,
+                        run.params,
+                        *(round(100 * value, 2) for value in run.accuracy),
+                        *([None] * (4 - len(run.accuracy))),
+                    )
+                    for name, runs in found.items()
+                    for seed, run in enumerate(runs)
+                ),
+            ),
+        ),
+        conditions={
+            "size": f"{params:,} of {whole:,} parameters, the same in all ways",
+            "training": f"{epochs:g} epochs a round, on the original's answers",
+            "trained on": task.train.name,
+            "judged on": task.test.name,
+            "factors": "Tucker-2, refitted by least squares after each factoring",
+        },
+    )
+
+
+def _verdict(claim: str, own: Sequence[float], other: Sequence[float]) -> Verdict:
+    """Decided where the paired 95 % interval of the difference (Student's t) leaves out zero."""
+    gaps = [a - b for a, b in zip(own, other, strict=True)]
+    middle = mean(gaps)
+    if len(gaps) < 2:
+        return Verdict(
+            claim=claim, found="undecided", evidence=f"{middle:+.2f} points, with one order alone."
+        )
+    half = float(student.ppf(0.975, len(gaps) - 1)) * stdev(gaps) / len(gaps) ** 0.5
+    decided = "holds" if middle > half else "does not hold" if middle < -half else "undecided"
+    return Verdict(
+        claim=claim,
+        found=decided,
+        evidence=f"{middle:+.2f} ± {half:.2f} points ({mean(own):.2f} against {mean(other):.2f} %) "
+        f"over {len(gaps)} orders of the training data.",
+    )
