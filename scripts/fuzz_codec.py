@@ -64,7 +64,7 @@ def put_right(data: bytes) -> bytes:
     """A container of the records in `data`, each (kind, 2 lengths, head, payload)."""
     from tersenet.codec.records import varint, write_preamble
 
-    out, chain, tensors, at = write_preamble(), 0, 0, 0
+    out, chain, tensors, at, version = b"", 0, 0, 0, 1
     while at + 4 <= len(data):
         kind, head_bytes = data[at : at + 1], data[at + 1]
         length = int.from_bytes(data[at + 2 : at + 4], "little")
@@ -77,10 +77,11 @@ def put_right(data: bytes) -> bytes:
         out += front + payload + check
         chain = zlib.crc32(check, chain)
         tensors += kind == b"T"
+        version = 2 if kind == b"P" else version
     end = varint(tensors) + chain.to_bytes(4, "little")
     front = b"E" + varint(len(end)) + end + varint(0)
     front += binascii.crc_hqx(front, 0).to_bytes(2, "little")
-    return out + front + zlib.crc32(front).to_bytes(4, "little")
+    return write_preamble(version) + out + front + zlib.crc32(front).to_bytes(4, "little")
 
 
 def main() -> None:

@@ -243,9 +243,9 @@ def test_random_bytes_are_refused(data):
                 read()
 
 
-def forged(*records: tuple[bytes, bytes, bytes]) -> bytes:
+def forged(*records: tuple[bytes, bytes, bytes], version: int = 1) -> bytes:
     """A file whose checksums are right, whatever its records say."""
-    data, chain, tensors = write_preamble(), 0, 0
+    data, chain, tensors = write_preamble(version), 0, 0
     for kind, head, payload in records:
         front = kind + varint(len(head)) + head + varint(len(payload))
         front += binascii.crc_hqx(front, 0).to_bytes(2, "little")
@@ -355,9 +355,9 @@ def test_records_cannot_be_left_out_doubled_or_swapped():
 
 def test_a_later_version_says_what_to_do():
     later = bytearray(write_preamble())
-    later[8] = 2
+    later[8] = 3
     later[12:] = zlib.crc32(later[:12]).to_bytes(4, "little")
-    with pytest.raises(FormatError, match=r"Offset 8: .* version 2.* update tersenet"):
+    with pytest.raises(FormatError, match=r"Offset 8: .* version 3.* update tersenet"):
         decode(later)
 
 

@@ -76,7 +76,7 @@ def with_manifest(data: bytes | memoryview, manifest: Mapping[str, Any]) -> byte
     writer = Writer(out)
     writer.write_manifest(manifest)
     for record, payload in records.read_records(Buffer(data)):
-        if record.kind == b"T":
+        if record.kind == records.TENSOR:
             writer.copy(record, payload)
     writer.close()
     return out.getvalue()

@@ -1,7 +1,5 @@
 """Reading a container: all of it, as it arrives, or one tensor without the others."""
 
-import json
-import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from math import prod
@@ -13,8 +11,9 @@ from numpy.typing import NDArray
 
 from tersenet.codec import records
 from tersenet.codec.heads import Entry, Heads
+from tersenet.codec.manifests import read_manifest
 from tersenet.codec.quantised import Quantised, check_of
-from tersenet.codec.records import Buffer, Record, Source, fail
+from tersenet.codec.records import TENSOR, Buffer, Record, Source, fail
 from tersenet.codec.tensors import (
     Coded,
     Coder,
@@ -33,8 +32,6 @@ Base: TypeAlias = Mapping[str, NDArray[Any]]
 MAX_BYTES: Final = 1 << 32
 """What the decoded tensors of a file may take unless the caller allows more."""
 
-MAX_MANIFEST: Final = 1 << 26
-
 
 @dataclass(frozen=True, kw_only=True)
 class Listing:
@@ -44,6 +41,8 @@ class Listing:
     entries: tuple[Entry, ...]
     manifest: Mapping[str, Any]
     file_bytes: int
+    manifest_bytes: int = 0
+    """Bytes of the manifest's record in the file, part of `overhead_bytes`."""
 
     @property
     def overhead_bytes(self) -> int:
@@ -81,20 +80,21 @@ class Reader(Mapping[str, NDArray[Any]]):
         heads = Heads()
         self._entries = heads.entries
         manifest: Mapping[str, Any] = {}
+        manifest_bytes = 0
         for record, _ in records.read_records(buffer, payloads=False):
-            if record.kind == b"T":
+            if record.kind == TENSOR:
                 heads.read(record)
-            elif record.kind == b"M":
-                buffer_at = Buffer(self._data, record.offset)
-                manifest = _manifest(*records.read_record(buffer_at))
             else:
-                fail(record.offset, "a record of a kind that this reader does not know")
+                buffer_at = Buffer(self._data, record.offset)
+                manifest = read_manifest(*records.read_record(buffer_at))
+                manifest_bytes += record.file_bytes
         self._index = {entry.name: i for i, entry in enumerate(self._entries)}
         self.listing: Final = Listing(
             version=(self._data[8], self._data[9]),
             entries=tuple(self._entries),
             manifest=manifest,
             file_bytes=len(self._data),
+            manifest_bytes=manifest_bytes,
         )
 
     def __getitem__(self, name: str) -> NDArray[Any]:
@@ -120,11 +120,9 @@ def read_tensors(
     passed: list[tuple[Record, Entry, bytes | memoryview]] = []
     left = max_bytes
     for record, payload in records.read_records(source):
-        if record.kind == b"M":
-            _manifest(record, payload)
+        if record.kind != TENSOR:
+            read_manifest(record, payload)
             continue
-        if record.kind != b"T":
-            fail(record.offset, "a record of a kind that this reader does not know")
         entry = heads.read(record)
         left -= _allow(record, entry, left)
         passed.append((record, entry, payload))
@@ -198,18 +196,3 @@ def _under(record: Record, entry: Entry, base: Base) -> NDArray[Any]:
     ):
         fail(record.offset, f"'{entry.name}' is an update to another base than the one given")
     return found
-
-
-def _manifest(record: Record, payload: bytes | memoryview) -> Mapping[str, Any]:
-    length, _ = records.read_varint(Buffer(record.head))
-    if length > MAX_MANIFEST:
-        fail(record.head_offset, f"a manifest of {length} bytes is beyond {MAX_MANIFEST}")
-    decoder = zlib.decompressobj()
-    try:
-        raw = decoder.decompress(payload, length + 1)
-        manifest = json.loads(raw.decode())
-    except (zlib.error, ValueError, RecursionError) as error:
-        fail(record.payload_offset, f"the manifest cannot be read ({error})")
-    if len(raw) != length or not decoder.eof or not isinstance(manifest, dict):
-        fail(record.payload_offset, f"the manifest is not an object of {length} bytes")
-    return manifest

@@ -15,7 +15,16 @@ from tersenet.errors import FormatError
 MAGIC: Final = b"\x89TNC\r\n\x1a\n"
 """As PNG does it: a transfer that touches line ends or the eighth bit is noticed at once."""
 
-VERSION: Final = (1, 0)
+MANIFEST, PACKED, TENSOR, END = b"M", b"P", b"T", b"E"
+"""Kinds of records."""
+
+KINDS: Final = {
+    1: (MANIFEST, TENSOR, END),
+    2: (MANIFEST, PACKED, TENSOR, END),
+}
+"""What records there are, by the version of the file. A file has the least that it needs."""
+
+REVISION: Final = 0
 PREAMBLE: Final = 16
 MAX_HEAD: Final = 1 << 24
 MAX_VARINT: Final = 9
@@ -157,9 +166,9 @@ class Record:
         return self.payload_offset + self.payload_bytes + 4 - self.offset
 
 
-def write_preamble() -> bytes:
+def write_preamble(version: int = 1) -> bytes:
     """The 16 bytes in front."""
-    head = MAGIC + bytes((*VERSION, 0, 0))
+    head = MAGIC + bytes((version, REVISION, 0, 0))
     return head + zlib.crc32(head).to_bytes(4, "little")
 
 
@@ -170,8 +179,9 @@ def read_preamble(source: Source) -> tuple[int, int]:
         fail(0, "this is not a tersenet container")
     if zlib.crc32(head[:12]) != int.from_bytes(head[12:], "little"):
         fail(12, "the first bytes do not agree with their checksum: the file is damaged")
-    if head[8] != VERSION[0]:
-        fail(8, f"the file has version {head[8]}, this reader knows {VERSION[0]}: update tersenet")
+    if head[8] not in KINDS:
+        known = f"this reader knows {min(KINDS)} to {max(KINDS)}"
+        fail(8, f"the file has version {head[8]}, {known}: update tersenet")
     if head[10:12] != b"\0\0":
         fail(10, "reserved bits are set: the file needs a later reader")
     return head[8], head[9]
@@ -227,14 +237,16 @@ def read_records(
     source: Source, *, payloads: bool = True
 ) -> Iterator[tuple[Record, bytes | memoryview]]:
     """All records up to the last, which must agree with them and end the file."""
-    read_preamble(source)
+    kinds = KINDS[read_preamble(source)[0]]
     chain, count = 0, 0
     while True:
         record, payload = read_record(source, payload=payloads)
-        if record.kind == b"E":
+        if record.kind not in kinds:
+            fail(record.offset, "a record of a kind that this version of the file does not have")
+        if record.kind == END:
             break
         chain = zlib.crc32(record.check.to_bytes(4, "little"), chain)
-        count += record.kind == b"T"
+        count += record.kind == TENSOR
         yield record, payload
     if record.head != end_head(count, chain) or record.payload_bytes:
         fail(record.offset, "the last record does not agree with those before: one is missing")

@@ -1,7 +1,6 @@
 """Writing a container: from front to back, each tensor with the coder that suits it."""
 
 import hashlib
-import json
 import zlib
 from collections.abc import Mapping
 from dataclasses import replace
@@ -12,8 +11,9 @@ from numpy.typing import NDArray
 
 from tersenet.codec import records
 from tersenet.codec.heads import Entry, write_head
+from tersenet.codec.manifests import write_manifest
 from tersenet.codec.quantised import Quantised, check_of
-from tersenet.codec.records import Record, Writable
+from tersenet.codec.records import END, PACKED, TENSOR, Record, Writable
 from tersenet.codec.tensors import (
     DTYPES,
     Coder,
@@ -62,7 +62,7 @@ class Writer:
         self._seen: dict[tuple[Any, ...], int] = {}
         self._last = ""
         self._chain = 0
-        file.write(records.write_preamble())
+        self._version = 0
 
     def __enter__(self) -> "Writer":
         return self
@@ -72,10 +72,8 @@ class Writer:
             self.close()
 
     def write_manifest(self, manifest: Mapping[str, Any]) -> None:
-        """Writes a record of JSON."""
-        raw = json.dumps(manifest, separators=(",", ":"), allow_nan=False).encode()
-        packed = zlib.compress(raw, 9)
-        self._record(b"M", records.varint(len(raw)), packed)
+        """Writes a record of JSON: packed where it stands first, so that the file can say so."""
+        self._record(*write_manifest(manifest, pack=self._version != 1))
 
     def write(self, name: str, tensor: NDArray[Any] | Quantised) -> None:
         """Writes one tensor.
@@ -94,7 +92,7 @@ class Writer:
                 name=name, dtype=entry.dtype, shape=entry.shape, coder=Coder.SAME, source=first
             )
             payload = b""
-        self._record(b"T", write_head(entry, after=self._last), payload)
+        self._record(TENSOR, write_head(entry, after=self._last), payload)
         self._names[name] = index
         self._last = name
 
@@ -105,8 +103,9 @@ class Writer:
 
     def close(self) -> None:
         """Writes the last record; the file itself stays open."""
+        self._begin(version=1)
         self._file.write(
-            records.write_record(b"E", records.end_head(len(self._names), self._chain), b"")
+            records.write_record(END, records.end_head(len(self._names), self._chain), b"")
         )
 
     def _coded(self, name: str, tensor: NDArray[Any] | Quantised) -> tuple[Entry, bytes]:
@@ -152,7 +151,14 @@ class Writer:
         )
         return entry, bytes(coded.payload)
 
+    def _begin(self, *, version: int) -> None:
+        """Writes what stands in front of the first record, which decides on the version."""
+        if not self._version:
+            self._version = version
+            self._file.write(records.write_preamble(version))
+
     def _record(self, kind: bytes, head: bytes, payload: bytes) -> None:
+        self._begin(version=2 if kind == PACKED else 1)
         record = records.write_record(kind, head, payload)
         self._chain = zlib.crc32(record[-4:], self._chain)
         self._file.write(record)
