@@ -15,11 +15,13 @@ import torch
 from pydantic import TypeAdapter
 from torch import Tensor, nn
 
+from tersenet.core.files import CODED
 from tersenet.core.registry import FAMILIES, methods
 from tersenet.core.types import EditKind, Method, Removal, Subject, Workbench
 from tersenet.decompose import CP, SVD, Energy, TensorTrain, Tucker
 from tersenet.distill import Response
 from tersenet.encode import Feedback, RateAware, RateDistortion
+from tersenet.encode.files import decode_file, encode_file
 from tersenet.graph import macs, parameters, prove
 from tersenet.models import resnet
 from tersenet.prune import (
@@ -263,6 +265,11 @@ def test_saved_and_loaded_it_is_the_same(method: Method[Any], tmp_path: Path) ->
     assert torch.equal(outputs(loaded), outputs(model))
     given = load(tmp_path, model=resnet(depth=8, in_channels=1, classes=5, width=6))
     assert torch.equal(outputs(given), outputs(model))
+    # A coded file alone is the network, too, though its manifest is brief.
+    encode_file(tmp_path, tmp_path / CODED, effort="fast")
+    save(tmp_path, model, history, {})
+    decode_file(tmp_path / CODED, tmp_path / "back")
+    assert torch.equal(outputs(load(tmp_path / "back")), outputs(model))
 
 
 def test_costs_are_counted_on_what_is_there(method: Method[Any]) -> None:

@@ -10,8 +10,11 @@ from torch import nn
 
 from tersenet import codec
 from tersenet.core.files import CODED
+from tersenet.core.manifest import whole as whole_again
 from tersenet.core.types import Score, Subject, Workbench
 from tersenet.encode import Feedback, RateDistortion, absorb_norms_, divergence
+from tersenet.encode.coded import edits_of
+from tersenet.encode.files import decode_file
 from tersenet.encode.search import Trial, largest, smallest
 from tersenet.errors import DataError
 from tersenet.models import resnet
@@ -87,10 +90,14 @@ def test_the_network_that_goes_on_is_the_file_decoded(method, tmp_path):
     history = History({"resnet": options}, ((2, 1, 12, 12),)).then(method, edits)
     files = save(tmp_path, model, history, {})
     assert files["coded"].name == CODED
-    manifest = codec.inspect(files["coded"].read_bytes()).manifest
-    assert manifest == json.loads(files["manifest"].read_text())
+    listing = codec.inspect(files["coded"].read_bytes())
+    assert whole_again(listing.manifest, edits_of(listing)) == json.loads(
+        files["manifest"].read_text()
+    )
+    decode_file(files["coded"], tmp_path / "back")
     with torch.inference_mode():
         assert torch.equal(load(tmp_path)(*whole.example), model(*whole.example))
+        assert torch.equal(load(tmp_path / "back")(*whole.example), model(*whole.example))
 
 
 def test_a_budget_of_bytes_is_met_and_used():

@@ -4,6 +4,7 @@ import abc
 import copy
 import json
 from collections.abc import Callable, Mapping, Sequence
+from math import prod
 from pathlib import Path
 from typing import ClassVar, Final, final
 
@@ -21,7 +22,16 @@ from tersenet.encode.norms import absorb_norms_
 from tersenet.encode.search import Trial, largest, smallest
 from tersenet.errors import DataError, FormatError
 
-__all__ = ["Encoding", "EncodePlan", "Quantiser", "Step", "restore_", "to_arrays", "write_"]
+__all__ = [
+    "Encoding",
+    "EncodePlan",
+    "Quantiser",
+    "Step",
+    "edits_of",
+    "restore_",
+    "to_arrays",
+    "write_",
+]
 
 Step = Mapping[str, float]
 """What a level is worth, by tensor."""
@@ -69,7 +79,7 @@ class Encoding(Method[EncodePlan]):
     lam: float | None = Field(default=None, gt=0)
     """What a bit is worth, in nats per sample."""
     file_bytes: int | None = Field(default=None, gt=0)
-    """The coded file's size at most."""
+    """The coded file's size at most, its manifest aside."""
     max_drop: float | None = Field(default=None, ge=0)
     """Points of the score to lose at most, against the network that enters this step."""
     trials: int = Field(default=8, ge=1)
@@ -212,28 +222,41 @@ def write_(
     if bench.folder is not None:
         write_atomically(bench.folder / CODED, data)
     restore_(model, codec.decode(data))
-    entries = {entry.name: entry for entry in codec.inspect(data).entries}
+    return model, edits_of(codec.inspect(data))
+
+
+def edits_of(listing: codec.Listing) -> list[Edit]:
+    """Returns what coding did, as the file shows it: by tensor in levels, and for all.
+
+    The manifest is left aside: it is written when all edits are known.
+    """
+    entries = listing.entries
+    coded = [
+        (one, entries[one.source] if one.coder == codec.Coder.SAME else one) for one in entries
+    ]
     edits = [
         Edit(
-            site=name,
+            site=one.name,
             kind=EditKind.ENCODE,
             before="fp32",
-            after=f"{8 * entries[name].file_bytes / max(1, one.levels.size):.2f} bit/w",
-            data={"bytes": entries[name].file_bytes, "step": float(one.step)},
+            after=f"{8 * one.file_bytes / max(1, prod(one.shape)):.2f} bit/w",
+            data={"bytes": one.file_bytes, "step": levels.steps[0]},
         )
-        for name, one in levels.items()
+        for one, levels in coded
+        if levels.steps
     ]
-    kept = sum(e.file_bytes for name, e in entries.items() if name not in levels)
+    file_bytes = listing.file_bytes - listing.manifest_bytes
+    exact = sum(one.file_bytes for one, levels in coded if not levels.steps)
     edits.append(
         Edit(
             site="*",
             kind=EditKind.ENCODE,
             before="as it was",
-            after=f"a file of {len(data):,} B",
-            data={"bytes": len(data), "exact": kept},
+            after=f"a file of {file_bytes:,} B",
+            data={"bytes": file_bytes, "exact": exact},
         )
     )
-    return model, edits
+    return edits
 
 
 def to_arrays(model: nn.Module) -> dict[str, np.ndarray]:

@@ -16,6 +16,8 @@ from tersenet.codec import Effort, Quantised
 from tersenet.codec.iso import decode_nnc
 from tersenet.codec.tensors import DTYPES
 from tersenet.core.files import load_tensors, save_tensors, write_atomically, write_json
+from tersenet.core.manifest import whole
+from tersenet.encode.coded import edits_of
 from tersenet.errors import FormatError, WeightsError
 
 __all__ = ["decode_file", "encode_file", "read_base", "read_file"]
@@ -97,10 +99,10 @@ def decode_file(source: Path, target: Path, *, base: Path | None = None) -> dict
         FormatError: if the source is damaged, or does not hold what the target needs.
     """
     data = _bytes(source)
-    manifest: Mapping[str, Any] = {}
+    listing = None
     if data[:4] == b"\x89TNC":
         under = None if base is None else read_base(base)
-        manifest, tensors = codec.inspect(data).manifest, codec.decode(data, base=under)
+        listing, tensors = codec.inspect(data), codec.decode(data, base=under)
     else:
         tensors = decode_nnc(data)
     graph = tensors.pop(GRAPH, None)
@@ -112,14 +114,15 @@ def decode_file(source: Path, target: Path, *, base: Path | None = None) -> dict
         save_tensors(target, {name: _to_torch(one) for name, one in tensors.items()})
     elif target.suffix:
         raise FormatError(f"{target} is neither .safetensors, nor .onnx, nor a folder.")
-    elif manifest.get("format") != "tersenet-model":
+    elif listing is None or listing.manifest.get("format") != "tersenet-model":
         raise FormatError(f"{source} holds tensors and no model: decode to .safetensors.")
     else:
+        manifest = whole(listing.manifest, edits_of(listing))
         target.mkdir(parents=True, exist_ok=True)
         save_tensors(
             target / "model.safetensors", {name: _to_torch(one) for name, one in tensors.items()}
         )
-        write_json(target / "manifest.json", dict(manifest))
+        write_json(target / "manifest.json", manifest)
     return tensors
 
 

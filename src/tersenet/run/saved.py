@@ -16,6 +16,7 @@ from pydantic import TypeAdapter
 from torch import nn
 
 from tersenet.core.files import CODED, load_weights, save_tensors, write_atomically, write_json
+from tersenet.core.manifest import brief
 from tersenet.core.registry import methods
 from tersenet.core.types import Edit, Method
 from tersenet.errors import RunError
@@ -51,7 +52,7 @@ def save(
 ) -> dict[str, Path]:
     """Writes model.safetensors and manifest.json; returns their paths by kind.
 
-    Where a step coded the network, its file is given the manifest, so that it is whole alone.
+    Where a step coded the network, its file is given the manifest in brief: it is whole alone.
     """
     weights, manifest = folder / "model.safetensors", folder / "manifest.json"
     save_tensors(weights, model.state_dict())
@@ -79,7 +80,7 @@ def save(
         return {"safetensors": weights, "manifest": manifest}
     from tersenet.codec import with_manifest  # loads Numba, which few steps need
 
-    write_atomically(coded, with_manifest(coded.read_bytes(), value))
+    write_atomically(coded, with_manifest(coded.read_bytes(), brief(value)))
     return {"safetensors": weights, "manifest": manifest, "coded": coded}
 
 
