@@ -10,7 +10,7 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 
 from tersenet.cli import main
-from tersenet.codec import inspect
+from tersenet.codec import encode, inspect
 from tersenet.core.files import load_tensors, save_tensors
 from tersenet.encode.files import decode_file, encode_file
 from tersenet.errors import FormatError, WeightsError
@@ -99,6 +99,39 @@ def test_a_pruned_network_comes_back_whole(tmp_path):
     decode_file(tmp_path / "m.tnc", tmp_path / "back")
     with torch.inference_mode():
         assert torch.equal(load(tmp_path / "back")(*example), pruned.eval()(*example))
+
+
+@pytest.mark.parametrize(
+    "steps", ["none", [1], [{"family": "prune", "edits": [{"site": "a", "kind": "slice"}]}]]
+)
+def test_a_manifest_that_only_claims_to_be_a_models_is_refused(steps, tmp_path, capsys):
+    manifest = {"format": "tersenet-model", "model": {}, "steps": steps}
+    path = tmp_path / "lie.tnc"
+    path.write_bytes(encode({"w": np.arange(3)}, manifest=manifest))
+    with pytest.raises(FormatError, match="not that of a saved model"):
+        decode_file(path, tmp_path / "back")
+    assert not (tmp_path / "back").exists()
+    assert main(["inspect", str(path)]) == 1
+    assert "not that of a saved model" in capsys.readouterr().err
+    decode_file(path, tmp_path / "back.safetensors")  # the tensors are as good as any
+
+
+def test_what_was_done_is_shown(tmp_path, capsys):
+    edits = [
+        {"site": "fc.weight", "kind": "slice", "before": "9×4", "data": {"dim": 0, "keep": [1, 5]}},
+        {"site": "\x1b[31m", "kind": "tune"},
+    ]
+    step = {"family": "prune", "name": "l1", "settings": {"keep": 0.2, "skip": []}, "edits": edits}
+    manifest = {"format": "tersenet-model", "model": {"lenet5": {}}, "steps": [step] * 2}
+    path = tmp_path / "m.tnc"
+    path.write_bytes(encode({}, manifest=manifest))
+    assert main(["inspect", str(path)]) == 0
+    shown = capsys.readouterr().out
+    assert f"manifest: {inspect(path.read_bytes()).manifest_bytes} B" in shown
+    assert "2. prune l1 (keep 0.2)\n   slice fc.weight 9×4 → 2×4, tune \ufffd[31m\n" in shown
+    assert main(["inspect", str(path), "--json"]) == 0
+    (first, _) = json.loads(capsys.readouterr().out)["manifest"]["steps"]
+    assert first["edits"][0]["after"] == "2×4"
 
 
 def test_what_is_no_weights_file_is_refused(tmp_path):

@@ -78,7 +78,8 @@ def inspect(model: Path, /, *, json: bool = False) -> int:
     """List a network's layers, costs and couplings: what can be pruned, what cannot, and why.
 
     Args:
-        model: A recipe, the folder of a saved model, or a coded file (.tnc): its tensors.
+        model: A recipe, the folder of a saved model, or a coded file (.tnc): its tensors,
+            and what was done to the network.
         json: Print one JSON object instead of tables.
     """
     if model.suffix == ".tnc":

@@ -1,17 +1,21 @@
 """`tersenet encode`, `tersenet decode`: weights files to coded files and back."""
 
 import json as json_module
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 from rich.console import Console
 from rich.table import Table
 
+from tersenet.core.manifest import NO_MODEL, whole
 from tersenet.errors import FormatError, TersenetError
 
 __all__ = ["decode", "encode", "show_listing"]
 
 DONE: Final = 0
+SHOWN: Final = 8
+"""Edits of a step that are shown; --json gives all."""
 
 
 def encode(
@@ -65,12 +69,14 @@ def decode(source: Path, /, *, out: Path, base: Path | None = None, json: bool =
 
 
 def show_listing(path: Path, *, json: bool) -> int:
-    """Prints what a coded file holds: what lies where, by which coder, in how many bytes."""
+    """Prints what a coded file holds: what lies where, by which coder, and what was done before."""
     from tersenet import codec
 
     if not path.is_file():
         raise FormatError(f"{path} does not exist: give a coded file.")
     listing = codec.Reader(path).listing
+    model = listing.manifest.get("format") == "tersenet-model"
+    manifest = whole(listing.manifest) if model else dict(listing.manifest)
     rows = [
         {
             "name": one.name.replace("\0", ""),
@@ -83,7 +89,13 @@ def show_listing(path: Path, *, json: bool) -> int:
         for one in listing.entries
     ]
     if json:
-        value = {"file": str(path), "file_bytes": listing.file_bytes, "tensors": rows}
+        value = {
+            "file": str(path),
+            "file_bytes": listing.file_bytes,
+            "manifest_bytes": listing.manifest_bytes,
+            "tensors": rows,
+            "manifest": manifest,
+        }
         print(json_module.dumps(value))
         return DONE
     table = Table(title=f"{path}: {listing.file_bytes:,} B", title_justify="left")
@@ -94,4 +106,35 @@ def show_listing(path: Path, *, json: bool) -> int:
         shape = "×".join(map(str, row["shape"]))
         table.add_row(row["name"], row["dtype"], shape, row["coder"], step, f"{row['bytes']:,}")
     Console().print(table)
+    console = Console(soft_wrap=True, highlight=False)
+    if listing.manifest_bytes:
+        console.print(f"manifest: {listing.manifest_bytes:,} B")
+    for line in _told(manifest) if model else ():
+        console.print("".join(c if c.isprintable() else "\ufffd" for c in line), markup=False)
     return DONE
+
+
+def _told(manifest: Mapping[str, Any]) -> Iterator[str]:
+    """What was done to a network, a step a line, with its edits below."""
+    try:
+        yield f"what was done to {_options(manifest['model'])}:"
+        for number, step in enumerate(manifest["steps"], 1):
+            yield f"{number}. {step['family']} {step['name']} ({_options(step['settings'])})"
+            done = [
+                f"{edit['kind']} {edit['site']}"
+                + (f" {edit['before']} → {edit['after']}" if edit["after"] else "")
+                for edit in step["edits"]
+            ]
+            more = [f"{len(done) - SHOWN} more"] if len(done) > SHOWN else []
+            if done:
+                yield f"   {', '.join(done[:SHOWN] + more)}"
+    except (AttributeError, KeyError, TypeError) as error:
+        raise FormatError(NO_MODEL) from error
+
+
+def _options(settings: Mapping[str, Any]) -> str:
+    """The options that say something, as JSON has them."""
+    said = {name: value for name, value in settings.items() if value not in (None, [], {})}
+    return ", ".join(
+        f"{name} {json_module.dumps(value, ensure_ascii=False)}" for name, value in said.items()
+    )
