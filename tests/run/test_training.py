@@ -14,7 +14,7 @@ from torch.nn import functional
 
 from tersenet.cli import main
 from tersenet.core.files import load_tensors
-from tersenet.errors import RunError
+from tersenet.errors import RunError, WeightsError
 from tersenet.recipe import read_training
 from tersenet.run import train
 from tersenet.run.training_log import TrainingLog
@@ -140,3 +140,21 @@ def test_two_processes_give_the_weights_of_one(
     assert sorted(path.name for path in (tmp_path / "two").iterdir()) == [
         "checkpoint.safetensors", "metrics.csv", "result.json", "training.json",
     ]  # fmt: skip
+
+
+def test_a_training_starts_from_the_weights_it_is_given(recipe: Path, tmp_path: Path) -> None:
+    first = train(read_training(recipe), tmp_path / "first")
+    text = recipe.read_text().replace("output: one", "weights: one.safetensors\noutput: two")
+    again = tmp_path / "again.yaml"
+    again.write_text(text.replace("learning_rate: 0.02", "learning_rate: 1.0e-12"))
+    second = train(read_training(again), tmp_path / "second")
+    assert "weights:" in read_training(again).resolved()
+    for name, value in first.model.named_parameters():
+        assert torch.allclose(second.model.get_parameter(name), value, atol=1e-6)
+
+
+def test_weights_that_are_not_there_are_told(recipe: Path, tmp_path: Path) -> None:
+    recipe.write_text(recipe.read_text() + "weights: none.safetensors\n")
+    with pytest.raises(WeightsError, match=r"none\.safetensors"):
+        train(read_training(recipe), tmp_path / "run")
+    assert not (tmp_path / "run").exists()

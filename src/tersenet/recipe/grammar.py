@@ -109,6 +109,8 @@ class TrainingRecipe:
     training: TrainingOptions
     output: Path
     source: str
+    weights: Path | None = None
+    """To start from; None starts anew."""
 
     def build_task(self) -> Classification:
         """Loads and checks the data."""
@@ -116,11 +118,13 @@ class TrainingRecipe:
 
     def resolved(self) -> str:
         """Returns the recipe as YAML with every default written out."""
+        start = {} if self.weights is None else {"weights": str(self.weights)}
         return _yaml(
             name=self.name,
             seed=self.seed,
             threads=self.threads,
             model=self.model.plain(),
+            **start,
             data=self.data.plain(),
             training=_plain(self.training),
             output=str(self.output),
@@ -185,7 +189,7 @@ def read_training(path: Path) -> TrainingRecipe:
     """
     root = read_yaml(path)
     root.check_keys(
-        {"name", "seed", "threads", "model", "data", "training", "output"},
+        {"name", "seed", "threads", "model", "weights", "data", "training", "output"},
         required=("name", "model", "data", "training", "output"),
     )
     head = _head(root)
@@ -198,6 +202,7 @@ def read_training(path: Path) -> TrainingRecipe:
         training=_section(root, "training", TrainingOptions),
         output=_path(root, "output", path),
         source=path.read_text(encoding="utf-8"),
+        weights=_path(root, "weights", path) if "weights" in root.value else None,
     )
 
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from tersenet.core.files import save_tensors, write_json
+from tersenet.core.files import load_weights, save_tensors, write_json
 from tersenet.core.types import Score, Workbench
 from tersenet.errors import RunError
 from tersenet.recipe import TrainingRecipe
@@ -50,6 +50,7 @@ def train(
 
     Raises:
         RunError: if the folder holds another training, or the machine does not suit the recipe.
+        WeightsError: if those to start from are not there, or of another network.
         DataError, MeasureError: as loading and training do.
     """
     task = recipe.build_task()
@@ -59,6 +60,8 @@ def train(
         with torch.random.fork_rng():
             torch.manual_seed(recipe.seed)
             model = recipe.model.build()
+        if recipe.weights is not None:
+            load_weights(model, recipe.weights)
         with joined(device_of(recipe.training, rank=own_rank())) as ranks:
             if ranks.leads:
                 _claim(folder, recipe)
