@@ -1,10 +1,18 @@
 """Rows 29 to 33: low rank."""
 
 from importlib import import_module
+from pathlib import Path
+from typing import Final
 
 import pytest
 import torch
 from torch import nn
+
+from tersenet.core.files import load_weights
+from tersenet.distill import Response
+from tersenet.train.tasks import load_fashion_mnist
+
+WEIGHTS: Final = Path(__file__).parents[2] / "weights"
 
 
 def test_row_29_svd() -> None:
@@ -68,13 +76,23 @@ def test_row_32_rank_selection() -> None:
     assert 60 * 50 / (rank * (60 + 50)) == pytest.approx(3.0, rel=0.1)
 
 
-@pytest.mark.not_built
+@pytest.mark.in_part(
+    "that two rounds end ahead: +0.10 ± 0.15 points over three orders of the training data, by "
+    "tersenet study staged-low-rank"
+)
 def test_row_33_stages() -> None:
     """Compression in stages, with fine-tuning between them.
 
-    At equal size, two rounds are at least as accurate as one.
+    At equal size, two rounds are as accurate as one, to the error of so few images.
     """
-    study = import_module("tersenet.study")
-    one, two = study.staged_low_rank(rounds=1), study.staged_low_rank(rounds=2)
+    study = import_module("tersenet.study.staged_low_rank")
+    model = import_module("tersenet.models").resnet(depth=8, option="B", in_channels=1)
+    load_weights(model, WEIGHTS / "resnet8-fashion-mnist.safetensors")
+    subject = load_fashion_mnist(test_images=1000, calibration=256).subject(model.eval())
+    training = Response(epochs=0.2, learning_rate=0.03)
+    one, two = (
+        study.staged(subject, rounds=rounds, times=4.0, training=training) for rounds in (1, 2)
+    )
     assert two.params == pytest.approx(one.params, rel=0.02)
-    assert two.accuracy >= one.accuracy
+    assert 3 * one.params < sum(one.numel() for one in model.parameters())
+    assert two.accuracy[-1] >= one.accuracy[-1] - 0.01
