@@ -186,6 +186,13 @@ def test_steps_that_lie_far_apart_share_a_file():
     assert all(np.array_equal(back[name], tensors[name].weights()) for name in tensors)
 
 
+def test_a_unit_of_more_than_64_kib_is_written():
+    levels = np.random.default_rng(0).integers(-(2**30), 2**30, (130, 130)).astype(np.int32)
+    data = encode_nnc({"n": levels})
+    assert len(data) > 1 << 16
+    np.testing.assert_array_equal(decode_nnc(data)["n"], levels)
+
+
 def test_a_file_cut_at_any_byte_is_refused_or_ends_between_tensors():
     whole = decode_nnc(GOLDEN)
     for length in range(len(GOLDEN)):

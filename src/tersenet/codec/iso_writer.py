@@ -82,9 +82,7 @@ def _exact_qp(name: str, tensor: Quantised) -> int:
 def _unit(kind: int, body: bytes) -> bytes:
     """A unit: its size, which counts itself, its kind, and that it stands alone."""
     size = 2 + 1 + len(body)
-    front = size.to_bytes(2, "big")
-    if size >= LONG:
-        front = (size + 2 | 1 << 31).to_bytes(4, "big")
+    front = size.to_bytes(2, "big") if size < LONG else (size + 2 | 1 << 31).to_bytes(4, "big")
     return front + bytes((kind << 2 | 2,)) + body
 
 
