@@ -14,8 +14,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from tersenet.codec import Coder, Quantised, Reader, Writer, decode, encode, inspect, stream
-from tersenet.codec.records import varint, write_preamble
+from tersenet.codec import (
+    Coder,
+    Quantised,
+    Reader,
+    Writer,
+    decode,
+    encode,
+    inspect,
+    stream,
+    with_manifest,
+)
+from tersenet.codec.iso import encode_nnc, step_of
+from tersenet.codec.records import Buffer, read_records, varint, write_preamble
 from tersenet.codec.steps import rd_levels
 from tersenet.codec.tensors import DTYPES
 from tersenet.errors import FormatError
@@ -149,8 +160,57 @@ def test_a_pipe_is_enough():
 
 def test_names_that_begin_alike_are_not_repeated():
     tensors = {f"encoder.layers.7.attention.{i}": np.array([i]) for i in range(50)}
-    assert len(encode(tensors)) < 50 * (22 + 3) + 60
+    assert len(encode(tensors)) < 50 * 21 + 60
     assert list(decode(encode(tensors))) == list(tensors)
+
+
+def test_names_come_back_however_they_end():
+    names = [
+        "a.weight", "a.bias", "a.weighted", ".weight", "weight", "a.", "a", ".bias.bias",
+        "bn.running_mean", "bn.running_var", "bn.num_batches_tracked", "bn.num", "ü.bias", "ö.bias",
+        "x" * 4089 + ".weight",
+    ]  # fmt: skip
+    data = encode({name: np.array([i]) for i, name in enumerate(names)})
+    assert list(decode(data)) == names
+    reader = Reader(data)
+    assert [int(reader[name][0]) for name in names] == list(range(len(names)))
+
+
+@given(
+    steps=st.lists(st.floats(2.0**-120, 2.0**120, width=32), min_size=1, max_size=5),
+    cut=st.booleans(),
+)
+def test_steps_take_two_bytes_where_these_are_enough(steps, cut):
+    exact = np.array(steps, np.float32)
+    if cut:
+        exact = (exact.view(np.uint32) & 0xFFFF0000).view(np.float32)
+    short = not (exact.view(np.uint32) & 0xFFFF).any()
+    levels = np.ones((len(steps), 1), np.int32)
+    data = encode({"w": Quantised(levels=levels, step=exact)})
+    np.testing.assert_array_equal(decode(data)["w"][:, 0], exact)
+    longer = np.full(len(steps), 1 + 2.0**-20, np.float32)
+    most = len(encode({"w": Quantised(levels=levels, step=longer)}))
+    assert len(data) == most - 2 * short * len(steps)
+
+
+def test_no_record_is_larger_than_the_unit_of_nnc():
+    """On a network as PyTorch names it, checksums and all, with the same levels and payloads."""
+    generator = np.random.default_rng(0)
+    shapes = {
+        "conv1.weight": (20, 1, 5, 5), "conv1.bias": (20,), "conv2.weight": (50, 20, 5, 5),
+        "conv2.bias": (50,), "layers.1.fc.weight": (500, 100), "layers.1.fc.bias": (500,),
+        "layers.2.bn.weight": (500,), "layers.2.bn.bias": (500,), "head.bias": (10,),
+        "head.weight": (10, 500), "other.bias": (1200,),
+    }  # fmt: skip
+    step = step_of(-20)
+    tensors = {
+        name: Quantised(levels=np.rint(generator.laplace(0, 2, shape)).astype(np.int32), step=step)
+        for name, shape in shapes.items()
+    }
+    alone = {name: len(encode_nnc({name: one})) for name, one in tensors.items()}
+    nothing = len(encode_nnc({}))
+    for entry in inspect(encode(tensors)).entries:
+        assert entry.file_bytes <= alone[entry.name] - nothing
 
 
 def test_writing_refuses_what_cannot_be_read():
@@ -173,9 +233,11 @@ def test_writing_refuses_what_cannot_be_read():
 # Hostile files.
 
 
-@pytest.fixture(scope="module", params=["normal", "fast"])
+@pytest.fixture(scope="module", params=["normal", "fast", "version 1"])
 def small(request) -> bytes:
-    """Files with, between them, every kind of record and coder."""
+    """Files with, between them, every kind of record and coder, and one of version 1."""
+    if request.param == "version 1":
+        return bytes.fromhex(GOLDEN_1)
     generator = np.random.default_rng(0)
     if request.param == "fast":
         return encode({"w": generator.integers(-1, 2, 90)}, effort="fast")
@@ -231,39 +293,51 @@ def test_a_flipped_bit_in_a_head_is_noticed_without_reading_payloads(small):
 def payload_bytes(data: bytes, offset: int) -> int:
     from tersenet.codec.records import Buffer, read_record
 
-    return read_record(Buffer(data, offset))[0].payload_bytes
+    return read_record(Buffer(data, offset), data[8])[0].payload_bytes
 
 
 @given(data=st.binary(max_size=300))
 @settings(max_examples=300)
 def test_random_bytes_are_refused(data):
-    for start in (b"", write_preamble()):
+    for start in (b"", write_preamble(1), write_preamble(2)):
         for read in readings(start + data):
             with pytest.raises(FormatError, match=r"^Offset \d+: "):
                 read()
 
 
-def forged(*records: tuple[bytes, bytes, bytes], version: int = 1) -> bytes:
+Head = bytes | dict[int, bytes]
+"""The same in both versions, or by version."""
+
+
+def forged(*records: tuple[bytes, Head, bytes], version: int = 2) -> bytes:
     """A file whose checksums are right, whatever its records say."""
     data, chain, tensors = write_preamble(version), 0, 0
-    for kind, head, payload in records:
-        front = kind + varint(len(head)) + head + varint(len(payload))
-        front += binascii.crc_hqx(front, 0).to_bytes(2, "little")
+    for kind, either, payload in records:
+        head = either if isinstance(either, bytes) else either[version]
+        front = front_of(kind, head, payload, version)
         check = zlib.crc32(front + payload).to_bytes(4, "little")
         data += front + payload + check
-        chain = zlib.crc32(check, chain)
+        chain = zlib.crc32(check if version == 1 else check + front, chain)
         tensors += kind == b"T"
     end = varint(tensors) + chain.to_bytes(4, "little")
-    front = b"E" + varint(len(end)) + end + varint(0)
-    front += binascii.crc_hqx(front, 0).to_bytes(2, "little")
+    front = front_of(b"E", end, b"", version)
     return data + front + zlib.crc32(front).to_bytes(4, "little")
 
 
-def head(*, shape=(3,), dtype=10, flags=0, extra=b"", name=b"w", shared=0) -> bytes:
-    return (
-        varint(shared) + varint(len(name)) + name + bytes((dtype, flags))
-        + varint(len(shape)) + b"".join(map(varint, shape)) + extra
-    )  # fmt: skip
+def front_of(kind: bytes, head: bytes, payload: bytes, version: int) -> bytes:
+    if version == 1:
+        front = kind + varint(len(head)) + head + varint(len(payload))
+        return front + binascii.crc_hqx(front, 0).to_bytes(2, "little")
+    return varint(4 * len(head) + b"MPTE".index(kind)) + head + varint(len(payload))
+
+
+def head(*, shape=(3,), dtype=10, flags=0, extra=b"", name=b"w", shared=0) -> dict[int, bytes]:
+    sides = varint(len(shape)) + b"".join(map(varint, shape)) + extra
+    form = flags & 0x3F | (flags & 0xC0) << 1 | (dtype ^ 10) << 10
+    return {
+        1: varint(shared) + varint(len(name)) + name + bytes((dtype, flags)) + sides,
+        2: varint(shared) + varint(len(name) << 3) + name + varint(form) + sides,
+    }
 
 
 HALF = np.float32(0.5).tobytes()
@@ -301,11 +375,31 @@ LIES = {
     "a name that begins before the first": (head(shared=3), b"\0" * 12),
     "a truth value of two": (head(dtype=0), b"\0\1\2"),
 }
+ONLY_2: dict[str, tuple[Head, bytes]] = {
+    "an unknown ending": (b"\0\x0ew\0\1\3", b"\0" * 12),
+    "an ending beyond the longest name": (
+        b"\0" + varint(4096 << 3 | 1) + b"w" * 4096 + b"\0\1\3",
+        b"\0" * 12,
+    ),
+    "half an ending in the name before": (b"\3\1\0\1\3", b"\0" * 12),
+    "a form of 2^60": (b"\0\x08w" + varint(2**60) + b"\1\3", b"\0" * 12),
+    "short steps without levels": (b"\0\x08w\x40\1\3\0\x3f", b"\0" * 12),
+    "a short step of zero": (b"\0\x08w\x51\1\3\0\0", b"noise"),
+    "a short step of NaN": (b"\0\x08w\x51\1\3\xff\x7f", b"noise"),
+    "half a short step": (b"\0\x08w\x51\1\3\0", b"noise"),
+    "2^40 short steps": (
+        b"\0\x08w" + varint(0xD1) + b"\2" + varint(2**40) + b"\0\0\x3f",
+        b"",
+    ),
+}
 
 
-@pytest.mark.parametrize("lie", LIES)
-def test_a_lying_head_is_refused_in_little_memory(lie):
-    data = forged((b"T", *LIES[lie]))
+@pytest.mark.parametrize(
+    ("lie", "version"),
+    [(one, version) for one in LIES for version in (1, 2)] + [(one, 2) for one in ONLY_2],
+)
+def test_a_lying_head_is_refused_in_little_memory(lie, version):
+    data = forged((b"T", *(LIES | ONLY_2)[lie]), version=version)
     decode(encode({"warm": np.arange(9)}))  # compiled code is not what is measured
     tracemalloc.start()
     for read in readings(data):
@@ -316,41 +410,55 @@ def test_a_lying_head_is_refused_in_little_memory(lie):
     assert peak < 24 << 20  # the LZMA window of 8 MiB is the largest
 
 
-def test_contradictions_between_records_are_refused():
+@pytest.mark.parametrize("version", [1, 2])
+def test_contradictions_between_records_are_refused(version):
     raw = b"\0" * 12
     one, two = (b"T", head(name=b"a"), raw), (b"T", head(name=b"b"), raw)
-    assert list(decode(forged(one, two))) == ["a", "b"]
+    assert list(decode(forged(one, two, version=version))) == ["a", "b"]
     bad = {
-        "duplicate names": forged(one, one),
-        "unknown kind": forged((b"X", b"", b"")),
+        "duplicate names": forged(one, one, version=version),
         "repeat of another shape": forged(
-            one, (b"T", head(name=b"b", shape=(4,), flags=4, extra=b"\0"), b"")
+            one, (b"T", head(name=b"b", shape=(4,), flags=4, extra=b"\0"), b""), version=version
         ),
         "repeat of a later one": forged(
             (b"T", head(name=b"a", flags=4, extra=b"\1"), b""),
             (b"T", head(name=b"b", flags=4, extra=b"\0"), b""),
+            version=version,
         ),
-        "trailing bytes": forged(one) + b"x",
-        "manifest bomb": forged((b"M", varint(5), zlib.compress(b"0" * 10_000_000))),
-        "manifest of 2^60 bytes": forged((b"M", varint(2**60), zlib.compress(b"{}"))),
-        "manifest too deep": forged((b"M", varint(200_000), zlib.compress(b"[" * 200_000))),
-        "manifest of a list": forged((b"M", varint(2), zlib.compress(b"[]"))),
-        "manifest of noise": forged((b"M", varint(2), b"noise")),
+        "trailing bytes": forged(one, version=version) + b"x",
     }
+    for text, payload in {
+        varint(5): zlib.compress(b"0" * 10_000_000),
+        varint(2**60): zlib.compress(b"{}"),
+        varint(200_000): zlib.compress(b"[" * 200_000),
+        varint(2): zlib.compress(b"[]"),
+        varint(3): b"noise",
+    }.items():
+        bad[f"manifest {text.hex()}"] = forged((b"M", text, payload), version=version)
     for data in bad.values():
         for read in readings(data):
             with pytest.raises(FormatError, match=r"^Offset \d+: "):
                 read()
 
 
-def test_records_cannot_be_left_out_doubled_or_swapped():
-    data = encode({name: np.full(3, i) for i, name in enumerate("abc")})
+def test_kinds_that_a_version_does_not_have_are_refused():
+    for kind in (b"X", b"P"):
+        for read in readings(forged((kind, b"", b""), version=1)):
+            with pytest.raises(FormatError, match="Offset 16: a record of a kind"):
+                read()
+
+
+@pytest.mark.parametrize("alike", [False, True])
+def test_records_cannot_be_left_out_doubled_or_swapped(alike):
+    # Without payloads, too: those of tensors that repeat the first.
+    data = encode({name: np.full(3, 0 if alike else i) for i, name in enumerate("abc")})
     entries = inspect(data).entries
     parts = [data[e.offset : e.offset + e.file_bytes] for e in entries]
     front, end = data[:16], data[entries[-1].offset + entries[-1].file_bytes :]
-    for order in ((0, 1), (0, 1, 2, 2), (1, 0, 2), ()):
-        with pytest.raises(FormatError, match="Offset"):
-            decode(front + b"".join(parts[i] for i in order) + end)
+    for order in ((0, 1), (0, 1, 2, 2), (1, 0, 2), (0, 2, 1), ()):
+        for read in (decode, inspect):
+            with pytest.raises(FormatError, match="Offset"):
+                read(front + b"".join(parts[i] for i in order) + end)
 
 
 def test_a_later_version_says_what_to_do():
@@ -376,21 +484,43 @@ def test_nothing_in_a_file_is_executed():
     assert inspect(encode({}, manifest=text)).manifest == json.loads(json.dumps(text))
 
 
-def test_the_bytes_of_version_1_do_not_change():
+TENSORS = {
+    "conv.weight": Quantised(levels=np.array([[3, 0, -1], [0, 0, 2]]), step=0.25),
+    "conv.bias": np.array([1.0, -2.0], np.float32),
+    "other": Quantised(levels=np.array([[3, 0, -1], [0, 0, 2]]), step=0.1),
+}
+
+
+def test_the_bytes_of_version_2_do_not_change():
     """A change here breaks every file written so far: it needs a new version."""
-    tensors = {
-        "conv.weight": Quantised(levels=np.array([[3, 0, -1], [0, 0, 2]]), step=0.25),
-        "conv.bias": np.array([1.0, -2.0], np.float32),
-    }
-    data = encode(tensors, manifest={"v": 1})
-    assert data.hex() == GOLDEN
+    data = encode(TENSORS, manifest={"v": 1})
+    assert data.hex() == GOLDEN_2
+    assert [one.kind for one, _ in read_records(Buffer(data))] == [b"P", b"T", b"T", b"T"]
     assert {e.name: e.coder for e in inspect(data).entries} == {
         "conv.weight": Coder.CABAC,
         "conv.bias": Coder.RAW,
+        "other": Coder.CABAC,
     }
 
 
-GOLDEN = (
+def test_version_1_is_read_as_ever():
+    data = bytes.fromhex(GOLDEN_1)
+    assert inspect(data).version == (1, 0)
+    assert inspect(data).manifest == {"v": 1}
+    expected = {name: TENSORS[name] for name in ("conv.weight", "conv.bias")}
+    weights = {k: v.weights() if isinstance(v, Quantised) else v for k, v in expected.items()}
+    for back in (decode(data), dict(Reader(data)), dict(stream(io.BytesIO(data)))):
+        assert list(back) == list(weights)
+        assert all(same_bits(back[name], weights[name]) for name in weights)
+    assert with_manifest(data, {"v": 1}) == encode(expected, manifest={"v": 1})
+
+
+GOLDEN_2 = (
+    "89544e430d0a1a0a02000000218e3154050708ab562a03e6c25a000c360a34320021636f6e7651"
+    "020203803e0646800b5e54606f791ef3160402000102080000803f000000c0d026bd103e00286f74"
+    "68657211020203cdcccc3d0646800b5e54605d1b95a917030de440f50076855d01"
+)
+GOLDEN_1 = (
     "89544e430d0a1a0a01000000cf2184464d01070f520878daab562a53b232ac05000893021e22285f"
     "045416000b636f6e762e7765696768740a110202030000803e06cd1446800b5e54607089b2cb540a"
     "0504626961730a00010208b08c0000803f000000c09514d764450502f5d87dcb00bf2de7ce0cdd"

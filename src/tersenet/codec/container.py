@@ -17,6 +17,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from tersenet.codec import records
+from tersenet.codec.heads import Heads
 from tersenet.codec.quantised import Quantised
 from tersenet.codec.reader import MAX_BYTES, Base, Listing, Reader, read_tensors
 from tersenet.codec.records import Buffer, Readable, Stream
@@ -69,15 +70,18 @@ def encode(
 def with_manifest(data: bytes | memoryview, manifest: Mapping[str, Any]) -> bytes:
     """The same container with this manifest instead of its own; no tensor is coded again.
 
+    One of version 1 becomes one of version 2.
+
     Raises:
         FormatError: As `decode`.
     """
     out = io.BytesIO()
     writer = Writer(out)
     writer.write_manifest(manifest)
+    heads = Heads()
     for record, payload in records.read_records(Buffer(data)):
         if record.kind == records.TENSOR:
-            writer.copy(record, payload)
+            writer.copy(heads.read(record), payload)
     writer.close()
     return out.getvalue()
 

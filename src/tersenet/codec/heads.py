@@ -18,9 +18,14 @@ MAX_NAME: Final = 4096
 MAX_DIMS: Final = 32
 MAX_ELEMENTS: Final = 1 << 58
 """Even of an empty tensor, not counting its empty sides: NumPy has no larger ones."""
-QUANTISED, DEPENDENT, PER_ROW, RELATIVE = 0x10, 0x20, 0x40, 0x80
-CODEBOOK: Final = 0x80
-"""In the byte of the type."""
+CODERS: Final = 0x0F
+QUANTISED, DEPENDENT, SHORT_STEPS, PER_ROW, RELATIVE, CODEBOOK = (1 << bit for bit in range(4, 10))
+TYPE: Final = 10
+"""Bits of a head's form: the coder, flags, and from this one on the type of the elements."""
+USUAL: Final = DTYPES.index("float32")
+"""The type whose bits are none, so that the form of most tensors is one byte."""
+ENDINGS: Final = ("", ".weight", ".bias", ".running_mean", ".running_var", ".num_batches_tracked")
+"""How names end, by the number that stands for it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,27 +68,30 @@ class Entry:
 
 def write_head(entry: Entry, *, after: str) -> bytes:
     """The head of a tensor whose predecessor is named `after`."""
-    name, before = entry.name.encode(), after.encode()
+    name, last = entry.name.encode(), after.encode()
     if not 0 < len(name) <= MAX_NAME:
         raise ValueError(f"A name takes 1 to {MAX_NAME} bytes of UTF-8, not {len(name)}.")
     if len(entry.shape) > MAX_DIMS:
         raise ValueError(f"'{entry.name}' has {len(entry.shape)} dimensions, {MAX_DIMS} at most.")
+    ending = next((one for one in ENDINGS[1:] if entry.name.endswith(one)), "")
+    stem = name[: len(name) - len(ending)]
     shared = 0
-    while shared < min(len(name), len(before)) and name[shared] == before[shared]:
+    while shared < min(len(stem), len(last)) and stem[shared] == last[shared]:
         shared += 1
-    flags = entry.coder | QUANTISED * entry.quantised | DEPENDENT * entry.dependent
-    flags |= PER_ROW * entry.per_row | RELATIVE * entry.relative
-    kind = DTYPES.index(entry.dtype) | CODEBOOK * bool(entry.codebook)
+    steps = np.array(entry.steps, "<f4").view("<u2").reshape(-1, 2)
+    short = entry.quantised and not steps[:, 0].any()
+    form = entry.coder | QUANTISED * entry.quantised | DEPENDENT * entry.dependent
+    form |= SHORT_STEPS * short | PER_ROW * entry.per_row | RELATIVE * entry.relative
+    form |= CODEBOOK * bool(entry.codebook) | (DTYPES.index(entry.dtype) ^ USUAL) << TYPE
     parts = [
         varint(shared),
-        varint(len(name) - shared),
-        name[shared:],
-        bytes((kind, flags)),
+        varint((len(stem) - shared) << 3 | ENDINGS.index(ending)),
+        stem[shared:],
+        varint(form),
         varint(len(entry.shape)),
         *map(varint, entry.shape),
+        steps[:, 1:].tobytes() if short else steps.tobytes(),
     ]
-    if entry.quantised:
-        parts.append(struct.pack(f"<{len(entry.steps)}f", *entry.steps))
     if entry.codebook:
         parts.append(varint(len(entry.codebook)))
         parts.append(struct.pack(f"<{len(entry.codebook)}f", *entry.codebook))
@@ -126,9 +134,9 @@ class Heads:
 
 
 def _parse(buffer: Buffer, record: Record, before: Sequence[Entry]) -> Entry:
-    name = _name(buffer, before[-1].name if before else "")
-    code, flags = buffer.take(2)
-    has_codebook, code, coder = bool(code & CODEBOOK), code & ~CODEBOOK, flags & 15
+    name = _name(buffer, before[-1].name if before else "", record.version)
+    form = _form(buffer, record.version)
+    coder, code, has_codebook = form & CODERS, (form >> TYPE) ^ USUAL, bool(form & CODEBOOK)
     if code >= len(DTYPES) or coder >= len(Coder):
         raise FormatError("an unknown type of element, coder or flag")
     dims, _ = read_varint(buffer)
@@ -137,20 +145,20 @@ def _parse(buffer: Buffer, record: Record, before: Sequence[Entry]) -> Entry:
     shape = tuple(read_varint(buffer)[0] for _ in range(dims))
     if prod(max(side, 1) for side in shape) > MAX_ELEMENTS:
         raise FormatError(f"a shape of {shape}")
-    quantised, per_row = bool(flags & QUANTISED), bool(flags & PER_ROW)
+    quantised, per_row = bool(form & QUANTISED), bool(form & PER_ROW)
     steps: tuple[float, ...] = ()
     if quantised:
-        steps = _steps(buffer, shape, per_row=per_row)
+        steps = _steps(buffer, shape, per_row=per_row, short=bool(form & SHORT_STEPS))
         if DTYPES[code] not in FLOATS:
             raise FormatError(f"levels cannot stand for {DTYPES[code]}")
-    elif per_row or flags & DEPENDENT or has_codebook:
+    elif form & (DEPENDENT | SHORT_STEPS | PER_ROW | CODEBOOK):
         raise FormatError("flags of levels on a tensor without")
-    if flags & DEPENDENT and coder not in (Coder.CABAC, Coder.PARTS):
+    if form & DEPENDENT and coder not in (Coder.CABAC, Coder.PARTS):
         raise FormatError("a trellis without arithmetic coding")
-    if has_codebook and (per_row or flags & DEPENDENT):
+    if has_codebook and (per_row or form & DEPENDENT):
         raise FormatError("a codebook beside a trellis or steps per row")
     codebook = _codebook(buffer) if has_codebook else ()
-    relative = bool(flags & RELATIVE)
+    relative = bool(form & RELATIVE)
     base_check = int.from_bytes(buffer.take(4), "little") if relative else 0
     width = buffer.take(1)[0] if coder in (Coder.LZMA, Coder.ANS) else 0
     source = 0
@@ -168,7 +176,7 @@ def _parse(buffer: Buffer, record: Record, before: Sequence[Entry]) -> Entry:
         coder=Coder(coder),
         width=width,
         quantised=quantised,
-        dependent=bool(flags & DEPENDENT),
+        dependent=bool(form & DEPENDENT),
         steps=steps,
         per_row=per_row,
         codebook=codebook,
@@ -180,23 +188,40 @@ def _parse(buffer: Buffer, record: Record, before: Sequence[Entry]) -> Entry:
     )
 
 
-def _name(buffer: Buffer, last: str) -> str:
+def _name(buffer: Buffer, last: str, version: int) -> str:
     shared, _ = read_varint(buffer)
     length, _ = read_varint(buffer)
-    if shared > len(last.encode()) or not 0 < shared + length <= MAX_NAME:
+    ending = 0
+    if version > 1:
+        length, ending = length >> 3, length & 7
+    if ending >= len(ENDINGS):
+        raise FormatError("a name with an unknown ending")
+    whole = shared + length + len(ENDINGS[ending])
+    if shared > len(last.encode()) or not 0 < whole <= MAX_NAME:
         raise FormatError("a name of impossible length")
     try:
-        return (last.encode()[:shared] + bytes(buffer.take(length))).decode()
+        return (last.encode()[:shared] + bytes(buffer.take(length))).decode() + ENDINGS[ending]
     except UnicodeDecodeError:
         raise FormatError("a name that is not UTF-8") from None
 
 
-def _steps(buffer: Buffer, shape: tuple[int, ...], *, per_row: bool) -> tuple[float, ...]:
+def _form(buffer: Buffer, version: int) -> int:
+    """Coder, flags and type as version 2 has them."""
+    if version > 1:
+        return read_varint(buffer)[0]
+    kind, flags = buffer.take(2)
+    form = flags & (CODERS | QUANTISED | DEPENDENT) | (flags & 0xC0) << 1
+    return form | (kind & 0x80) << 2 | ((kind & 0x7F) ^ USUAL) << TYPE
+
+
+def _steps(
+    buffer: Buffer, shape: tuple[int, ...], *, per_row: bool, short: bool
+) -> tuple[float, ...]:
     if per_row and not shape:
         raise FormatError("steps per row of a tensor without rows")
     count = shape[0] if per_row else 1
-    raw = buffer.take(4 * count)
-    steps = struct.unpack(f"<{count}f", raw)
+    raw = np.frombuffer(buffer.take((2 if short else 4) * count), "<u2" if short else "<u4")
+    steps = tuple((raw.astype(np.uint32) << (16 if short else 0)).view(np.float32).tolist())
     if not all(0 < step < float("inf") for step in steps):
         raise FormatError("a step that is not positive and finite")
     return steps

@@ -23,9 +23,6 @@ __all__ = ["read_manifest", "write_manifest"]
 MAX_TEXT: Final = {MANIFEST: 1 << 26, PACKED: 1 << 20}
 """Bytes of the JSON text, by the kind of record."""
 
-LEAST_TEXT: Final = 256
-"""Bytes of a text that is packed: a shorter one is not worth a file that old readers refuse."""
-
 LEAST_INDICES: Final = 8
 """Indices of a bitmap: shorter lists are text that words and matches cover."""
 
@@ -37,17 +34,13 @@ _PIECE: Final = 1 << 12
 """Indices that are written out at a time."""
 
 
-def write_manifest(manifest: Mapping[str, Any], *, pack: bool) -> tuple[bytes, bytes, bytes]:
-    """The kind, head and payload of a manifest's record; with `pack` in the shorter form.
-
-    A manifest that is short, or longer than packed ones may be, is written as ever.
-    """
-    if pack:
-        plain = json.dumps(
-            manifest, separators=(",", ":"), allow_nan=False, ensure_ascii=False
-        ).encode(errors="backslashreplace")  # of half a surrogate pair, as JSON itself escapes it
-        if LEAST_TEXT <= len(plain) <= MAX_TEXT[PACKED]:
-            return PACKED, varint(len(plain)), _packed(plain)
+def write_manifest(manifest: Mapping[str, Any]) -> tuple[bytes, bytes, bytes]:
+    """The kind, head and payload of a manifest's record: packed, unless it is too long for that."""
+    plain = json.dumps(manifest, separators=(",", ":"), allow_nan=False, ensure_ascii=False).encode(
+        errors="backslashreplace"
+    )  # of half a surrogate pair, as JSON itself escapes it
+    if len(plain) <= MAX_TEXT[PACKED]:
+        return PACKED, varint(len(plain)), _packed(plain)
     text = json.dumps(manifest, separators=(",", ":"), allow_nan=False).encode()
     return MANIFEST, varint(len(text)), zlib.compress(text, 9)
 

@@ -86,7 +86,7 @@ class Reader(Mapping[str, NDArray[Any]]):
                 heads.read(record)
             else:
                 buffer_at = Buffer(self._data, record.offset)
-                manifest = read_manifest(*records.read_record(buffer_at))
+                manifest = read_manifest(*records.read_record(buffer_at, record.version))
                 manifest_bytes += record.file_bytes
         self._index = {entry.name: i for i, entry in enumerate(self._entries)}
         self.listing: Final = Listing(
@@ -101,7 +101,7 @@ class Reader(Mapping[str, NDArray[Any]]):
         entry = self._entries[self._index[name]]
         while entry.coder == Coder.SAME:
             entry = self._entries[entry.source]
-        record, payload = records.read_record(Buffer(self._data, entry.offset))
+        record, payload = records.read_record(Buffer(self._data, entry.offset), self._data[8])
         _allow(record, entry, self._max_bytes)
         return _decoded(record, entry, payload, self._base, self._threads)
 

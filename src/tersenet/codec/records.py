@@ -16,14 +16,16 @@ MAGIC: Final = b"\x89TNC\r\n\x1a\n"
 """As PNG does it: a transfer that touches line ends or the eighth bit is noticed at once."""
 
 MANIFEST, PACKED, TENSOR, END = b"M", b"P", b"T", b"E"
-"""Kinds of records."""
+"""Kinds of records, as version 1 writes them."""
 
 KINDS: Final = {
     1: (MANIFEST, TENSOR, END),
     2: (MANIFEST, PACKED, TENSOR, END),
 }
-"""What records there are, by the version of the file. A file has the least that it needs."""
+"""What records there are, by the version of the file; from version 2 on a record has the index."""
 
+VERSION: Final = 2
+"""What is written."""
 REVISION: Final = 0
 PREAMBLE: Final = 16
 MAX_HEAD: Final = 1 << 24
@@ -151,6 +153,8 @@ def read_varint(source: Source) -> tuple[int, bytes]:
 class Record:
     """One record as it lies in the file."""
 
+    version: int
+    """Of the file."""
     kind: bytes
     head: bytes
     head_offset: int
@@ -161,12 +165,20 @@ class Record:
     """The CRC-32 that the file states for the record."""
 
     @property
+    def chained(self) -> bytes:
+        """What the checksum in the last record covers of this one: all but the payload."""
+        check = self.check.to_bytes(4, "little")
+        if self.version == 1:
+            return check
+        return chained(write_front(self.kind, self.head, self.payload_bytes), check)
+
+    @property
     def file_bytes(self) -> int:
         """Bytes of the whole record in the file."""
         return self.payload_offset + self.payload_bytes + 4 - self.offset
 
 
-def write_preamble(version: int = 1) -> bytes:
+def write_preamble(version: int = VERSION) -> bytes:
     """The 16 bytes in front."""
     head = MAGIC + bytes((version, REVISION, 0, 0))
     return head + zlib.crc32(head).to_bytes(4, "little")
@@ -187,31 +199,40 @@ def read_preamble(source: Source) -> tuple[int, int]:
     return head[8], head[9]
 
 
-def write_record(kind: bytes, head: bytes, payload: bytes) -> bytes:
-    """A record with both its checks."""
-    front = kind + varint(len(head)) + head + varint(len(payload))
-    front += binascii.crc_hqx(front, 0).to_bytes(2, "little")
-    return front + payload + zlib.crc32(payload, zlib.crc32(front)).to_bytes(4, "little")
+def write_front(kind: bytes, head: bytes, payload_bytes: int) -> bytes:
+    """What stands before a record's payload."""
+    return varint(len(head) << 2 | KINDS[VERSION].index(kind)) + head + varint(payload_bytes)
 
 
-def read_record(source: Source, *, payload: bool = True) -> tuple[Record, bytes | memoryview]:
+def chained(front: bytes, check: bytes) -> bytes:
+    """What the last record's checksum covers of a record.
+
+    The check goes first: behind the bytes that it is of, it would cancel them.
+    """
+    return check + front
+
+
+def read_record(
+    source: Source, version: int, *, payload: bool = True
+) -> tuple[Record, bytes | memoryview]:
     """The next record and its payload, or with `payload=False` an empty one in its stead.
 
-    The head is verified either way, the payload only when it is read.
+    The record is verified when its payload is read. Without it a head of version 1 has a
+    checksum of its own; those of version 2 are verified together, by the last record.
     """
     offset = source.offset
-    kind = bytes(source.take(1))
-    head_bytes, raw_head = read_varint(source)
+    kind, head_bytes, front = _read_kind(source, version)
     if head_bytes > MAX_HEAD:
-        fail(offset + 1, f"a head of {head_bytes} bytes is beyond the limit of {MAX_HEAD}")
+        fail(offset, f"a head of {head_bytes} bytes is beyond the limit of {MAX_HEAD}")
     head_offset = source.offset
     head = bytes(source.take(head_bytes))
-    payload_bytes, raw_payload = read_varint(source)
-    front = kind + raw_head + head + raw_payload
-    check = bytes(source.take(2))
-    if binascii.crc_hqx(front, 0) != int.from_bytes(check, "little"):
-        fail(source.offset - 2, "a record's head does not agree with its checksum: it is damaged")
-    front += check
+    payload_bytes, raw = read_varint(source)
+    front += head + raw
+    if version == 1:
+        check = bytes(source.take(2))
+        if binascii.crc_hqx(front, 0) != int.from_bytes(check, "little"):
+            fail(source.offset - 2, "a head does not agree with its checksum: it is damaged")
+        front += check
     payload_offset = source.offset
     body: bytes | memoryview = b""
     if payload:
@@ -222,6 +243,7 @@ def read_record(source: Source, *, payload: bool = True) -> tuple[Record, bytes 
     if (payload or not payload_bytes) and zlib.crc32(body, zlib.crc32(front)) != stated:
         fail(source.offset - 4, "a record does not agree with its checksum: it is damaged")
     record = Record(
+        version=version,
         kind=kind,
         head=head,
         head_offset=head_offset,
@@ -233,19 +255,35 @@ def read_record(source: Source, *, payload: bool = True) -> tuple[Record, bytes 
     return record, body
 
 
+def _read_kind(source: Source, version: int) -> tuple[bytes, int, bytes]:
+    """A record's kind, the bytes of its head, and what says so."""
+    offset = source.offset
+    if version == 1:
+        kind = bytes(source.take(1))
+        head_bytes, raw = read_varint(source)
+        raw = kind + raw
+    else:
+        number, raw = read_varint(source)
+        kind, head_bytes = KINDS[version][number & 3], number >> 2
+    if kind not in KINDS[version]:
+        fail(offset, "a record of a kind that this version of the file does not have")
+    return kind, head_bytes, raw
+
+
 def read_records(
     source: Source, *, payloads: bool = True
 ) -> Iterator[tuple[Record, bytes | memoryview]]:
-    """All records up to the last, which must agree with them and end the file."""
-    kinds = KINDS[read_preamble(source)[0]]
+    """All records up to the last, which must agree with them and end the file.
+
+    Without payloads, what the heads say is certain once the last record has agreed.
+    """
+    version, _ = read_preamble(source)
     chain, count = 0, 0
     while True:
-        record, payload = read_record(source, payload=payloads)
-        if record.kind not in kinds:
-            fail(record.offset, "a record of a kind that this version of the file does not have")
+        record, payload = read_record(source, version, payload=payloads)
         if record.kind == END:
             break
-        chain = zlib.crc32(record.check.to_bytes(4, "little"), chain)
+        chain = zlib.crc32(record.chained, chain)
         count += record.kind == TENSOR
         yield record, payload
     if record.head != end_head(count, chain) or record.payload_bytes:

@@ -13,7 +13,7 @@ from tersenet.codec import records
 from tersenet.codec.heads import Entry, write_head
 from tersenet.codec.manifests import write_manifest
 from tersenet.codec.quantised import Quantised, check_of
-from tersenet.codec.records import END, PACKED, TENSOR, Record, Writable
+from tersenet.codec.records import END, TENSOR, Writable
 from tersenet.codec.tensors import (
     DTYPES,
     Coder,
@@ -62,7 +62,7 @@ class Writer:
         self._seen: dict[tuple[Any, ...], int] = {}
         self._last = ""
         self._chain = 0
-        self._version = 0
+        file.write(records.write_preamble())
 
     def __enter__(self) -> "Writer":
         return self
@@ -72,8 +72,8 @@ class Writer:
             self.close()
 
     def write_manifest(self, manifest: Mapping[str, Any]) -> None:
-        """Writes a record of JSON: packed where it stands first, so that the file can say so."""
-        self._record(*write_manifest(manifest, pack=self._version != 1))
+        """Writes a record of JSON."""
+        self._record(*write_manifest(manifest))
 
     def write(self, name: str, tensor: NDArray[Any] | Quantised) -> None:
         """Writes one tensor.
@@ -92,21 +92,17 @@ class Writer:
                 name=name, dtype=entry.dtype, shape=entry.shape, coder=Coder.SAME, source=first
             )
             payload = b""
-        self._record(TENSOR, write_head(entry, after=self._last), payload)
-        self._names[name] = index
-        self._last = name
+        self.copy(entry, payload)
 
-    def copy(self, record: Record, payload: bytes | memoryview) -> None:
-        """Writes a record of another container as it is; all before it must be there, too."""
-        self._names[f"{len(self._names)}"] = len(self._names)
-        self._record(record.kind, record.head, bytes(payload))
+    def copy(self, entry: Entry, payload: bytes | memoryview) -> None:
+        """Writes a tensor of another container as it is coded; all before it must be there, too."""
+        self._record(TENSOR, write_head(entry, after=self._last), bytes(payload))
+        self._names[entry.name] = len(self._names)
+        self._last = entry.name
 
     def close(self) -> None:
         """Writes the last record; the file itself stays open."""
-        self._begin(version=1)
-        self._file.write(
-            records.write_record(END, records.end_head(len(self._names), self._chain), b"")
-        )
+        self._record(END, records.end_head(len(self._names), self._chain), b"")
 
     def _coded(self, name: str, tensor: NDArray[Any] | Quantised) -> tuple[Entry, bytes]:
         if isinstance(tensor, Quantised):
@@ -151,17 +147,11 @@ class Writer:
         )
         return entry, bytes(coded.payload)
 
-    def _begin(self, *, version: int) -> None:
-        """Writes what stands in front of the first record, which decides on the version."""
-        if not self._version:
-            self._version = version
-            self._file.write(records.write_preamble(version))
-
     def _record(self, kind: bytes, head: bytes, payload: bytes) -> None:
-        self._begin(version=2 if kind == PACKED else 1)
-        record = records.write_record(kind, head, payload)
-        self._chain = zlib.crc32(record[-4:], self._chain)
-        self._file.write(record)
+        front = records.write_front(kind, head, len(payload))
+        check = zlib.crc32(payload, zlib.crc32(front)).to_bytes(4, "little")
+        self._chain = zlib.crc32(records.chained(front, check), self._chain)
+        self._file.write(front + payload + check)
 
 
 def _updates(base: NDArray[Any], dtype: str, shape: tuple[int, ...]) -> bool:
