@@ -11,7 +11,7 @@ from hypothesis.extra import numpy as hnp
 
 from tersenet.codec import engine, rates, steps
 from tersenet.codec.cabac import decode_levels, encode_levels
-from tersenet.codec.steps import dequantise, nearest, rd_levels, slope
+from tersenet.codec.steps import dequantise, nearest, rd_levels, short_step, slope
 from tersenet.codec.tables import BIT_COST, FAST_START, SLOW_START, TRELLIS
 
 FLOATS = st.floats(-50, 50, width=32)
@@ -19,6 +19,19 @@ FLOATS = st.floats(-50, 50, width=32)
 
 def laplace(seed: int, *shape: int) -> np.ndarray:
     return np.random.default_rng(seed).laplace(0, 0.05, shape).astype(np.float32)
+
+
+@given(st.floats(2.0**-120, 2.0**120))
+def test_a_short_step_is_the_nearest_of_eight_bits(step):
+    short = short_step(step)
+    assert not int(np.float32(short).view(np.uint32)) & 0xFFFF
+    assert abs(short / step - 1) <= 1.0001 * 2.0**-8
+    assert short_step(short) == short
+
+
+def test_a_step_beyond_sixteen_bits_stays_a_step():
+    for step in (1e-44, float(np.finfo(np.float32).max)):
+        assert short_step(step) == float(np.float32(step))
 
 
 @given(hnp.arrays(np.float32, 20, elements=FLOATS), st.sampled_from([0.25, 0.5, 1.0, 3.0]))

@@ -81,6 +81,8 @@ def test_the_network_that_goes_on_is_the_file_decoded(method, tmp_path):
     assert len(data) == plan.coded_bytes == edits[-1].data["bytes"]
     for name, value in codec.decode(data).items():
         np.testing.assert_array_equal(value, model.state_dict()[name].numpy())
+    # Steps that the method may choose take two bytes.
+    assert plan.steps == {name: codec.short_step(one) for name, one in plan.steps.items()}
     sites = {edit.site: edit.data["bytes"] for edit in edits[:-1]}
     sizes = {one.name: one.file_bytes for one in codec.inspect(data).entries}
     assert all(sizes[name] == size for name, size in sites.items())

@@ -20,7 +20,7 @@ from tersenet.codec.container import (
 from tersenet.codec.feedback import FedBack, inverse_factor, rd_feedback
 from tersenet.codec.heads import Entry
 from tersenet.codec.quantised import Quantised
-from tersenet.codec.steps import dequantise, nearest, rd_levels, slope
+from tersenet.codec.steps import dequantise, nearest, rd_levels, short_step, slope
 from tersenet.codec.tensors import Coder, Effort
 
 __all__ = [
@@ -48,6 +48,7 @@ __all__ = [
     "nearest",
     "rd_feedback",
     "rd_levels",
+    "short_step",
     "slope",
     "stream",
     "with_manifest",

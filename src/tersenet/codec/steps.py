@@ -47,6 +47,18 @@ def dequantise(levels: ArrayLike, step: float) -> NDArray[np.float32]:
     return (np.asarray(levels) * np.float64(step)).astype(np.float32)
 
 
+def short_step(step: float) -> float:
+    """The nearest step of 8 significant bits, which a container holds in two bytes instead of four.
+
+    For whoever is free to choose, before choosing levels. Where a 16-bit float has none, beyond
+    its range, the nearest 32-bit float.
+    """
+    whole = np.float32(step)
+    bits = (int(whole.view(np.uint32)) + 0x8000) & 0xFFFF0000
+    found = float(np.uint32(bits).view(np.float32))
+    return found if 0 < found < float("inf") else float(whole)
+
+
 def slope(step: float, *, dependent: bool = False) -> float:
     """The lambda that balances step and rate, in squared weight per bit.
 

@@ -15,7 +15,7 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 
-from tersenet.codec import Quantised
+from tersenet.codec import Quantised, short_step
 from tersenet.codec.feedback import FedBack, inverse_factor, rd_feedback
 from tersenet.core.registry import method
 from tersenet.core.types import Workbench
@@ -86,7 +86,7 @@ class Feedback(Encoding):
     ) -> Quantised:
         curvature = float(np.exp(-2 * sum(np.log(np.diag(f)).mean() for f in (columns, rows))))
         ideal = ideal_step(lam, curvature, dependent=self.dependent)
-        tried = [step] if step else [float(np.float32(ideal * one)) for one in FACTORS]
+        tried = [step] if step else [short_step(ideal * one) for one in FACTORS]
         found: list[tuple[float, float, FedBack]] = []
         for one in tried:
             fed = rd_feedback(

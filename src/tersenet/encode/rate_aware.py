@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional
 
-from tersenet.codec import Quantised
+from tersenet.codec import Quantised, short_step
 from tersenet.core.registry import method
 from tersenet.core.types import Edit, EditKind, Method, Skip, Subject, Workbench
 from tersenet.encode.coded import write_
@@ -95,7 +95,7 @@ class RateAware(Method[AwarePlan]):
             )
         matrices = {k: w for k, w in parameters(subject.model).items() if w.ndim > 1 and w.any()}
         # Of what is not zero: a mask says nothing about how far apart the others lie.
-        steps = {k: float(np.float32(self.step * w[w != 0].std())) for k, w in matrices.items()}
+        steps = {k: short_step(self.step * float(w[w != 0].std())) for k, w in matrices.items()}
         return AwarePlan(
             epochs=self.epochs,
             steps={k: step for k, step in steps.items() if step > 0},

@@ -14,7 +14,7 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 
-from tersenet.codec import Quantised, encode_levels, rd_levels
+from tersenet.codec import Quantised, encode_levels, rd_levels, short_step
 from tersenet.core.registry import method
 from tersenet.core.types import Workbench
 from tersenet.encode.coded import Encoding, Quantiser, Step
@@ -44,7 +44,7 @@ def quantise_diagonal(
     largest = float(np.abs(weights).max())
     # A tensor that the output does not feel would take any step: its largest weight is enough.
     ideal = ideal_step(lam, mean, dependent=dependent) if mean > 0 else largest
-    tried = [step] if step else [min(ideal * one, largest) or 1.0 for one in FACTORS]
+    tried = [step] if step else [short_step(min(ideal * one, largest) or 1.0) for one in FACTORS]
     # What was pruned stays zero, at any price.
     fisher = np.where(weights == 0, np.float32(1e6 * mean), fisher)
     best, least = None, np.inf
