@@ -60,3 +60,12 @@ def test_the_study_keeps_its_points_and_tells_why_not(tmp_path, monkeypatch) -> 
     assert findings.verdicts[2].found == "holds"
     monkeypatch.setattr(study, "measure", None)  # nothing is measured again
     assert low_rank(**asked) == findings
+
+
+def test_layers_of_1x1_that_gain_speak_against_the_claim() -> None:
+    own = {"rate": 4, "batch": 1, "wide": False, "theoretical": 4.0, "form": "SVD"}
+    none = {**own, "layer": "depthwise", "reason": "is depthwise"}
+    small = {**own, "layer": "1×1 256→256", "reason": None}
+    faster, slower = ({**small, "measured": [r, r - 0.1, r + 0.1]} for r in (2.0, 0.9))
+    assert verdicts([none, faster, faster, slower])[2].found == "does not hold"
+    assert verdicts([none, faster, slower, slower])[2].found == "holds"
