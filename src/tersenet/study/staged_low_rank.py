@@ -117,7 +117,7 @@ def staged_low_rank(
         seeds: orders of the training data.
 
     Raises:
-        MeasureError: if there are no seeds or epochs, or nothing gets smaller.
+        MeasureError: if there are no seeds or epochs, or nothing is to get smaller.
         StructureError: if no layer can be factored.
         RunError: if the folder holds another study, or cannot be written.
     """
