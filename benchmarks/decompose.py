@@ -214,6 +214,7 @@ def overheads(*, quick: bool) -> list[Figure]:
                 detail=f"{count} layers, 2 threads",
             )
         )
+        print(figures[-1].name, f"{figures[-1].value:.1f} s", figures[-1].detail, flush=True)
     return figures
 
 
