@@ -175,9 +175,30 @@ def applied(method: Method[Any], whole: Subject, plan: Any) -> tuple[nn.Module, 
     return method.apply(copy.deepcopy(whole.model), plan, whole, Workbench())
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class Case:
+    """A method, what it was given, and what it made of that."""
+
+    method: Method[Any]
+    subject: Subject
+    bench: Workbench
+    plan: Any
+    model: nn.Module
+    edits: Any
+
+    def repeated(self) -> Any:
+        """The plan once more, with what was measured for the first."""
+        return self.method.plan(self.subject, self.bench)
+
+
 @pytest.fixture(params=TABLE, scope="module")
-def method(request: pytest.FixtureRequest) -> Method[Any]:
-    return TABLE[request.param]
+def case(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Case:
+    """Planned and applied once for all tests: some methods train, some run against the clock."""
+    method, whole = TABLE[request.param], subject()
+    bench = Workbench(folder=tmp_path_factory.mktemp("bench"))  # keeps what was measured
+    plan = method.plan(whole, bench)
+    model, edits = applied(method, whole, plan)
+    return Case(method=method, subject=whole, bench=bench, plan=plan, model=model, edits=edits)
 
 
 def test_the_table_is_complete() -> None:
@@ -185,102 +206,86 @@ def test_the_table_is_complete() -> None:
     assert registered == {type(method) for method in TABLE.values()}
 
 
-def test_planning_changes_nothing_and_repeats(method: Method[Any], tmp_path: Path) -> None:
-    whole = subject()
-    before = state(whole.model)
-    bench = Workbench(folder=tmp_path)  # keeps what was measured
-    first, second = method.plan(whole, bench), method.plan(whole, bench)
-    adapter = TypeAdapter(method.plan_type)
-    assert adapter.dump_json(first) == adapter.dump_json(second)
-    assert not whole.model.training
-    for name, value in state(whole.model).items():
+def test_the_caller_keeps_what_it_gave(case: Case) -> None:
+    before = state(network())
+    assert case.subject.model is case.subject.original
+    assert not case.subject.model.training
+    for name, value in state(case.subject.model).items():
         assert torch.equal(value, before[name]), name
 
 
-def test_a_plan_can_be_read_back_and_printed(method: Method[Any]) -> None:
-    whole = subject()
-    plan = method.plan(whole, Workbench())
-    adapter = TypeAdapter(method.plan_type)
-    again = adapter.validate_json(adapter.dump_json(plan))
-    assert adapter.dump_json(again) == adapter.dump_json(plan)
-    assert again.summary == plan.summary != ""
-    assert "\n" not in plan.summary
-    assert torch.equal(
-        outputs(applied(method, whole, plan)[0]), outputs(applied(method, whole, again)[0])
-    )
+def test_it_does_something_and_says_so(case: Case) -> None:
+    assert case.edits
+    assert not torch.equal(outputs(case.model), outputs(network()))
 
 
-def test_applying_leaves_the_caller_alone_and_does_something(method: Method[Any]) -> None:
-    whole = subject()
-    before, answer = state(whole.model), outputs(whole.model)
-    model, edits = applied(method, whole, method.plan(whole, Workbench()))
-    assert edits
-    assert not torch.equal(outputs(model), answer)
-    assert whole.original is not None
-    for name, value in state(whole.original).items():
-        assert torch.equal(value, before[name]), name
+def test_a_plan_repeats_and_can_be_read_back_and_printed(case: Case) -> None:
+    adapter = TypeAdapter(case.method.plan_type)
+    written = adapter.dump_json(case.plan)
+    assert adapter.dump_json(case.repeated()) == written
+    again = adapter.validate_json(written)
+    assert adapter.dump_json(again) == written
+    assert again.summary == case.plan.summary != ""
+    assert "\n" not in again.summary
+    assert torch.equal(outputs(applied(case.method, case.subject, again)[0]), outputs(case.model))
 
 
-def test_removal_equals_masking(method: Method[Any]) -> None:
-    whole = subject()
-    model, edits = applied(method, whole, method.plan(whole, Workbench()))
-    slices = [edit for edit in edits if edit.kind is EditKind.SLICE]
-    dropped = any(edit.kind is EditKind.DROP for edit in edits)
+def test_removal_equals_masking(case: Case) -> None:
+    example = case.subject.example
+    slices = [edit for edit in case.edits if edit.kind is EditKind.SLICE]
+    dropped = any(edit.kind is EditKind.DROP for edit in case.edits)
     if slices or dropped:
-        before = method.reference(whole, Workbench())
+        before = case.method.reference(case.subject, Workbench())
         if dropped:
-            proof = prove_drops(before, model, edits, whole.example)[-1]
+            proof = prove_drops(before, case.model, case.edits, example)[-1]
         else:
-            proof = prove(before, model, slices, whole.example)
+            proof = prove(before, case.model, slices, example)
         assert proof.holds
         assert proof.max_error <= 1e-5
         assert proof.effect is not None
         assert proof.effect > 1e-3  # it could have failed
-    elif any(edit.kind is EditKind.SWAP for edit in edits):
-        assert macs(model, whole.example) < macs(whole.model, whole.example)
+    elif any(edit.kind is EditKind.SWAP for edit in case.edits):
+        assert macs(case.model, example) < macs(case.subject.model, example)
     else:
-        assert macs(model, whole.example) == macs(whole.model, whole.example)
+        assert macs(case.model, example) == macs(case.subject.model, example)
 
 
-def test_masks_of_earlier_steps_hold(method: Method[Any]) -> None:
+def test_masks_of_earlier_steps_hold(case: Case) -> None:
     whole = subject()
     mask = Magnitude(sparsity=0.6, scope="layer")
     model, edits = applied(mask, whole, mask.plan(whole, Workbench()))
     zero = {edit.site: model.get_parameter(edit.site) == 0 for edit in edits}
     whole = dataclasses.replace(whole, model=model, edits=edits)
-    after, _ = applied(method, whole, method.plan(whole, Workbench()))
+    after, _ = applied(case.method, whole, case.method.plan(whole, Workbench()))
     for name, value in after.named_parameters():
         if name in zero and value.shape == zero[name].shape:
             assert not value[zero[name]].any(), name
 
 
-def test_saved_and_loaded_it_is_the_same(method: Method[Any], tmp_path: Path) -> None:
-    whole = subject()
-    model, edits = applied(method, whole, method.plan(whole, Workbench()))
-    shapes = tuple(tuple(tensor.shape) for tensor in whole.example)
+def test_saved_and_loaded_it_is_the_same(case: Case, tmp_path: Path) -> None:
+    answer = outputs(case.model)
+    shapes = tuple(tuple(tensor.shape) for tensor in case.subject.example)
     options = {"depth": 8, "in_channels": 1, "classes": 5, "width": 6}
-    history = History({"resnet": options}, shapes).then(method, edits)
-    save(tmp_path, model, history, {})
+    history = History({"resnet": options}, shapes).then(case.method, case.edits)
+    save(tmp_path, case.model, history, {})
     loaded = load(tmp_path)
-    assert torch.equal(outputs(loaded), outputs(model))
+    assert torch.equal(outputs(loaded), answer)
     given = load(tmp_path, model=resnet(depth=8, in_channels=1, classes=5, width=6))
-    assert torch.equal(outputs(given), outputs(model))
+    assert torch.equal(outputs(given), answer)
     # A coded file alone is the network, too, though its manifest is brief.
     encode_file(tmp_path, tmp_path / CODED, effort="fast")
-    save(tmp_path, model, history, {})
+    save(tmp_path, case.model, history, {})
     decode_file(tmp_path / CODED, tmp_path / "back")
-    assert torch.equal(outputs(load(tmp_path / "back")), outputs(model))
+    assert torch.equal(outputs(load(tmp_path / "back")), answer)
 
 
-def test_costs_are_counted_on_what_is_there(method: Method[Any]) -> None:
-    whole = subject()
-    plan = method.plan(whole, Workbench())
-    model, _ = applied(method, whole, plan)
-    params, nonzeros = parameters(model)
-    stored = [*model.parameters()]
-    stored += [value for name, value in model.named_buffers() if name.endswith(".levels")]
+def test_costs_are_counted_on_what_is_there(case: Case) -> None:
+    params, nonzeros = parameters(case.model)
+    stored = [*case.model.parameters()]
+    stored += [value for name, value in case.model.named_buffers() if name.endswith(".levels")]
     assert params == sum(value.numel() for value in stored)
     assert nonzeros == sum(int(value.count_nonzero()) for value in stored)
-    if method.family == "prune":
-        assert plan.params == (parameters(whole.model)[0], params)
-        assert plan.macs == (macs(whole.model, whole.example), macs(model, whole.example))
+    if case.method.family == "prune":
+        whole, example = case.subject.model, case.subject.example
+        assert case.plan.params == (parameters(whole)[0], params)
+        assert case.plan.macs == (macs(whole, example), macs(case.model, example))

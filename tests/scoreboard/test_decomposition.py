@@ -89,7 +89,7 @@ def test_row_33_stages() -> None:
     model = import_module("tersenet.models").resnet(depth=8, option="B", in_channels=1)
     load_weights(model, WEIGHTS / "resnet8-fashion-mnist.safetensors")
     subject = load_fashion_mnist(test_images=1000, calibration=256).subject(model.eval())
-    training = Response(epochs=0.2, learning_rate=0.03)
+    training = Response(epochs=0.1, learning_rate=0.03)
     one, two = (
         study.staged(subject, rounds=rounds, times=4.0, training=training) for rounds in (1, 2)
     )
