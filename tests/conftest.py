@@ -1,6 +1,7 @@
 """What every test stands on: annotations checked at run time, one thread, the real data."""
 
 import functools
+import gc
 import os
 from pathlib import Path
 
@@ -38,3 +39,13 @@ def fashion_folder() -> Path:
         return fashion_mnist.find()
     except DataError as error:
         pytest.skip(f"{error} ('make test' does it.)")
+
+
+@pytest.fixture(autouse=True, scope="module")
+def light_heap() -> None:
+    """What the modules before left is not searched for garbage again and again.
+
+    Every timing collects first; on the heap of a whole session that took most of a second.
+    """
+    gc.collect()
+    gc.freeze()

@@ -515,6 +515,20 @@ def test_version_1_is_read_as_ever():
     assert with_manifest(data, {"v": 1}) == encode(expected, manifest={"v": 1})
 
 
+def test_levels_of_an_update_lie_as_their_version_has_them():
+    base = np.array([[1, 0], [0, 2]], np.float32)
+    levels = np.array([1, 2, 3, 4], "<i4").tobytes()
+    extra = HALF + zlib.crc32(base.tobytes()).to_bytes(4, "little")
+    record = (b"T", head(shape=(2, 2), flags=0x90, extra=extra), levels)
+    files = {version: forged(record, version=version) for version in (1, 2)}
+    expected = {1: [[1.5, 1], [1.5, 4]], 2: [[2.5, 0.5], [1, 4]]}
+    for version, data in files.items():
+        found = decode(data, base={"w": base})["w"]
+        np.testing.assert_array_equal(found, np.array(expected[version], np.float32))
+    with pytest.raises(FormatError, match=r"Offset 16: 'w' is an update: encode it anew"):
+        with_manifest(files[1], {})
+
+
 GOLDEN_2 = (
     "89544e430d0a1a0a02000000218e3154050708ab562a03e6c25a000c360a34320021636f6e7651"
     "020203803e0646800b5e54606f791ef3160402000102080000803f000000c0d026bd103e00286f74"

@@ -11,6 +11,7 @@ from tersenet.codec import (
     Reader,
     decode,
     encode,
+    encode_levels,
     inspect,
     parts,
     rd_levels,
@@ -50,7 +51,7 @@ def test_an_update_is_smaller_and_exact():
 def test_levels_of_a_change_need_fewer_bits_than_those_of_the_weights():
     base, new = tuned(0.02)
     step = float(np.float32(0.01))
-    change = rd_levels(new["w"] - base["w"], step, dependent=True)
+    change = rd_levels(new["w"] - base["w"], step, dependent=True, base=base["w"])
     update = Quantised(levels=change, step=step, dependent=True, base=base["w"])
     alone = Quantised(levels=rd_levels(new["w"], step, dependent=True), step=step, dependent=True)
     data = encode({"w": update})
@@ -58,6 +59,42 @@ def test_levels_of_a_change_need_fewer_bits_than_those_of_the_weights():
     np.testing.assert_array_equal(back, update.weights())
     assert np.square(back - new["w"]).mean() <= 1.2 * np.square(alone.weights() - new["w"]).mean()
     assert len(data) < 0.5 * len(encode({"w": alone}))
+
+
+@pytest.mark.parametrize("dependent", [False, True])
+@pytest.mark.parametrize("settings", [{}, {"effort": "fast"}, {"parts": 2}])
+def test_what_changes_only_where_the_base_is_not_zero_costs_bits_only_there(dependent, settings):
+    generator = np.random.default_rng(3)
+    held = generator.random((400, 500)) < 0.1
+    base = np.where(held, generator.normal(size=held.shape), 0).astype(np.float32)
+    change = np.where(held, 0.02 * generator.normal(size=held.shape), 0).astype(np.float32)
+    step = float(np.float32(0.01))
+    levels = rd_levels(change, step, dependent=dependent, base=base)
+    update = Quantised(levels=levels, step=step, dependent=dependent, base=base)
+    data = encode({"w": update}, **settings)
+    for back in (decode(data, base={"w": base}), dict(Reader(data, base={"w": base}))):
+        np.testing.assert_array_equal(back["w"], update.weights())
+    if settings.get("effort") != "fast":
+        # Row by row, where the contexts cannot know what the base says.
+        blind = rd_levels(change, step, dependent=dependent)
+        assert len(data) < 0.75 * len(encode_levels(blind, dependent=dependent))
+
+
+@pytest.mark.parametrize("zeros", [0, 6])
+def test_where_the_base_tells_nothing_levels_lie_row_by_row(zeros):
+    base = np.ones((2, 3), np.float32)
+    base.reshape(-1)[:zeros] = 0
+    levels = np.arange(6, dtype=np.int32).reshape(2, 3)
+    data = encode({"w": Quantised(levels=levels, base=base)})
+    assert encode_levels(levels) in data
+    np.testing.assert_array_equal(decode(data, base={"w": base})["w"], levels + base)
+
+
+def test_a_base_of_another_shape_or_beside_a_scan_is_refused():
+    weights = np.ones((2, 3), np.float32)
+    for settings in ({"base": weights[:1]}, {"base": weights, "scan": 1}):
+        with pytest.raises(ValueError, match="A base of"):
+            rd_levels(weights, 0.1, dependent=True, **settings)
 
 
 def test_another_base_or_none_is_refused():

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from tersenet.codec.tensors import FLOATS, fits, numpy_type
 
-__all__ = ["Quantised", "check_of", "zero_of"]
+__all__ = ["Quantised", "check_of", "update_order", "zero_of"]
 
 MAX_CODEBOOK: Final = 1 << 16
 """Values of a codebook at most."""
@@ -34,7 +34,8 @@ class Quantised:
     codebook: NDArray[Any] | None = None
     """Values in ascending order, kept as 32-bit floats."""
     base: NDArray[Any] | None = None
-    """The tensor that this one updates, of the same shape and type."""
+    """The tensor that this one updates, of the same shape and type. A path through the trellis
+    then runs in the order of `rd_levels(..., base=...)`."""
 
     def __post_init__(self) -> None:
         if self.levels.dtype.kind not in "iu" or not fits(self.levels):
@@ -96,3 +97,14 @@ def zero_of(values: NDArray[Any]) -> int:
 def check_of(array: NDArray[Any]) -> int:
     """The CRC-32 of a tensor's bytes: what an update knows its base by."""
     return zlib.crc32(np.ascontiguousarray(array).tobytes())
+
+
+def update_order(base: NDArray[Any]) -> NDArray[np.int64] | None:
+    """The indices of an update's levels in the order they are coded in; None is row by row.
+
+    Where there are zeros and others, those whose base is zero come first, all as one row. A
+    pruned network that was trained on with its masks held has changed in the second part alone,
+    and the contexts learn that. ISO's temporal contexts serve the same end.
+    """
+    zero = np.asarray(base).reshape(-1) == 0
+    return None if zero.all() or not zero.any() else np.argsort(~zero, kind="stable")

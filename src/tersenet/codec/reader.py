@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from tersenet.codec import records
 from tersenet.codec.heads import Entry, Heads
 from tersenet.codec.manifests import read_manifest
-from tersenet.codec.quantised import Quantised, check_of
+from tersenet.codec.quantised import Quantised, check_of, update_order
 from tersenet.codec.records import TENSOR, Buffer, Record, Source, fail
 from tersenet.codec.tensors import (
     Coded,
@@ -148,10 +148,15 @@ def _decoded(
     coded = Coded(coder=entry.coder, payload=payload, width=entry.width)
     try:
         if entry.quantised:
+            order = None if under is None or record.version == 1 else update_order(under)
+            shape = entry.shape if order is None else (prod(entry.shape),)
             levels = decode_integers(
-                coded, entry.shape, np.dtype(np.int32), dependent=entry.dependent, threads=threads
+                coded, shape, np.dtype(np.int32), dependent=entry.dependent, threads=threads
             )
-            return _weights(entry, levels, under)
+            if order is not None:
+                coded_levels, levels = levels, np.empty_like(levels)
+                levels[order] = coded_levels
+            return _weights(entry, levels.reshape(entry.shape), under)
         if under is not None:
             change = _exact(coded, entry.shape, np.dtype(f"<i{entry.itemsize}"))
             return added(change, under)

@@ -12,7 +12,7 @@ Wiedemann et al., "DeepCABAC", 2019, arXiv:1907.11900, for the weighting by F.
 """
 
 from math import log
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -20,6 +20,7 @@ from numpy.typing import ArrayLike, NDArray
 from tersenet.codec import engine, rates, trellis
 from tersenet.codec import levels as bins
 from tersenet.codec.layout import Layout
+from tersenet.codec.quantised import update_order
 
 SEGMENT: Final = 1 << 20
 """Weights after which the trellis is settled: what bounds its memory."""
@@ -79,6 +80,7 @@ def rd_levels(
     dependent: bool = False,
     unary: int = bins.UNARY,
     scan: int = 0,
+    base: NDArray[Any] | None = None,
 ) -> NDArray[np.int32]:
     """Levels that are worth their bits.
 
@@ -93,14 +95,19 @@ def rd_levels(
             At equal distortion take a step of about 0.6 times the uniform one.
         unary: As given to the coder.
         scan: As given to the coder: along the trellis the order counts.
+        base: The tensor that the levels will update, as given to `Quantised`: the order
+            again. Not with a scan.
 
     Raises:
-        ValueError: As `nearest`; or `fisher` has another shape, or is negative.
+        ValueError: As `nearest`; or `fisher` or `base` has another shape, or `fisher` is
+            negative.
     """
     weights = np.asarray(weights)
     check_step(weights, step)
     flat = np.ascontiguousarray(weights, dtype=np.float32).reshape(-1)
-    order = Layout(shape=weights.shape, scan=scan).order()
+    if base is not None and (scan or base.shape != weights.shape):
+        raise ValueError(f"A base of {base.shape} for weights of {weights.shape}, scan {scan}.")
+    order = Layout(shape=weights.shape, scan=scan).order() if base is None else update_order(base)
     flat = flat if order is None else flat[order]
     importance = np.zeros(0, np.float32)
     mean = 1.0

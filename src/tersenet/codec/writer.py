@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from tersenet.codec import records
 from tersenet.codec.heads import Entry, write_head
 from tersenet.codec.manifests import write_manifest
-from tersenet.codec.quantised import Quantised, check_of
+from tersenet.codec.quantised import Quantised, check_of, update_order
 from tersenet.codec.records import END, TENSOR, Writable
 from tersenet.codec.tensors import (
     DTYPES,
@@ -126,8 +126,10 @@ class Writer:
         return entry, bytes(coded.payload)
 
     def _quantised(self, name: str, tensor: Quantised) -> tuple[Entry, bytes]:
+        order = None if tensor.base is None else update_order(tensor.base)
+        levels = tensor.levels if order is None else tensor.levels.reshape(-1)[order]
         coded = code_levels(
-            tensor.levels, dependent=tensor.dependent, effort=self._effort, parts=self._parts
+            levels, dependent=tensor.dependent, effort=self._effort, parts=self._parts
         )
         steps = np.asarray(tensor.step, np.float32)
         book = np.zeros(0) if tensor.codebook is None else np.asarray(tensor.codebook, np.float32)

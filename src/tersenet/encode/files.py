@@ -86,7 +86,7 @@ def _levels(array: np.ndarray, step: float, under: np.ndarray | None) -> Quantis
     if under is None or (under.shape, under.dtype) != (array.shape, array.dtype):
         under = None
     change = array if under is None else (array - under).astype(np.float32)
-    levels = codec.rd_levels(change, step, dependent=True)
+    levels = codec.rd_levels(change, step, dependent=True, base=under)
     return Quantised(levels=levels, step=step, dependent=True, base=under)
 
 
