@@ -49,10 +49,10 @@ class Polyadic:
     @property
     def kernel(self) -> Tensor:
         """The sum, in float64."""
-        found = self.factors[0]
-        for one in self.factors[1:]:
-            found = found.unsqueeze(-2) * one
-        return found.sum(-1).reshape(self.shape)
+        first, second, *others = self.factors
+        for one in others:  # all axes but the first, for each component: never all for each
+            second = (second.unsqueeze(-2) * one).flatten(0, 1)
+        return (first @ second.mT).reshape(self.shape)
 
     @property
     def congruence(self) -> float:
@@ -115,15 +115,20 @@ def _alternated(
 ) -> tuple[list[Tensor], float]:
     """Returns factors after alternating least squares, and their squared error."""
     squared, product, gram = total, factors[-1], torch.empty(0)
+    products: _Products = {}
+    grams = [one.T @ one for one in factors]
     for _ in range(iterations):
         for axis in range(data.ndim):
-            product = _contracted(data, factors, axis)
-            gram = _grams(factors, axis)
+            product = _contracted(data, factors, axis, products)
+            gram = math_prod([one for at, one in enumerate(grams) if at != axis])
             factors = [*factors[:axis], _solved(gram, product), *factors[axis + 1 :]]
+            grams[axis] = factors[axis].T @ factors[axis]
         # The last update's own product gives the error for nothing.
         last = factors[-1]
         now = total - 2 * float((last * product).sum()) + float(((last @ gram) * last).sum())
-        factors = _balanced(factors)
+        scales = _even(factors)
+        factors = [one * scale for one, scale in zip(factors, scales, strict=True)]
+        grams = [one * scale * scale[:, None] for one, scale in zip(grams, scales, strict=True)]
         settled = abs(squared - now) < 1e-9 * total or now < 1e-14 * total
         squared = now
         if settled:
@@ -154,6 +159,7 @@ def _shrunk(tensor: Tensor, factors: list[Tensor], bound: float, iterations: int
     double = tensor.double()
     total = float(double.square().sum())
     data = double.float() if double.numel() >= _LARGE else double
+    products: _Products = {}
     for _ in range(iterations):
         for axis in range(tensor.ndim):
             weights = torch.stack(
@@ -164,10 +170,11 @@ def _shrunk(tensor: Tensor, factors: list[Tensor], bound: float, iterations: int
                 ]
             ).sum(0)
             root = weights.clamp_min(1e-300).sqrt()
-            product = _contracted(data, factors, axis) / root
-            gram = _grams(factors, axis) / (root[:, None] * root)
+            product = _contracted(data, factors, axis, products) / root
+            gram = math_prod([one.T @ one for at, one in enumerate(factors) if at != axis])
+            gram /= root[:, None] * root
             factors[axis] = _bounded(gram, product, total, bound**2 * total) / root
-        factors = _balanced(factors)
+        factors = [one * scale for one, scale in zip(factors, _even(factors), strict=True)]
     found = Polyadic(tuple(factors), tuple(tensor.shape), 0.0, degenerate=True)
     error = float((double - found.kernel).norm()) / math.sqrt(max(total, 1e-300))
     return Polyadic(found.factors, found.shape, error, degenerate=True)
@@ -242,12 +249,22 @@ def _leading(tensor: Tensor, axis: int) -> Tensor:
     return torch.linalg.eigh(rows @ rows.mT).eigenvectors.flip(1)
 
 
-def _contracted(tensor: Tensor, factors: Sequence[Tensor], axis: int) -> Tensor:
+_Products = dict[int, tuple[Tensor, Tensor]]
+"""By axis: a factor, and the tensor times it along that axis."""
+
+
+def _contracted(
+    tensor: Tensor, factors: Sequence[Tensor], axis: int, products: _Products
+) -> Tensor:
     """Returns T laid out by `axis`, times the Khatri-Rao product of the other factors."""
     others = [at for at in range(tensor.ndim) if at != axis]
     first = max(others, key=lambda at: tensor.shape[at])
-    # The longest axis goes first: one matrix product, and little is left to sum.
-    found = tensor.movedim(first, -1) @ factors[first].to(tensor.dtype)
+    # The longest axis goes first: one matrix product, and little is left to sum. The axes that
+    # are solved for one after the other share it while its factor stays.
+    if first not in products or products[first][0] is not factors[first]:
+        product = tensor.movedim(first, -1) @ factors[first].to(tensor.dtype)
+        products[first] = (factors[first], product)
+    found = products[first][1]
     left = [at for at in range(tensor.ndim) if at != first]
     for at in [one for one in reversed(left) if one != axis]:
         place = left.index(at)
@@ -256,10 +273,6 @@ def _contracted(tensor: Tensor, factors: Sequence[Tensor], axis: int) -> Tensor:
         found = (found * factors[at].to(tensor.dtype).view(shape)).sum(place)
         left.remove(at)
     return found.double()
-
-
-def _grams(factors: Sequence[Tensor], axis: int) -> Tensor:
-    return math_prod([one.T @ one for at, one in enumerate(factors) if at != axis])
 
 
 def _others(factors: Sequence[Tensor], *axes: int) -> Float[Tensor, " component"]:
@@ -276,8 +289,7 @@ def _solved(gram: Tensor, product: Tensor) -> Tensor:
     return torch.cholesky_solve(product.mT, factor).mT
 
 
-def _balanced(factors: Sequence[Tensor]) -> list[Tensor]:
-    """Returns the same sum with each component's norm spread evenly over its vectors."""
+def _even(factors: Sequence[Tensor]) -> Float[Tensor, "axis component"]:
+    """Returns what spreads each component's norm evenly over its vectors: the sum stays."""
     norms = torch.stack([one.norm(dim=0).clamp_min(1e-300) for one in factors])
-    even = norms.log().mean(0).exp()
-    return [one * (even / norm) for one, norm in zip(factors, norms, strict=True)]
+    return norms.log().mean(0).exp() / norms

@@ -186,10 +186,10 @@ def separable_chain(layer: nn.Module, rank: int) -> list[nn.Module]:
 def separable_kernel(weights: Sequence[Tensor]) -> Tensor:
     """Returns Σ_r A[o, r] B[r, i] h_r ⊗ w_r …."""
     first, *filters, last = weights
-    kernel = torch.einsum("or,ri->oir", last.flatten(1), first.flatten(1))
+    rest = first.flatten(1).mT
     for one in filters:
-        kernel = torch.einsum("oi...r,rs->oi...sr", kernel, one.flatten(1))
-    return kernel.sum(-1)
+        rest = rest.unsqueeze(-2) * one.flatten(1).mT
+    return (last.flatten(1) @ rest.flatten(0, -2).mT).unflatten(1, rest.shape[:-1])
 
 
 def _along(tensor: Tensor, mode: Tensor, axis: int) -> Tensor:
