@@ -59,21 +59,27 @@ def main() -> None:
     parser.add_argument(
         "--peers", metavar="PYTHON", help="a Python with constriction, ZipNN and zstandard"
     )
+    parser.add_argument("--together", metavar="NAME", help="all files are this one network")
     options = parser.parse_args()
     files = options.files or sorted((ROOT / "weights").glob("*.safetensors"))
     if not files:
         sys.exit("No weights: name a file, or put one into weights/.")
+    networks = {path.stem: load(path) for path in files[: 1 if options.quick else None]}
+    if options.together:
+        parts = [(f"{stem}.{key}", w) for stem, one in networks.items() for key, w in one.items()]
+        networks = {options.together: dict(parts)}
     figures: list[Figure] = []
-    for path in files[: 1 if options.quick else None]:
-        weights = load(path)
+    for name, weights in networks.items():
         for point in ["4b"] if options.quick else POINTS:
-            figures += compare(path.stem, point, weights, options.nncodec, options.peers)
+            figures += compare(name, point, weights, options.nncodec, options.peers)
         if options.peers:
-            figures += lossless(path.stem, weights, options.peers)
-        figures += equal_distortion(path.stem, weights)
-        figures += quantiser_speed(path.stem, weights)
-        figures += two_threads(path.stem, weights)
-    notes = [f"{path.stem}: {sum(w.size for w in load(path).values())} weights" for path in files]
+            figures += lossless(name, weights, options.peers)
+        figures += equal_distortion(name, weights)
+        figures += quantiser_speed(name, weights)
+        figures += two_threads(name, weights)
+    notes = [
+        f"{name}: {sum(w.size for w in one.values())} weights" for name, one in networks.items()
+    ]
     publish("Entropy coding", figures, json_file=options.json, notes=notes)
 
 
@@ -228,7 +234,7 @@ def equal_distortion(network: str, weights: Mapping[str, NDArray[np.float32]]) -
     curves: dict[bool, list[tuple[float, float]]] = {False: [], True: []}
     signal = sum(float((weights[name] ** 2).sum()) for name in names)
     overall = float(np.sqrt(signal / sum(weights[name].size for name in names)))
-    for exponent in np.arange(-4.5, 1.6, 0.5):
+    for exponent in np.arange(-4.5, 1.6, 0.25):
         for trellis in (False, True):
             step = overall * 2.0**exponent * (0.6 if trellis else 1)
             bits, noise = 0, 0.0

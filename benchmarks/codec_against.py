@@ -39,7 +39,9 @@ def against_nncodec(
         len(code_levels(one, dependent=False, effort="normal").payload) for one in levels.values()
     ]
     larger = sum(p > t for p, t in zip(chosen, theirs, strict=True))
-    records = sum(entry.file_bytes for entry in inspect(file).entries)
+    held = {entry.name: entry.file_bytes for entry in inspect(file).entries}
+    records = sum(held.values())
+    longer = sum(held[key] > int(found[key][3]) for key in levels)
     detail = (
         f"{8 * total / count:.3f} bit/w, encodes {count / encoding / 1e6:.2f}, "
         f"decodes {count / decoding / 1e6:.2f} Mw/s"
@@ -71,6 +73,14 @@ def against_nncodec(
             target=0,
             at_most=True,
             detail="by the coder that our file chose",
+        ),
+        Figure(
+            name=f"{name}: tensors whose record is larger than its unit",
+            value=longer,
+            unit=f"of {len(theirs)}",
+            against="NNCodec",
+            target=0,
+            at_most=True,
         ),
     ]
 

@@ -44,13 +44,13 @@ class Figure:
             return None
         if self.value is None:
             return False
-        return self.value <= self.target if self.at_most else self.value >= self.target
+        return bool(self.value <= self.target if self.at_most else self.value >= self.target)
 
     def as_json(self) -> dict[str, str | float | bool | None]:
         """Returns the figure as the files hold it."""
         return {
             "name": self.name,
-            "value": self.value,
+            "value": None if self.value is None else float(self.value),
             "unit": self.unit,
             "against": self.against,
             "target": self.target,
