@@ -41,7 +41,7 @@ smoke: $(STAMP) data
 test: $(STAMP) data browser
 	scripts/check
 	scripts/smoke
-	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -n auto --dist loadfile
+	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -n auto --dist loadfile --no-loadscope-reorder
 
 scoreboard: $(STAMP) data
 	$(VENV)/bin/python scripts/scoreboard.py

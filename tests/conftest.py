@@ -49,3 +49,8 @@ def light_heap() -> None:
     """
     gc.collect()
     gc.freeze()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest tests first: the last of several workers is not left alone with them."""
+    items.sort(key=lambda one: one.get_closest_marker("slow") is None)
