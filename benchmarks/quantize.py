@@ -18,6 +18,7 @@ import tempfile
 import time
 import warnings
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
@@ -57,6 +58,7 @@ METHODS: Final = {
     ),
     "W4A8 min-max": Static(bits=4),
     "W4A8 GPTQ": LOW,
+    "W4A8 GPTQ, equalised": replace(LOW, equalise=True),
     "W4A4 min-max": Static(bits=4, activation_bits=4),
     "W4A4 GPTQ": Static(
         bits=4,
@@ -79,7 +81,7 @@ TARGETS: Final = {
     ("W8A8 per channel", "MobileNetV2"): -0.1,
     ("W8A8 per tensor, equalised", "MobileNetV2"): -0.9,
     ("W4A8 GPTQ", "MobileNetV2"): -0.5,
-    ("W4A8 GPTQ", "ResNet-20"): -0.1,
+    ("W4A8 GPTQ, equalised", "ResNet-20"): -0.1,
     ("W4A4 by block", "MobileNetV2"): -2.5,
     ("W4A4 by block", "ResNet-20"): -1.5,
 }
