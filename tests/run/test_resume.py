@@ -148,6 +148,10 @@ def test_killed_at_random_points_it_ends_the_same(whole: Path) -> None:
     assert leftovers == []
 
 
+@pytest.mark.skipif(
+    signal.getsignal(signal.SIGINT) is signal.SIG_IGN,
+    reason="a shell has what it runs in the background ignore interrupts: so would the command",
+)
 def test_interrupted_it_says_how_to_go_on(whole: Path) -> None:
     folder = whole / "interrupted"
     process = subprocess.Popen(
@@ -163,7 +167,7 @@ def test_interrupted_it_says_how_to_go_on(whole: Path) -> None:
     process.send_signal(signal.SIGINT)
     _, said = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert said.splitlines()[-1] == (
+    assert (
         "tersenet: interrupted: finished steps are kept, go on with "
         f"'tersenet compress --resume {folder}'."
-    )
+    ) in said.splitlines()  # what a library says as it goes down may come after
