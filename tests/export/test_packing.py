@@ -4,14 +4,17 @@ import copy
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnx
 import pytest
 import torch
-from onnx import TensorProto
+from onnx import TensorProto, numpy_helper
+from onnx.reference import ReferenceEvaluator
 from torch import nn
 
 from tersenet.core.types import Subject, Workbench
 from tersenet.export import kernels, to_onnx
+from tersenet.export.packing import drop_clamps
 from tersenet.measure import open_session
 from tersenet.quantize import Static, Weights
 
@@ -47,3 +50,66 @@ def test_levels_are_stored_in_their_bits(
     for runtime in runtimes:
         (found,) = open_session(path, runtime=runtime)(x.numpy())
         assert (torch.from_numpy(found.copy()) - due).abs().max() < 0.05 * due.abs().max()
+
+
+@pytest.mark.parametrize("bits", [4, 8])
+@pytest.mark.parametrize("zero", [0, 3])
+@pytest.mark.parametrize("reach", [3.0, 5.9, 6.0, 6.3, 7.0])
+def test_a_clamp_goes_exactly_where_levels_do_its_work(bits: int, zero: int, reach: float) -> None:
+    """Judged by brute force: its absence shows in no level of a dense grid of inputs."""
+    scale = reach / (2**bits - 1 - zero)
+    clamped, bare = _clamp_and_levels(scale, zero, bits), _clamp_and_levels(scale, zero, bits)
+    bare.graph.node[1].input[0] = "x"
+    x = np.linspace(-9, 9, 200_001, dtype=np.float32)
+    due, without = (ReferenceEvaluator(one).run(None, {"x": x})[0] for one in (clamped, bare))
+    drop_clamps(clamped)
+    kinds = [node.op_type for node in clamped.graph.node]
+    assert (kinds[0] == "QuantizeLinear") == np.array_equal(due, without)
+    assert np.array_equal(ReferenceEvaluator(clamped).run(None, {"x": x})[0], due)
+
+
+def _clamp_and_levels(scale: float, zero: int, bits: int) -> onnx.ModelProto:
+    """Between 0 and 6, then on levels of so many bits."""
+    make = onnx.helper.make_node
+    constants = {
+        "low": np.float32(0),
+        "high": np.float32(6),
+        "scale": np.float32(scale),
+        "zero": np.uint8(zero),
+        "least": np.uint8(0),
+        "most": np.uint8(2**bits - 1),
+    }
+    nodes = [
+        make("Clip", ["x", "low", "high"], ["clamped"]),
+        make("QuantizeLinear", ["clamped", "scale", "zero"], ["levels"]),
+        make("Clip", ["levels", "least", "most"], ["y"]),
+    ]
+    value = onnx.helper.make_tensor_value_info
+    graph = onnx.helper.make_graph(
+        nodes,
+        "clamp",
+        [value("x", TensorProto.FLOAT, [None])],
+        [value("y", TensorProto.UINT8, [None])],
+        [numpy_helper.from_array(np.asarray(one), name) for name, one in constants.items()],
+    )
+    opsets = [onnx.helper.make_opsetid("", 20)]
+    return onnx.helper.make_model(graph, opset_imports=opsets, ir_version=10)
+
+
+def test_few_bits_after_relu6_run_in_integers(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        nn.Conv2d(3, 16, 3), nn.ReLU6(), nn.Conv2d(16, 16, 3, groups=16), nn.ReLU6(),
+        nn.Conv2d(16, 8, 1),
+    ).eval()  # fmt: skip
+    x = 4 * torch.randn(32, 3, 8, 8)
+    whole = Subject(model=model, example=(x[:2],), calibration=[(x, x)])
+    method = Static(bits=4, activation_bits=4)
+    graph, _ = method.apply(model, method.plan(whole, Workbench()), whole, Workbench())
+    path = tmp_path / "relu6.onnx"
+    to_onnx(graph, whole.example, path)
+    assert kernels(path).int8_share == 1
+    with torch.inference_mode():
+        due = graph(x)
+    (found,) = open_session(path)(x.numpy())
+    assert (torch.from_numpy(found.copy()) - due).abs().max() < 0.05 * due.abs().max()

@@ -24,7 +24,7 @@ from torch.fx import GraphModule
 from tersenet.core.files import write_atomically
 from tersenet.errors import ExportError
 from tersenet.export.kept_float import keep_float
-from tersenet.export.packing import derive_bias_scales, pack_levels, store_halves
+from tersenet.export.packing import derive_bias_scales, drop_clamps, pack_levels, store_halves
 from tersenet.export.qops import DEQUANTIZE, QUANTIZE
 from tersenet.export.trace import exported
 from tersenet.graph.trace import quiet
@@ -90,6 +90,7 @@ def convert(model: nn.Module, example: tuple[Tensor, ...]) -> Converted:
         _pool_globally(proto)
         _share_initializers(proto)
         derive_bias_scales(proto)
+        drop_clamps(proto)
         pack_levels(proto)
         if any(one.dtype in _HALVES for one in program.state_dict.values()):
             store_halves(proto)

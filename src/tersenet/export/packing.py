@@ -4,7 +4,8 @@ A weight of 4-bit levels is kept as ONNX INT4, two to a byte, and cast to INT8 b
 dequantised. Runtimes fold that cast when they load the file and so still find the pattern of
 their integer kernels; DequantizeLinear of INT4 itself they compute in float, at each call. Likewise
 the scale of a bias is written as the product of the two scales that it is, and a matrix whose
-values all fit 16 bits as these with a cast.
+values all fit 16 bits as these with a cast. A clamp before levels that end where it does is left out:
+runtimes find that out for full ranges of 8 bits alone, and else compute the layer before it in float.
 """
 
 from typing import Final
@@ -13,7 +14,7 @@ import numpy as np
 import onnx
 from onnx import ModelProto, NodeProto, TensorProto, numpy_helper
 
-__all__ = ["derive_bias_scales", "pack_levels", "store_halves"]
+__all__ = ["derive_bias_scales", "drop_clamps", "pack_levels", "store_halves"]
 
 _OPSET: Final = 21
 """The first with 4-bit and 16-bit levels, and with scales for blocks."""
@@ -84,6 +85,49 @@ def derive_bias_scales(proto: ModelProto) -> None:
     graph.initializer.extend(kept)
     for product in reversed(products):
         graph.node.insert(0, product)
+
+
+def drop_clamps(proto: ModelProto) -> None:
+    """Removes each Clip whose readers are levels that saturate within its ends."""
+    graph = proto.graph
+    known = {one.name: numpy_helper.to_array(one) for one in graph.initializer}
+    readers: dict[str, list[NodeProto]] = {one.name: [] for one in graph.output}
+    for node in graph.node:
+        for name in node.input:
+            readers.setdefault(name, []).append(node)
+    returned = {one.name for one in graph.output}
+    for clip in [node for node in graph.node if node.op_type == "Clip"]:
+        ends = [known.get(name) for name in clip.input[1:]]
+        if len(ends) < 2 or any(end is None or end.dtype != np.float32 for end in ends):
+            continue
+        users, low, high = readers[clip.output[0]], *ends
+        if clip.output[0] in returned or not all(
+            _saturates(user, readers, known, low, high) for user in users
+        ):
+            continue
+        for user in users:
+            user.input[0] = clip.input[0]
+        graph.node.remove(clip)
+
+
+def _saturates(
+    user: NodeProto,
+    readers: dict[str, list[NodeProto]],
+    known: dict[str, np.ndarray],
+    low: np.ndarray,
+    high: np.ndarray,
+) -> bool:
+    """Whether QuantizeLinear gives the same levels for what lies beyond `low` and `high`."""
+    if user.op_type != "QuantizeLinear" or not {*user.input[1:3]} <= known.keys():
+        return False
+    scale, zero = known[user.input[1]], known[user.input[2]]
+    after = readers[user.output[0]]
+    info = np.iinfo(zero.dtype)
+    least, most = np.array(info.min), np.array(info.max)
+    if len(after) == 1 and after[0].op_type == "Clip" and {*after[0].input[1:]} <= known.keys():
+        least, most = (known[name] for name in after[0].input[1:])
+    levels = np.rint(np.array([low, high]) / scale) + zero
+    return bool(scale.ndim == 0 and levels[0] <= least and levels[1] >= most)
 
 
 def store_halves(proto: ModelProto) -> None:
