@@ -1,6 +1,7 @@
 """How weights are decided: each method against what it must equal or must not exceed."""
 
 import copy
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,20 +10,26 @@ from torch import Tensor, nn
 
 from tersenet.core.types import Subject, Workbench
 from tersenet.errors import QuantizeError
+from tersenet.export import kernels, to_onnx
+from tersenet.measure import open_session
 from tersenet.quantize import (
     Override,
     Scheme,
     Static,
+    collect_statistics,
     costliest,
     layer_noise,
     round_trip,
     sqnr,
+    write_statistics,
 )
-from tersenet.quantize.build import prepared, replayed
+from tersenet.quantize.build import matched, prepared, replayed, stored
+from tersenet.quantize.decide import Deciding, decided
 from tersenet.quantize.equalise import equalise
 from tersenet.quantize.fold import tensor_of
 from tersenet.quantize.gptq import gptq, patches
 from tersenet.quantize.overrides import matches
+from tersenet.quantize.reconstruct import Reconstruction
 from tersenet.quantize.stretches import stretches
 from tersenet.quantize.structure import sites_of, values_of
 from tersenet.quantize.weight_grids import weight_grid
@@ -75,6 +82,38 @@ def test_decided_rounding_beats_the_nearest_level(
     plain = _error(whole, bits=3, weight_range="mse")
     found = _error(whole, bits=3, weight_range="mse", rounding=rounding, steps=150)
     assert found < share * plain
+
+
+def test_steps_of_activations_learn_with_the_weights(whole: Subject) -> None:
+    """Of what outliers stretched: most values then share few levels, until the step shrinks."""
+    settings = Static(bits=8, activation_bits=3, reduce_range=False)
+    plan = settings.plan(whole, Workbench())
+    given = {one.value: one for one in plan.values}
+    x = whole.calibration[0][0]
+    errors = []
+    for rate in (0.0, 0.01):
+        module = prepared(whole.model, whole.example)
+        sites, values = matched(module, plan.weights, given)
+        grids, ranges = decided(
+            module,
+            sites,
+            values,
+            weights={one.site: one for one in plan.weights},
+            ranges=given,
+            calibration=whole.calibration,
+            settings=Deciding(
+                rounding="block", reconstruction=Reconstruction(step_rate=rate, steps=150)
+            ),
+            bench=Workbench(),
+        )
+        moved = {name for name, one in ranges.items() if one.scale != given[name].scale}
+        # Values within blocks; what a block returns is compared before its levels.
+        within = {"deep.0.input", "deep.0.output", "flat.output", "adaptive_avg_pool2d.output"}
+        assert moved == (within if rate else set())
+        graph = stored(module, sites, values, weights=plan.weights, ranges=ranges, grids=grids)
+        with torch.inference_mode():
+            errors.append(float((graph(x) - whole.model(x)).square().mean()))
+    assert errors[1] < errors[0]
 
 
 def test_correction_of_biases_lowers_the_error(whole: Subject) -> None:
@@ -224,3 +263,48 @@ def test_statistics_that_lack_a_layer(whole: Subject, tmp_path: Any) -> None:
     file.write_text("conv1: {output: {min: 0}}\n")
     with pytest.raises(QuantizeError, match="collect them again"):
         Static(statistics=file).plan(whole, Workbench())
+
+
+def test_what_is_added_is_carried_and_layers_read_copies(whole: Subject, tmp_path: Path) -> None:
+    """The sum and its terms have 8 bits, what each layer reads has 4; all runs in integers."""
+    settings = Static(bits=4, activation_bits=4, range="mse")
+    plan = settings.plan(whole, Workbench())
+    bits = {one.value: one.bits for one in plan.values}
+    assert bits == {
+        "input": 4,
+        "stem.0.output": 8,
+        "deep.0.input": 4,
+        "deep.0.output": 4,
+        "flat.output": 8,
+        "add.output": 8,
+        "adaptive_avg_pool2d.output": 4,
+    }
+    graph, edits = settings.apply(copy.deepcopy(whole.model), plan, whole, Workbench())
+    x = whole.calibration[0][0]
+    with torch.inference_mode():
+        due = graph(x)
+        error = (due - whole.model(x)).square().mean()
+    assert error < _error(whole, bits=4, activation_bits=4, range="mse", carried_bits=4)
+    again = settings.replay(copy.deepcopy(whole.model), edits, whole.example)
+    again.load_state_dict(graph.state_dict())
+    with torch.inference_mode():
+        assert torch.equal(again(x), due)
+    path = tmp_path / "copies.onnx"
+    to_onnx(graph, whole.example, path)
+    assert kernels(path).int8_share == 1
+    (found,) = open_session(path)(x.numpy())
+    assert (torch.from_numpy(found.copy()) - due).abs().max() < 0.05 * due.abs().max()
+
+
+def test_copies_take_their_ranges_from_statistics_of_what_they_copy(
+    whole: Subject, tmp_path: Path
+) -> None:
+    path = tmp_path / "statistics.yaml"
+    write_statistics(collect_statistics(whole.model, whole.example, whole.calibration), path)
+    told = Static(activation_bits=4, statistics=path).plan(whole, Workbench())
+    seen = Static(activation_bits=4).plan(whole, Workbench())
+    assert [(one.value, one.bits) for one in told.values] == [
+        (one.value, one.bits) for one in seen.values
+    ]
+    for ours, theirs in zip(told.values, seen.values, strict=True):
+        assert ours.scale == pytest.approx(theirs.scale, rel=1e-5)

@@ -4,8 +4,8 @@ A weight of 4-bit levels is kept as ONNX INT4, two to a byte, and cast to INT8 b
 dequantised. Runtimes fold that cast when they load the file and so still find the pattern of
 their integer kernels; DequantizeLinear of INT4 itself they compute in float, at each call. Likewise
 the scale of a bias is written as the product of the two scales that it is, and a matrix whose
-values all fit 16 bits as these with a cast. A clamp before levels that end where it does is left out:
-runtimes find that out for full ranges of 8 bits alone, and else compute the layer before it in float.
+values all fit 16 bits as these with a cast. A clamp before levels that end where it does is left
+out: runtimes find that out for all 256 levels alone, and else compute the layer before it in float.
 """
 
 from typing import Final

@@ -12,6 +12,7 @@ from torch.fx import GraphModule
 from tersenet.core.types import Edit, EditKind, Skip
 from tersenet.errors import QuantizeError
 from tersenet.export.trace import trace
+from tersenet.quantize.copies import copied, copy_name, erase_copies
 from tersenet.quantize.equalise import equalise, equalised_structure
 from tersenet.quantize.fold import fold_batch_norm, tensor_of
 from tersenet.quantize.insert import ValueRange, WeightSettings, insert
@@ -80,7 +81,7 @@ def prepared(
 def matched(
     module: GraphModule, weights: Sequence[WeightSettings], ranges: Mapping[str, ValueRange] | None
 ) -> tuple[list[Site], list[Value]]:
-    """Returns the sites and values of a prepared graph that a plan is about.
+    """Returns the sites and values of a prepared graph that a plan is about; makes copies there.
 
     `ranges` by value must be there; None stands for any, an empty one for no values at all.
 
@@ -99,6 +100,11 @@ def matched(
     if ranges is not None and not ranges:
         return sites, []
     values = values_of(module, sites)
+    values += [
+        copied(module, copy_name(site.name), site.node)
+        for site in sites
+        if ranges is not None and copy_name(site.name) in ranges
+    ]
     missing = [value.name for value in values if ranges is not None and value.name not in ranges]
     if missing:
         raise QuantizeError(
@@ -109,14 +115,18 @@ def matched(
 
 def stored(
     module: GraphModule,
+    sites: Sequence[Site],
+    values: Sequence[Value],
+    *,
     weights: Sequence[WeightSettings],
     ranges: Mapping[str, ValueRange],
     grids: Mapping[str, Grid] | None = None,
 ) -> GraphModule:
-    """Returns the prepared graph `module` with integers in place of `weights` and `ranges`."""
-    sites, values = matched(module, weights, ranges)
+    """Returns the prepared graph `module`, as `matched` left it, with integers in place."""
     by_name = {one.site: one for one in weights}
-    return insert(module, sites, values, weights=by_name, ranges=ranges, grids=grids)
+    insert(module, sites, values, weights=by_name, ranges=ranges, grids=grids)
+    erase_copies(module)
+    return module
 
 
 def edits_of(
@@ -178,7 +188,8 @@ def replayed(model: nn.Module, edits: Sequence[Edit], example: tuple[Tensor, ...
         weight = tensor_of(module, one.weight)
         with torch.no_grad():
             weight.fill_(1)
-    return stored(module, weights, ranges)
+    sites, values = matched(module, weights, ranges)
+    return stored(module, sites, values, weights=weights, ranges=ranges)
 
 
 def check_share(

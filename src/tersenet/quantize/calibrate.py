@@ -1,6 +1,6 @@
 """Ranges of activations, from calibration data or from statistics of it."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import final
@@ -10,7 +10,9 @@ from torch.fx import GraphModule
 
 from tersenet.core.types import Batch, Workbench
 from tersenet.errors import QuantizeError
+from tersenet.export.trace import operand
 from tersenet.quantize.clipping import aciq_range
+from tersenet.quantize.copies import is_copy
 from tersenet.quantize.insert import ValueRange
 from tersenet.quantize.linear import Mode
 from tersenet.quantize.observe import watch
@@ -18,7 +20,7 @@ from tersenet.quantize.overrides import Override, first_match
 from tersenet.quantize.ranges import Observer, RangeKind, observer
 from tersenet.quantize.scheme import Scheme
 from tersenet.quantize.statistics import Statistics, read_statistics
-from tersenet.quantize.structure import Value, concatenations
+from tersenet.quantize.structure import Value, concatenations, passes
 
 __all__ = ["Calibration", "calibrated", "value_range"]
 
@@ -33,6 +35,8 @@ class Calibration:
 
     kind: RangeKind
     bits: int
+    carried: Mapping[str, int]
+    """Bits of the values that have others than `bits`, by name."""
     mode: Mode
     percentile: float
     samples: int
@@ -41,7 +45,9 @@ class Calibration:
 
     def bits_of(self, value: str) -> int:
         """Returns the bits of one activation, named after the layer that returns it."""
-        return first_match(self.overrides, _layer(value)).of("activation_bits", self.bits)
+        return first_match(self.overrides, _layer(value)).of(
+            "activation_bits", self.carried.get(value, self.bits)
+        )
 
     def mode_of(self, value: str) -> Mode:
         """Returns how its levels lie."""
@@ -63,7 +69,9 @@ def calibrated(
     ends: dict[str, tuple[float, float]]
     if settings.statistics is not None:
         known = read_statistics(settings.statistics)
-        ends = {one.name: _told(one.name, known, settings) for one in values}
+        ends = {
+            one.name: _told(one.name, known, settings, of=_original(one, values)) for one in values
+        }
         samples = 0
     else:
         watched: dict[str, Observer] = {
@@ -132,12 +140,22 @@ def _seen(name: str, one: Observer) -> tuple[float, float]:
     return one.range()
 
 
-def _told(name: str, known: dict[str, Statistics], settings: Calibration) -> tuple[float, float]:
-    if name not in known:
+def _original(value: Value, values: Sequence[Value]) -> str:
+    """The name of the value that a copy is of; a value's own otherwise."""
+    if not is_copy(value.node):
+        return value.name
+    read = operand(value.node, 0)
+    return next(one.name for one in values if read in (one.node, *passes(one)))
+
+
+def _told(
+    name: str, known: dict[str, Statistics], settings: Calibration, *, of: str
+) -> tuple[float, float]:
+    if of not in known:
         raise QuantizeError(
-            f"{settings.statistics} has no statistics of the activation {name}: collect them again."
+            f"{settings.statistics} has no statistics of the activation {of}: collect them again."
         )
-    one = known[name]
+    one = known[of]
     if settings.kind == "min-max":
         return one.min, one.max
     if settings.kind == "average":

@@ -17,7 +17,7 @@ from tersenet.quantize.lockstep import Correction, Env, Stretch, lockstep
 from tersenet.quantize.observe import calibration_inputs
 from tersenet.quantize.reconstruct import Reconstruction, reconstruct
 from tersenet.quantize.stretches import stretches
-from tersenet.quantize.structure import TRANSPOSED, Site, Value
+from tersenet.quantize.structure import TRANSPOSED, Site, Value, concatenations
 from tersenet.quantize.weight_grids import WeightRange, weight_grid
 
 __all__ = ["Deciding", "Rounding", "decided"]
@@ -47,8 +47,10 @@ def decided(
     calibration: Sequence[Batch],
     settings: Deciding,
     bench: Workbench,
-) -> dict[str, Grid]:
-    """Returns the grid of every site; its weight and bias in `module` are changed to fit.
+) -> tuple[dict[str, Grid], dict[str, ValueRange]]:
+    """Returns the grid of every site and the range of every value.
+
+    The weights and biases in `module` are changed to fit.
 
     Raises:
         QuantizeError: if a weight is all zero or not finite.
@@ -63,9 +65,11 @@ def decided(
         for site in sites
     }
     if settings.rounding == "nearest" and settings.bias_correction == "none":
-        return grids
+        return grids, dict(ranges)
     own = {site.weight: site for site in sites}
     by_node = {value.node: ranges[value.name] for value in values}
+    shared = {name for joined in concatenations(values) for name in joined}
+    free = {value.node for value in values if value.name not in shared}
     done = 0
 
     def decide(stretch: Stretch, original: Env, quantised: Env) -> dict[Node, Tensor]:
@@ -77,14 +81,17 @@ def decided(
             for node in stretch.weights
         }
         if settings.rounding in ("adaround", "block"):
-            return reconstruct(
+            found, moved = reconstruct(
                 stretch,
                 starts,
                 _with_tensors(module, stretch, original),
                 _with_tensors(module, stretch, quantised),
                 ranges=by_node,
+                learned=free,
                 settings=settings.reconstruction,
             )
+            by_node.update(moved)
+            return found
         return {
             node: _rounded(own[node], weight, grid, original, quantised, settings.rounding)
             for node, (weight, grid) in starts.items()
@@ -100,7 +107,7 @@ def decided(
         biases={site.node: site.bias for site in sites if site.bias is not None},
         correction=settings.bias_correction,
     )
-    return grids
+    return grids, dict(ranges) | {one.value: one for one in by_node.values()}
 
 
 def _rounded(

@@ -7,14 +7,14 @@ arXiv:2004.10568): with h(V) = clamp(1.2 sigmoid(V) - 0.1, 0, 1) the weight is
 
 and V minimises  |f(x) - f~(x~)|^2 + strength * sum(1 - |2 h - 1|^beta),  beta falling from 20
 to 2, so that every h ends at 0 or 1. Over one layer that is AdaRound; over a whole block, BRECQ
-(Li et al. 2021, arXiv:2102.05426), here without its weighting by the Fisher information and with
-the steps of activations as they were calibrated; with half of all activations left unquantised
-at random while learning, QDrop (Wei et al. 2022, arXiv:2203.05740), the largest gain of the three
-where activations have few bits.
+(Li et al. 2021, arXiv:2102.05426), here without its weighting by the Fisher information; with
+half of all activations left unquantised at random while learning, QDrop (Wei et al. 2022,
+arXiv:2203.05740), the largest gain of the three where activations have few bits. The steps of a
+block's activations are learned along, as there.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
 from typing import Any, Final, final
 
 import torch
@@ -44,6 +44,8 @@ class Reconstruction:
     """Of each step."""
     rate: float = 1e-2
     """Of Adam, on V."""
+    step_rate: float = 1e-3
+    """Of Adam, on the logarithms of activations' steps."""
     strength: float = 1e-2
     """Of the term that makes h zero or one, against the mean squared error relative to the
     variance of the output."""
@@ -59,9 +61,12 @@ def reconstruct(
     quantised: Env,
     *,
     ranges: Mapping[Node, ValueRange],
+    learned: Collection[Node],
     settings: Reconstruction,
-) -> dict[Node, Tensor]:
+) -> tuple[dict[Node, Tensor], dict[Node, ValueRange]]:
     """Returns the weights of `stretch` on their grids, rounded so that its output is kept.
+
+    Beside them stand the ranges of its activations that were `learned` with them.
 
     Args:
         stretch: of a prepared graph.
@@ -69,6 +74,7 @@ def reconstruct(
         original: what the original has computed before the stretch, batch by batch.
         quantised: what the quantised network has.
         ranges: of the activations within.
+        learned: those whose steps may change.
         settings: how long and how firmly.
     """
     generator = torch.Generator().manual_seed(settings.seed)
@@ -86,7 +92,12 @@ def reconstruct(
         target = _run(stretch, {**fixed_original, **real}, {})
     soft = {node: _Soft(weight, grid) for node, (weight, grid) in weights.items()}
     logits = [one.logit for one in soft.values()]
-    optimiser = torch.optim.Adam(logits, lr=settings.rate)
+    inner = {node for node in inside if node in ranges and node is not stretch.output}
+    steps = {node: _Step(ranges[node]) for node in inner}
+    moved = [one.log for node, one in steps.items() if node in learned]
+    optimiser = torch.optim.Adam(
+        [{"params": logits}, {"params": moved, "lr": settings.step_rate}], lr=settings.rate
+    )
     spread = target.var().clamp(min=1e-12)
     count = len(target)
     size = sum(one.numel() for one in logits)
@@ -96,7 +107,7 @@ def reconstruct(
             env = {**fixed, **{one: _mixed(real[one][rows], rough[one][rows], settings.drop,
                                            generator) for one in tensors}}  # fmt: skip
             env |= {node: one.weight() for node, one in soft.items()}
-            found = _run(stretch, env, ranges, drop=settings.drop, generator=generator)
+            found = _run(stretch, env, steps, drop=settings.drop, generator=generator)
             loss = (found - target[rows]).square().mean() / spread
             done = (step / settings.steps - _WARM) / (1 - _WARM)
             if done > 0:
@@ -106,7 +117,10 @@ def reconstruct(
             optimiser.zero_grad()
             loss.backward()
             optimiser.step()
-    return {node: one.rounded() for node, one in soft.items()}
+    return (
+        {node: one.rounded() for node, one in soft.items()},
+        {node: one.range() for node, one in steps.items() if node in learned},
+    )
 
 
 @final
@@ -135,6 +149,29 @@ class _Soft:
         levels = self.below + (self.h() >= 0.5).to(self.below.dtype)
         found = levels.clamp(self.low, self.high) * self.step  # type: ignore[arg-type]
         return round_trip(found.detach(), self.grid)
+
+
+@final
+class _Step:
+    """The step of an activation's levels; that of zero stays."""
+
+    def __init__(self, given: ValueRange) -> None:
+        self.given = given
+        self.log = torch.zeros((), requires_grad=True)
+        """Of its ratio to what it was."""
+
+    def rounded(self, x: Tensor) -> Tensor:
+        """LSQ (Esser et al. 2020, arXiv:1902.08153): straight through the rounding alone."""
+        one = self.given
+        scale = one.scale * self.log.exp()
+        levels = x / scale
+        levels = levels + (levels.round() - levels).detach()
+        zero, highest = one.zero_point, one.least + 2**one.bits - 1
+        return levels.clamp(one.least - zero, highest - zero) * scale
+
+    def range(self) -> ValueRange:
+        one, ratio = self.given, self.log.exp().item()
+        return replace(one, low=one.low * ratio, high=one.high * ratio, scale=one.scale * ratio)
 
 
 def _zeros(grid: Grid) -> Grid:
@@ -171,7 +208,7 @@ def _mixed(real: Tensor, rough: Tensor, drop: float, generator: torch.Generator)
 def _run(
     stretch: Stretch,
     env: Mapping[Node, Any],
-    ranges: Mapping[Node, ValueRange],
+    steps: Mapping[Node, "_Step"],
     *,
     drop: float = 0.0,
     generator: torch.Generator | None = None,
@@ -182,16 +219,7 @@ def _run(
             continue
         boxed: Env = {one: [known[one]] for one in node.all_input_nodes}
         found = run_node(node, boxed, 0)
-        # The stretch's own output is compared before it is rounded: its step is not learned.
-        if node in ranges and node is not stretch.output and generator is not None:
-            rounded = _straight_through(found, ranges[node])
-            found = _mixed(found, rounded, drop, generator)
+        if node in steps and generator is not None:
+            found = _mixed(found, steps[node].rounded(found), drop, generator)
         known[node] = found
     return known[stretch.output]
-
-
-def _straight_through(x: Tensor, settings: ValueRange) -> Tensor:
-    grid = settings.grid
-    low, high = grid.ends
-    inside = x.clamp(low, high)
-    return inside + (round_trip(inside.detach(), grid) - inside).detach()

@@ -5,7 +5,7 @@ Inference", 2017, arXiv:1712.05877: batch norm folded, weights symmetric per out
 (Krishnamoorthi 2018, arXiv:1806.08342), activations asymmetric per tensor.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import ClassVar, Final, Literal, final
 
@@ -30,6 +30,7 @@ from tersenet.quantize.build import (
     stored,
 )
 from tersenet.quantize.calibrate import Calibration, calibrated
+from tersenet.quantize.copies import copies_of
 from tersenet.quantize.decide import Deciding, Rounding, decided
 from tersenet.quantize.fold import tensor_of
 from tersenet.quantize.insert import ValueRange, WeightSettings
@@ -40,7 +41,7 @@ from tersenet.quantize.overrides import Override, check_patterns, first_match, m
 from tersenet.quantize.ranges import RangeKind
 from tersenet.quantize.reconstruct import Reconstruction
 from tersenet.quantize.scheme import Per, Scheme
-from tersenet.quantize.structure import Site, sites_of, values_of
+from tersenet.quantize.structure import Site, Value, sites_of, values_of
 from tersenet.quantize.weight_grids import WeightRange
 
 __all__ = ["Static"]
@@ -74,7 +75,9 @@ class Static(Method[QuantizePlan]):
     weight_range: WeightRange = "min-max"
     """Of a weight: all of it, or of least squared error."""
     activation_bits: int = Field(default=8, ge=2, le=16)
-    """Of an activation."""
+    """Of what a layer reads."""
+    carried_bits: int = Field(default=8, ge=2, le=16)
+    """Of what is also added, pooled or returned; a layer that wants fewer reads its own copy."""
     activation_mode: Mode = "asymmetric"
     range: RangeKind = "min-max"
     """Of an activation: all that was seen, averages of it, all but the tails, or the range of
@@ -143,11 +146,15 @@ class Static(Method[QuantizePlan]):
             for site in sites
         )
         check_groups(weights, subject.deployment.runtime)
+        values, carried = values_of(module, sites), set[str]()
+        if self.carried_bits > self.activation_bits:
+            copies, carried = copies_of(module, values, sites)
+            values += copies
         ranges, samples = calibrated(
-            module, values_of(module, sites), subject.calibration, self._calibration, bench
+            module, values, subject.calibration, self._calibration(carried), bench
         )
         if self.diagnose:
-            notes.append(self._told(module, sites, weights, ranges, subject))
+            notes.append(self._told(module, sites, values, weights, ranges, subject))
         return QuantizePlan(
             weights=weights,
             values=tuple(ranges),
@@ -168,7 +175,7 @@ class Static(Method[QuantizePlan]):
         module, _ = self._prepared(model, subject)
         ranges = {one.value: one for one in plan.values}
         sites, values = matched(module, plan.weights, ranges)
-        grids = decided(
+        grids, ranges = decided(
             module,
             sites,
             values,
@@ -179,7 +186,8 @@ class Static(Method[QuantizePlan]):
             bench=bench,
         )
         edits = edits_of(plan.weights, plan.values, equalised=self.equalise)
-        return stored(module, plan.weights, ranges, grids), edits
+        module = stored(module, sites, values, weights=plan.weights, ranges=ranges, grids=grids)
+        return module, edits
 
     def replay(
         self, model: nn.Module, edits: Sequence[Edit], example: tuple[Tensor, ...]
@@ -239,11 +247,11 @@ class Static(Method[QuantizePlan]):
         decided_so = self.rounding != "nearest" or self.bias_correction != "none"
         return decided_so or self.balance is not None
 
-    @property
-    def _calibration(self) -> Calibration:
+    def _calibration(self, carried: Collection[str]) -> Calibration:
         return Calibration(
             kind=self.range,
             bits=self.activation_bits,
+            carried=dict.fromkeys(carried, self.carried_bits),
             mode=self.activation_mode,
             percentile=self.percentile,
             samples=self.samples,
@@ -255,6 +263,7 @@ class Static(Method[QuantizePlan]):
         self,
         module: GraphModule,
         sites: Sequence[Site],
+        values: Sequence[Value],
         weights: Sequence[WeightSettings],
         ranges: Sequence[ValueRange],
         subject: Subject,
@@ -262,7 +271,7 @@ class Static(Method[QuantizePlan]):
         found = layer_noise(
             module,
             sites,
-            values_of(module, sites),
+            values,
             calibration_inputs(subject.calibration, _DIAGNOSED)[0],
             weights={one.site: one for one in weights},
             ranges={one.value: one for one in ranges},

@@ -15,6 +15,7 @@ from tersenet.quantize.build import (
     check_groups,
     check_share,
     edits_of,
+    matched,
     prepared,
     replayed,
     stored,
@@ -92,10 +93,10 @@ class Weights(Method[QuantizePlan]):
     ) -> tuple[GraphModule, Sequence[Edit]]:
         """Returns the graph with integers in place, and one edit per weight."""
         module = prepared(model, subject.example)
-        own = {site.name: site for site in sites_of(module)[0]}
-        grids = decided(
+        sites, _ = matched(module, plan.weights, {})
+        grids, _ = decided(
             module,
-            [own[one.site] for one in plan.weights if one.site in own],
+            sites,
             [],
             weights={one.site: one for one in plan.weights},
             ranges={},
@@ -105,7 +106,8 @@ class Weights(Method[QuantizePlan]):
             ),
             bench=bench,
         )
-        return stored(module, plan.weights, {}, grids), edits_of(plan.weights, ())
+        module = stored(module, sites, [], weights=plan.weights, ranges={}, grids=grids)
+        return module, edits_of(plan.weights, ())
 
     def replay(
         self, model: nn.Module, edits: Sequence[Edit], example: tuple[Tensor, ...]

@@ -4,22 +4,19 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass as plain_dataclass
 from typing import Final, final
 
-import torch
 from pydantic import Field
 from pydantic.dataclasses import dataclass
-from torch.fx import GraphModule, Node
+from torch.fx import GraphModule
 
 from tersenet.export.trace import operand
+from tersenet.quantize.copies import copied, copy_name, readers
 from tersenet.quantize.overrides import check_patterns, matches
-from tersenet.quantize.structure import ACTIVATIONS, Site, Value, passes, values_of
+from tersenet.quantize.structure import ACTIVATIONS, Site, Value, values_of
 
-__all__ = ["CARRIED", "Bits", "Placed", "erase_marks", "mark_inputs", "place", "site_bits"]
+__all__ = ["CARRIED", "Bits", "Placed", "place", "site_bits", "values_at"]
 
 CARRIED: Final = 8
 """Bits of activations that are added, pooled or returned: what low bits are read from."""
-
-_MARK: Final = torch.ops.aten.detach.default
-"""An identity that stands for a layer's input while values are written into a graph."""
 
 
 @final
@@ -85,27 +82,25 @@ def place(
         bits: of each.
         signs: have one bit be a sign, read before the ReLU: after it there is but one.
     """
-    layers = {site.node: site.name for site in sites}
-    placed, copied = [], set[str]()
+    placed, own_copy = [], set[str]()
     for value in values_of(module, sites):
-        handed = {value.node, *passes(value)}
-        readers = {user for node in handed for user in node.users} - handed
-        inside = {layers[one] for one in readers if one in layers}
+        layers, others = readers(value, sites)
+        inside = {site.name for site in layers}
         wanted = {bits[name].activation for name in inside}
-        alone = len(inside) == len(readers) and len(wanted) == 1
+        alone = not others and len(wanted) == 1
         if alone and not (signs and wanted == {1}):
             placed.append(Placed(name=value.name, node=value.node.name, bits=wanted.pop()))
             continue
         if not alone:
             placed.append(Placed(name=value.name, node=value.node.name, bits=CARRIED))
-        copied |= {name for name in inside if bits[name].activation < CARRIED}
+        own_copy |= {name for name in inside if bits[name].activation < CARRIED}
     for site in sites:
-        if site.name in copied:
+        if site.name in own_copy:
             source, own = operand(site.node, 0), bits[site.name].activation
             if signs and own == 1 and source.target in ACTIVATIONS:
                 source = operand(source, 0)
             copy = Placed(
-                name=f"{site.name}.input",
+                name=copy_name(site.name),
                 node=source.name,
                 bits=own,
                 layer=site.node.name,
@@ -115,27 +110,12 @@ def place(
     return placed
 
 
-def mark_inputs(module: GraphModule, placed: Iterable[Placed]) -> list[Value]:
-    """Puts an identity before each layer with an input of its own; returns all as values."""
+def values_at(module: GraphModule, placed: Iterable[Placed]) -> list[Value]:
+    """Returns `placed` as values of a graph of the same network, in which copies are made."""
     nodes = {node.name: node for node in module.graph.nodes}
-    values = []
-    for one in placed:
-        node = nodes[one.node]
-        if one.layer is not None:
-            layer = nodes[one.layer]
-            with module.graph.inserting_before(layer):
-                mark = module.graph.call_function(_MARK, (node,))
-            layer.args = (mark, *layer.args[1:])
-            node = mark
-        values.append(Value(name=one.name, node=node))
-    return values
-
-
-def erase_marks(module: GraphModule) -> None:
-    """Takes the identities out again."""
-    for node in [one for one in module.graph.nodes if one.target is _MARK]:
-        source = operand(node, 0)
-        assert isinstance(source, Node)
-        node.replace_all_uses_with(source)
-        module.graph.erase_node(node)
-    module.recompile()
+    return [
+        Value(name=one.name, node=nodes[one.node])
+        if one.layer is None
+        else copied(module, one.name, nodes[one.layer], nodes[one.node])
+        for one in placed
+    ]

@@ -13,9 +13,10 @@ from tersenet.errors import QuantizeError
 from tersenet.export.qops import DEQUANTIZE, QUANTIZE
 from tersenet.export.trace import operand
 from tersenet.graph.trace import tensors_of
-from tersenet.quantize.aware.bits import Bits, erase_marks, mark_inputs, place
+from tersenet.quantize.aware.bits import Bits, place, values_at
 from tersenet.quantize.aware.network import Trainable
 from tersenet.quantize.build import prepared
+from tersenet.quantize.copies import erase_copies
 from tersenet.quantize.fold import tensor_of
 from tersenet.quantize.insert import ValueRange, WeightSettings, insert
 from tersenet.quantize.linear import Grid
@@ -131,7 +132,7 @@ def _inserted(
 ) -> GraphModule:
     sites = [site for site in sites_of(folded)[0] if site.name in bits]
     placed = place(folded, sites, bits, signs=signs)
-    values = {value.name: value for value in mark_inputs(folded, placed)}
+    values = {value.name: value for value in values_at(folded, placed)}
     if ranges is None:  # for tensors to be loaded into
         ranges = {
             one.name: ValueRange(
@@ -155,7 +156,7 @@ def _inserted(
     module = insert(folded, sites, linear, weights=settings, ranges=ranges, grids=grids)
     for value in signed:
         _quantise_sign(module, value)
-    erase_marks(module)
+    erase_copies(module)
     return module
 
 
@@ -184,7 +185,7 @@ def _quantise_sign(module: GraphModule, value: Value) -> None:
 
     What is smaller than half that step, zero say, becomes 0, as the padding does.
     """
-    graph, mark = module.graph, value.node
+    graph, copy = module.graph, value.node
     tensors = {
         "step": torch.tensor(_SIGN_STEP),
         "scale": torch.tensor(1.0),
@@ -192,12 +193,12 @@ def _quantise_sign(module: GraphModule, value: Value) -> None:
     }
     for name, tensor in tensors.items():
         _set_buffer(module, f"{value.name}.{name}", tensor)
-    with graph.inserting_before(mark):
+    with graph.inserting_before(copy):
         step, scale, zero = (graph.get_attr(f"{value.name}.{name}") for name in tensors)
-        levels = graph.call_function(QUANTIZE, (operand(mark, 0), step, zero, -1, 1))
+        levels = graph.call_function(QUANTIZE, (operand(copy, 0), step, zero, -1, 1))
         real = graph.call_function(DEQUANTIZE, (levels, scale, zero, 0))
-    mark.replace_all_uses_with(real)
-    graph.erase_node(mark)
+    copy.replace_all_uses_with(real)
+    graph.erase_node(copy)
 
 
 def _set_buffer(module: nn.Module, name: str, tensor: Tensor) -> None:
