@@ -7,6 +7,7 @@ from tersenet.export.kernels import Kernels, kernels
 from tersenet.export.layer_parity import LayerParity, compare_layers
 from tersenet.export.onnx_file import Converted, to_onnx
 from tersenet.export.parity import Parity, check_parity, first_divergence
+from tersenet.export.pt2e import compiled, to_pt2e
 from tersenet.export.trace import exported, trace
 
 if TYPE_CHECKING:
@@ -20,12 +21,14 @@ __all__ = [
     "alike",
     "check_parity",
     "compare_layers",
+    "compiled",
     "exported",
     "first_divergence",
     "in_float",
     "kernels",
     "to_formats",
     "to_onnx",
+    "to_pt2e",
     "trace",
 ]
 
