@@ -1,10 +1,12 @@
 """Deployed accuracy, bytes and seconds of quantised networks, beside the peers' tools.
 
     python benchmarks/quantize.py [--only NETWORK] [--method TEXT] [--json FILE]
+    python benchmarks/quantize.py --nncf /path/to/its/python --torchao /path/to/its/python
 
 ResNet-20 and a small MobileNetV2 on Fashion-MNIST, both shipped; 512 calibration images from the
-training split, top-1 of the *deployed* file on all 10,000 test images in ONNX Runtime. The peer is
-ONNX Runtime's own quantiser on the same float file, calibration images and test images.
+training split, top-1 of the *deployed* file on all 10,000 test images in ONNX Runtime. Peers have
+the same float network, calibration images and test images: ONNX Runtime's own quantiser, NNCF,
+whose file OpenVINO runs, and torchao, which is simulated.
 """
 
 import os
@@ -25,7 +27,7 @@ from typing import Final
 import numpy as np
 import torch
 from convention import Figure, arguments, publish
-from torch import nn
+from torch import Tensor, nn
 
 from tersenet.core.files import load_weights
 from tersenet.core.types import Predict, Quality, Subject, Workbench
@@ -33,7 +35,7 @@ from tersenet.errors import ParityError
 from tersenet.export import Converted, check_parity, kernels, to_onnx
 from tersenet.measure import open_session
 from tersenet.models import mobilenet_v2_small, resnet
-from tersenet.quantize import Static
+from tersenet.quantize import Override, Static
 from tersenet.train.tasks import load_fashion_mnist
 
 ROOT: Final = Path(__file__).parents[1]
@@ -48,6 +50,9 @@ WEIGHTS: Final = {
 LOW: Final = Static(
     bits=4, weight_range="mse", range="mse", rounding="gptq", bias_correction="empirical"
 )
+LOWER: Final = replace(LOW, activation_bits=4)
+EDGES: Final = ", first and last in 8 bits"
+"""As most publish 4 bits: the first layer with its input, and the weights of the last."""
 METHODS: Final = {
     "W8A8 per channel": Static(range="mse", bias_correction="empirical"),
     "W8A8 per tensor": Static(
@@ -60,30 +65,18 @@ METHODS: Final = {
     "W4A8 GPTQ": LOW,
     "W4A8 GPTQ, equalised": replace(LOW, equalise=True),
     "W4A4 min-max": Static(bits=4, activation_bits=4),
-    "W4A4 GPTQ": Static(
-        bits=4,
-        activation_bits=4,
-        weight_range="mse",
-        range="mse",
-        rounding="gptq",
-        bias_correction="empirical",
-    ),
-    "W4A4 by block": Static(
-        bits=4,
-        activation_bits=4,
-        weight_range="mse",
-        range="mse",
-        rounding="block",
-        bias_correction="empirical",
-    ),
+    "W4A4 GPTQ": LOWER,
+    "W4A4 by block": replace(LOWER, rounding="block"),
+    f"W4A4 GPTQ{EDGES}": LOWER,
+    f"W4A4 by block{EDGES}": replace(LOWER, rounding="block"),
 }
 TARGETS: Final = {
     ("W8A8 per channel", "MobileNetV2"): -0.1,
     ("W8A8 per tensor, equalised", "MobileNetV2"): -0.9,
     ("W4A8 GPTQ", "MobileNetV2"): -0.5,
     ("W4A8 GPTQ, equalised", "ResNet-20"): -0.1,
-    ("W4A4 by block", "MobileNetV2"): -2.5,
-    ("W4A4 by block", "ResNet-20"): -1.5,
+    (f"W4A4 GPTQ{EDGES}", "MobileNetV2"): -2.5,
+    ("W4A4 GPTQ", "ResNet-20"): -1.5,
 }
 """Points of top-1 against float, as the project set them itself."""
 PEERS: Final = {
@@ -101,6 +94,8 @@ def main() -> None:
     parser.add_argument(
         "--method", default="", help="those of ours whose name holds this; no peers"
     )
+    parser.add_argument("--nncf", metavar="PYTHON", help="a Python that has NNCF and OpenVINO")
+    parser.add_argument("--torchao", metavar="PYTHON", help="a Python that has torchao")
     options = parser.parse_args()
     torch.set_num_threads(1)
     figures: list[Figure] = []
@@ -108,6 +103,11 @@ def main() -> None:
         whole = subject(name, quick=options.quick)
         with tempfile.TemporaryDirectory() as folder:
             figures += compared(name, whole, Path(folder), quick=options.quick, only=options.method)
+            if not options.method:
+                others = {"NNCF": options.nncf, "torchao, simulated": options.torchao}
+                figures += peers(name, whole, Path(folder), others, quick=options.quick)
+                if name == "MobileNetV2":
+                    figures.append(small(whole, Path(folder)))
     publish("Quantisation", figures, json_file=options.json)
 
 
@@ -136,8 +136,10 @@ def compared(
         )
     ]
     methods = [(title, one) for title, one in METHODS.items() if only in title]
-    for title, settings in methods[: 2 if quick else None]:
+    for title, given in methods[: 2 if quick else None]:
         path = folder / "ours.onnx"
+        own = edges(given, whole) if title.endswith(EDGES) else ()
+        settings = replace(given, overrides=own)
         started = time.perf_counter()
         plan = settings.plan(whole, Workbench())
         graph, _ = settings.apply(copy.deepcopy(whole.model), plan, whole, Workbench())
@@ -158,27 +160,113 @@ def compared(
             )
         )
         publish("so far", figures[-1:], json_file=None)
-    samples = folder / "samples.npy"
+    return figures
+
+
+def small(whole: Subject, folder: Path) -> Figure:
+    """The bytes of a network that is mostly graph: untrained, which bytes do not show."""
+    torch.manual_seed(0)
+    model = mobilenet_v2_small(width=0.16, in_channels=1).eval()
+    own, method, path = (
+        replace(whole, model=model),
+        METHODS["W8A8 per channel"],
+        folder / "own.onnx",
+    )
+    graph, _ = method.apply(copy.deepcopy(model), method.plan(own, Workbench()), own, Workbench())
+    to_onnx(graph, whole.example, path)
+    count = sum(one.numel() for one in model.parameters())
+    return Figure(
+        name=f"MobileNetV2 of {count:,} parameters, W8A8 per channel",
+        value=path.stat().st_size,
+        unit="B",
+        against=None,
+        target=250_000,
+        at_most=True,
+    )
+
+
+def edges(settings: Static, whole: Subject) -> tuple[Override, ...]:
+    """Eight bits for the first layer, what it reads, and the last."""
+    sites = [one.site for one in settings.plan(whole, Workbench()).weights]
+    own = Override("input", activation_bits=8)
+    return (Override(sites[0], bits=8), Override(sites[-1], bits=8), own)
+
+
+def peers(
+    name: str, whole: Subject, folder: Path, others: dict[str, str | None], *, quick: bool
+) -> list[Figure]:
+    """The accuracy of every peer that there is."""
+    floats, program, samples = (folder / one for one in ("float.onnx", "float.pt2", "samples.npy"))
+    images, answers = folder / "images.npy", folder / "answers.npy"
     np.save(samples, torch.cat([x for x, _ in whole.calibration])[:512].numpy())
-    peers = [] if only else list(PEERS.items())
-    for title, settings in peers[: 1 if quick else None]:
-        path = folder / "theirs.onnx"
-        code = subprocess.run(
-            [sys.executable, __file__, "--as-peer", float_file, path, samples, repr(settings)],
-            check=False,
-            capture_output=True,
-        )
-        done = code.returncode == 0
+    sizes = {0: torch.export.Dim("batch", min=1)}
+    torch.export.save(
+        torch.export.export(whole.model, whole.example, dynamic_shapes=(sizes,)), program
+    )
+    seen: list[Tensor] = []
+    assert whole.quality is not None
+    whole.quality(lambda x: (seen.append(x), whole.model(x))[1])
+    np.save(images, torch.cat(seen).numpy())
+    before = accuracy(floats, whole)
+    runs: dict[str, tuple[list[str | Path], Path]] = {}
+    for title, settings in list(PEERS.items())[: 1 if quick else None]:
+        path = folder / f"{len(runs)}.onnx"
+        command = [sys.executable, __file__, "--as-peer", floats, path, samples, repr(settings)]
+        runs[title] = (command, path)
+    here = Path(__file__)
+    if others["NNCF"]:
+        path = folder / "theirs.xml"
+        command = [others["NNCF"], here.with_name("quantize_peer.py"), floats, path, samples]
+        runs["NNCF"] = (command, path)
+    if others["torchao, simulated"]:
+        peer = here.with_name("quantize_torchao.py")
+        command = [others["torchao, simulated"], peer, program, samples, images, answers]
+        runs["torchao, simulated"] = (command, answers)
+    figures = []
+    for title, (command, path) in runs.items():
+        started = time.perf_counter()
+        done = subprocess.run(command, check=False, capture_output=True)
+        seconds = time.perf_counter() - started
+        worked = done.returncode == 0
         figures.append(
             Figure(
                 name=f"{name}, {title}",
-                value=accuracy(path, whole) - before if done else None,
+                value=judged(path, whole) - before if worked else None,
                 unit="points",
                 against="float",
-                detail=f"{path.stat().st_size:,} B" if done else code.stderr.decode()[-120:],
+                detail=f"{bytes_of(path)}{seconds:.0f} s"
+                if worked
+                else done.stderr.decode()[-120:],
             )
         )
+        publish("so far", figures[-1:], json_file=None)
     return figures
+
+
+def judged(path: Path, whole: Subject) -> float:
+    """Top-1 of a peer's file, or of its answers, in percent."""
+    if path.suffix == ".onnx":
+        return accuracy(path, whole)
+    assert whole.quality is not None
+    if path.suffix == ".xml":
+        session = open_session(path, runtime="openvino", threads=1)
+        return 100 * whole.quality(lambda x: torch.from_numpy(session(x.numpy())[0].copy())).value
+    left = list(torch.from_numpy(np.load(path)))
+
+    def answers(x: Tensor) -> Tensor:
+        own = torch.stack(left[: len(x)])
+        del left[: len(x)]
+        return own
+
+    return 100 * whole.quality(answers).value
+
+
+def bytes_of(path: Path) -> str:
+    """A file's size, with its weights where they are apart; nothing for answers."""
+    if path.suffix == ".npy":
+        return ""
+    beside = path.with_suffix(".bin")
+    return f"{path.stat().st_size + (beside.stat().st_size if beside.exists() else 0):,} B, "
 
 
 def accuracy(path: Path, whole: Subject) -> float:
