@@ -2,12 +2,14 @@
 
     python benchmarks/quantize_speed.py
     python benchmarks/quantize_speed.py --nncf /path/to/its/python
+    python benchmarks/quantize_speed.py --compile
 
 Eager PyTorch in float, the float file and our int8 file in ONNX Runtime and in OpenVINO, and what
 NNCF makes of the same float file with the same 512 calibration images, if a Python that has it is
 given: all take turns in one process, on one thread. Each ratio is eager's time over theirs, with
 its 95 % interval; the top-1 of the two int8 files, on all 10,000 test images in OpenVINO, stands
-beside them.
+beside them. With `--compile` the same two networks as `torch.compile` makes them, weights frozen,
+take their turns, too.
 """
 
 import os
@@ -27,9 +29,11 @@ import torch
 from convention import Figure, arguments, publish
 from quantize import METHODS, subject
 from torch import Tensor, nn
+from torch._inductor import config
+from torch.fx import GraphModule
 
 from tersenet.core.types import Subject, Workbench
-from tersenet.export import to_onnx
+from tersenet.export import compiled, to_onnx
 from tersenet.measure import open_session
 from tersenet.measure.rounds import interleave
 from tersenet.measure.statistics import ratio
@@ -44,15 +48,17 @@ def main() -> None:
     """Runs the comparison."""
     parser = arguments(__doc__)
     parser.add_argument("--nncf", metavar="PYTHON", help="a Python that has NNCF and OpenVINO")
+    parser.add_argument("--compile", action="store_true", help="torch.compile of both as well")
     options = parser.parse_args()
     torch.set_num_threads(1)
     whole = subject("ResNet-20", quick=options.quick)
     with tempfile.TemporaryDirectory() as folder:
-        files = written(whole, Path(folder), options.nncf)
+        files, graph = written(whole, Path(folder), options.nncf)
+        own = graph if options.compile else None
         figures = [
             figure
             for batch in ((64,) if options.quick else (1, 8, 64))
-            for figure in faster(files, whole.model, batch=batch, quick=options.quick)
+            for figure in faster(files, whole.model, own, batch=batch, quick=options.quick)
         ]
         figures += [
             Figure(
@@ -68,8 +74,10 @@ def main() -> None:
     publish("Quantised against eager", figures, json_file=options.json)
 
 
-def written(whole: Subject, folder: Path, nncf: str | None) -> dict[str, tuple[str, Path]]:
-    """The files, by what they are, each with its runtime."""
+def written(
+    whole: Subject, folder: Path, nncf: str | None
+) -> tuple[dict[str, tuple[str, Path]], GraphModule]:
+    """The files, by what they are, each with its runtime; and the graph that ours is of."""
     floats, ours = folder / "float.onnx", folder / "ours.onnx"
     to_onnx(whole.model, whole.example, floats)
     method = METHODS["W8A8 per channel"]
@@ -87,23 +95,32 @@ def written(whole: Subject, folder: Path, nncf: str | None) -> dict[str, tuple[s
         np.save(samples, torch.cat([x for x, _ in whole.calibration])[:512].numpy())
         subprocess.run([nncf, PEER, floats, theirs, samples], check=True)
         files["NNCF's int8 in openvino"] = ("openvino", theirs)
-    return files
+    return files, graph
 
 
 def faster(
-    files: dict[str, tuple[str, Path]], model: nn.Module, *, batch: int, quick: bool
+    files: dict[str, tuple[str, Path]],
+    model: nn.Module,
+    graph: GraphModule | None,
+    *,
+    batch: int,
+    quick: bool,
 ) -> list[Figure]:
-    """Times of eager over those of each file, all in turns."""
+    """Times of eager over those of each file and, where given, of the compiled, all in turns."""
     x = torch.randn(batch, 1, 28, 28, generator=torch.Generator().manual_seed(0))
     calls: dict[str, Callable[[], object]] = {EAGER: functools.partial(eager, model.eval(), x)}
     for name, (runtime, path) in files.items():
         session = open_session(path, runtime=runtime, threads=1)
         calls[name] = functools.partial(session, x.numpy())
+    if graph is not None:
+        torch.compiler.reset()  # else the second batch size is compiled for any
+        calls["float in torch.compile"] = functools.partial(frozen, torch.compile(model), x)
+        calls["our int8 in torch.compile"] = functools.partial(compiled(graph), x)
     rounds = interleave(
         calls, iterations=20 if quick else 200, seconds=0.2 if quick else 4.0, warmup=3
     )
     figures = []
-    for name in files:
+    for name in list(calls)[1:]:
         middle, low, high = ratio(rounds.slices_ms[EAGER], rounds.slices_ms[name])
         figures.append(
             Figure(
@@ -123,6 +140,13 @@ def faster(
 def eager(model: nn.Module, x: Tensor) -> Tensor:
     """One call as PyTorch runs it."""
     return model(x)
+
+
+@torch.inference_mode()
+def frozen(model: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    """One call of what torch.compile made, the weights being constants as they are in a file."""
+    with config.patch(freezing=True):
+        return model(x)
 
 
 def weights(path: Path) -> int:

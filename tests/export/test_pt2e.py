@@ -141,11 +141,11 @@ def kernels(
 
     folder = tmp_path_factory.getbasetemp() / "inductor"
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(folder))
-    torch._dynamo.reset()
+    torch.compiler.reset()
     counters.clear()
     with config.patch(compile_threads=1):  # workers take longer to start than the work does
         yield lambda: counters["inductor"]
-    torch._dynamo.reset()
+    torch.compiler.reset()
 
 
 @pytest.mark.slow
