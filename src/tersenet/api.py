@@ -27,6 +27,7 @@ from tersenet.run import (
     Trained,
     Watch,
     header_of,
+    interruptible,
     load,
     read_header,
     read_run,
@@ -163,7 +164,8 @@ def conduct(study: Callable[[], Findings], folder: Path) -> Findings:
         KeyboardInterrupt: saying that the points measured so far are kept.
     """
     try:
-        findings = study()
+        with interruptible(SILENT):
+            findings = study()
     except KeyboardInterrupt:
         raise KeyboardInterrupt(
             f"interrupted: the points measured so far are kept, run it again with --out {folder} "
@@ -254,7 +256,10 @@ def _finished(
     recipe: Recipe, subject: Subject, run: RunFolder, history: History, watch: Watch
 ) -> Outcome:
     try:
-        outcome = run_steps(subject, recipe.steps, run, history, budget=recipe.budget, watch=watch)
+        with interruptible(watch) as alert:
+            outcome = run_steps(
+                subject, recipe.steps, run, history, budget=recipe.budget, watch=alert
+            )
     except KeyboardInterrupt:
         resume = f"go on with 'tersenet compress --resume {run.path}'"
         raise KeyboardInterrupt(f"interrupted: finished steps are kept, {resume}.") from None

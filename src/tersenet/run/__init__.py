@@ -2,6 +2,7 @@
 
 from tersenet.run.environment import header_of, versions
 from tersenet.run.folder import RunFolder, read_header, read_run
+from tersenet.run.interrupts import interruptible
 from tersenet.run.pipeline import run_steps
 from tersenet.run.record import RunSummary, step_to_json
 from tersenet.run.saved import History, load, save
@@ -16,6 +17,7 @@ __all__ = [
     "Trained",
     "Watch",
     "header_of",
+    "interruptible",
     "load",
     "read_header",
     "read_run",
