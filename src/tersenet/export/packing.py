@@ -97,10 +97,10 @@ def drop_clamps(proto: ModelProto) -> None:
             readers.setdefault(name, []).append(node)
     returned = {one.name for one in graph.output}
     for clip in [node for node in graph.node if node.op_type == "Clip"]:
-        ends = [known.get(name) for name in clip.input[1:]]
-        if len(ends) < 2 or any(end is None or end.dtype != np.float32 for end in ends):
+        ends = [known[name] for name in clip.input[1:] if name in known]
+        if len(ends) < 2 or any(end.dtype != np.float32 for end in ends):
             continue
-        users, low, high = readers[clip.output[0]], *ends
+        users, (low, high) = readers[clip.output[0]], ends
         if clip.output[0] in returned or not all(
             _saturates(user, readers, known, low, high) for user in users
         ):
