@@ -166,7 +166,7 @@ def compared(
 def small(whole: Subject, folder: Path) -> Figure:
     """The bytes of a network that is mostly graph: untrained, which bytes do not show."""
     torch.manual_seed(0)
-    model = mobilenet_v2_small(width=0.16, in_channels=1).eval()
+    model = mobilenet_v2_small(width=0.18, in_channels=1).eval()
     own, method, path = (
         replace(whole, model=model),
         METHODS["W8A8 per channel"],

@@ -113,3 +113,29 @@ def test_few_bits_after_relu6_run_in_integers(tmp_path: Path) -> None:
         due = graph(x)
     (found,) = open_session(path)(x.numpy())
     assert (torch.from_numpy(found.copy()) - due).abs().max() < 0.05 * due.abs().max()
+
+
+class _Named(nn.Module):
+    """A last layer called as the exporter calls what it returns: `linear`, with `linear.bias`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(1, 8, 3)
+        self.linear = nn.Linear(8, 4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.linear(self.conv(x).relu().mean([2, 3]))
+
+
+def test_a_last_layer_left_in_float_keeps_its_own_names(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model, x = _Named().eval(), torch.randn(32, 1, 8, 8)
+    whole = Subject(model=model, example=(x[:2],), calibration=[(x, x)])
+    method = Static(skip=("linear",))
+    graph, _ = method.apply(model, method.plan(whole, Workbench()), whole, Workbench())
+    path = tmp_path / "named.onnx"
+    to_onnx(graph, whole.example, path)
+    with torch.inference_mode():
+        due = graph(x)
+    (found,) = open_session(path)(x.numpy())
+    assert (torch.from_numpy(found.copy()) - due).abs().max() < 0.02 * due.abs().max()

@@ -34,7 +34,7 @@ def keep_float(proto: ModelProto) -> None:
         if given and given not in stored:
             continue
         bias = numpy_helper.to_array(stored[given]) if given else _zeros(layer, stored)
-        name = f"{layer.output[0]}.bias"
+        name = f"{layer.output[0]}:bias"  # not a name that a parameter has
         scale = np.float32(np.abs(bias).max() / _LEVELS or 1.0)
         levels = np.round(bias.astype(np.float64) / scale).astype(np.int32)
         graph.initializer.append(numpy_helper.from_array(levels, f"{name}.levels"))
