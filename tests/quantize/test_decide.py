@@ -1,6 +1,7 @@
 """How weights are decided: each method against what it must equal or must not exceed."""
 
 import copy
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -232,6 +233,11 @@ def test_noise_is_that_of_numbers_and_names_the_worst(whole: Subject) -> None:
     assert found[0].weight_db > 35 > worst.weight_db
     signal = torch.randn(10_000)
     assert sqnr(signal, 1.1 * signal) == pytest.approx(20, abs=1e-3)
+    few = Static(activation_bits=3, diagnose=True, reduce_range=False)
+    (told,) = few.plan(whole, Workbench()).notes
+    assert "8 bits by an override of deep.0.input" in told
+    kept = dataclasses.replace(few, overrides=(Override("deep.0.input", activation_bits=8),))
+    assert "deep.0.input" not in {one.value for one in kept.plan(whole, Workbench()).values}
     told = Static(reduce_range=False, diagnose=True).plan(whole, Workbench()).notes
     assert told[0].startswith("the layers that cost most: ")
 

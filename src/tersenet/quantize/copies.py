@@ -14,7 +14,7 @@ from torch.fx import GraphModule, Node
 from tersenet.export.trace import operand
 from tersenet.quantize.structure import Site, Value, passes
 
-__all__ = ["copied", "copies_of", "copy_name", "erase_copies", "is_copy", "readers"]
+__all__ = ["carried_values", "copied", "copy_name", "erase_copies", "is_copy", "readers"]
 
 _COPY: Final = torch.ops.aten.positive.default
 """An identity that stands for a copy while values are written into a graph."""
@@ -28,17 +28,11 @@ def readers(value: Value, sites: Sequence[Site]) -> tuple[list[Site], bool]:
     return layers, len(layers) < len(found)
 
 
-def copies_of(
-    module: GraphModule, values: Sequence[Value], sites: Sequence[Site]
-) -> tuple[list[Value], set[str]]:
-    """Gives a copy of its own to each layer that reads what others read, too.
-
-    Returns the copies, and the names of all values that are carried.
-    """
+def carried_values(values: Sequence[Value], sites: Sequence[Site]) -> tuple[set[str], list[Site]]:
+    """Returns the names of values that more than layers read, and the layers that read one."""
     found = {value.name: readers(value, sites) for value in values}
     carried = {name for name, (_, others) in found.items() if others}
-    layers = [site for name in found if name in carried for site in found[name][0]]
-    return [copied(module, copy_name(one.name), one.node) for one in layers], carried
+    return carried, [site for name in found if name in carried for site in found[name][0]]
 
 
 def copy_name(layer: str) -> str:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.fx import GraphModule, Interpreter, Node
 
+from tersenet.quantize.copies import is_copy
 from tersenet.quantize.fold import tensor_of
 from tersenet.quantize.insert import ValueRange, WeightSettings
 from tersenet.quantize.linear import round_trip
@@ -30,7 +31,8 @@ class LayerNoise:
     weight_db: float
     """SQNR of its weight."""
     activation_db: float | None
-    """SQNR of what it returns, from rounding that alone; None where it stays float."""
+    """SQNR of what it returns, or of its own copy of what it reads if that is worse, from rounding
+    that alone; None where it stays float."""
     output_db: float
     """SQNR of the network's output, if this layer alone is quantised."""
     accumulated_db: float | None
@@ -67,28 +69,33 @@ def layer_noise(
     }
     by_node = {value.node: ranges[value.name] for value in values}
     returned = [tail(site.node) for site in sites]
-    clean = _Partly(module, {}, {}, returned)
+    copies = [node for node in by_node if is_copy(node)]
+    clean = _Partly(module, {}, {}, [*returned, *copies])
     whole = _Partly(module, rounded, by_node, returned)
     with torch.inference_mode():
         signal, _ = clean.run(x), whole.run(x)
         found = []
         for site, node in zip(sites, returned, strict=True):
             weight = tensor_of(module, site.weight).detach()
-            own = {node: by_node[node]} if node in by_node else {}
+            read = [one for one in site.node.all_input_nodes if one in copies]
+            own = {one: by_node[one] for one in (node, *read) if one in by_node}
             alone = _Partly(module, {site.weight: rounded[site.weight]}, own, ())
             weight_db = sqnr(weight, rounded[site.weight])
-            activation_db = None
-            if node in by_node:
-                value = clean.kept[node]
-                activation_db = sqnr(value, round_trip(value, by_node[node].grid))
+            each = {
+                one: sqnr(clean.kept[one], round_trip(clean.kept[one], value.grid))
+                for one, value in own.items()
+            }
+            worst = min(each, key=lambda one: each[one], default=None)
             found.append(
                 LayerNoise(
                     site=site.name,
                     weight_db=weight_db,
-                    activation_db=activation_db,
+                    activation_db=None if worst is None else each[worst],
                     output_db=sqnr(signal, alone.run(x)),
                     accumulated_db=sqnr(clean.kept[node], whole.kept[node]),
-                    advice=_advice(weight_db, activation_db, weights[site.name], site),
+                    advice=_advice(weights[site.name], site)
+                    if worst is None or each[worst] >= weight_db
+                    else _advice_on(own[worst]),
                 )
             )
     return found
@@ -99,11 +106,14 @@ def costliest(found: Sequence[LayerNoise], count: int = 3) -> list[LayerNoise]:
     return sorted(found, key=lambda one: one.output_db)[:count]
 
 
-def _advice(
-    weight_db: float, activation_db: float | None, settings: WeightSettings, site: Site
-) -> str:
-    if activation_db is not None and activation_db < weight_db:
-        return "its activations: try range mse or percentile, or 16 bits by an override"
+def _advice_on(value: ValueRange) -> str:
+    more = f"{8 if value.bits < 8 else 16} bits by an override"
+    if value.value.endswith(".input"):
+        return f"what it reads: try range mse or percentile, or {more} of {value.value}"
+    return f"its activations: try range mse or percentile, or {more}"
+
+
+def _advice(settings: WeightSettings, site: Site) -> str:
     if settings.scheme.per == "tensor":
         return "its weights share one scale: per channel, or equalise"
     if settings.scheme.bits < 8:

@@ -28,7 +28,7 @@ class Override:
     per: Per | None = Field(default=None, kw_only=True)
     group: int | None = Field(default=None, ge=2, kw_only=True)
     activation_bits: int | None = Field(default=None, ge=2, le=16, kw_only=True)
-    """Of what the layer returns."""
+    """Of what the layer returns; its own copy of what it reads goes by `<layer>.input`."""
     activation_mode: Mode | None = Field(default=None, kw_only=True)
     keep_float: bool = Field(default=False, kw_only=True)
     """Leaves the layer as it is."""
@@ -54,14 +54,17 @@ def first_match(overrides: Iterable[Override], name: str) -> Override:
     return next((one for one in overrides if matches(one.layers, name)), Override(""))
 
 
-def check_patterns(option: str, patterns: Iterable[str], names: Sequence[str]) -> None:
-    """Complains about a pattern that matches none of `names`.
+def check_patterns(
+    option: str, patterns: Iterable[str], names: Sequence[str], *, unlisted: Iterable[str] = ()
+) -> None:
+    """Complains about a pattern that matches none of `names`, nor of those not worth a list.
 
     Raises:
         QuantizeError: naming it.
     """
+    known = [*names, *unlisted]
     for pattern in patterns:
-        if not any(matches(pattern, name) for name in names):
+        if not any(matches(pattern, name) for name in known):
             raise QuantizeError(
                 f"quantize: {option} '{pattern}' matches no layer: the layers are "
                 f"{', '.join(names)}."

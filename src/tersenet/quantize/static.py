@@ -30,7 +30,7 @@ from tersenet.quantize.build import (
     stored,
 )
 from tersenet.quantize.calibrate import Calibration, calibrated
-from tersenet.quantize.copies import copies_of
+from tersenet.quantize.copies import carried_values, copied, copy_name
 from tersenet.quantize.decide import Deciding, Rounding, decided
 from tersenet.quantize.fold import tensor_of
 from tersenet.quantize.insert import ValueRange, WeightSettings
@@ -146,13 +146,15 @@ class Static(Method[QuantizePlan]):
             for site in sites
         )
         check_groups(weights, subject.deployment.runtime)
-        values, carried = values_of(module, sites), set[str]()
-        if self.carried_bits > self.activation_bits:
-            copies, carried = copies_of(module, values, sites)
-            values += copies
-        ranges, samples = calibrated(
-            module, values, subject.calibration, self._calibration(carried), bench
-        )
+        values = values_of(module, sites)
+        carried, reading = carried_values(values, sites)
+        settings = self._calibration(carried)
+        values += [
+            copied(module, copy_name(site.name), site.node)
+            for site in reading
+            if settings.bits_of(copy_name(site.name)) < self.carried_bits
+        ]
+        ranges, samples = calibrated(module, values, subject.calibration, settings, bench)
         if self.diagnose:
             notes.append(self._told(module, sites, values, weights, ranges, subject))
         return QuantizePlan(
@@ -251,7 +253,7 @@ class Static(Method[QuantizePlan]):
         return Calibration(
             kind=self.range,
             bits=self.activation_bits,
-            carried=dict.fromkeys(carried, self.carried_bits),
+            carried=dict.fromkeys(carried, max(self.carried_bits, self.activation_bits)),
             mode=self.activation_mode,
             percentile=self.percentile,
             samples=self.samples,
@@ -287,7 +289,8 @@ class Static(Method[QuantizePlan]):
         names = [site.name for site in found if not site.table]
         check_patterns("only", self.only, names)
         check_patterns("skip", self.skip, names)
-        check_patterns("override", [one.layers for one in self.overrides], [*names, "input"])
+        patterns, copies = [one.layers for one in self.overrides], map(copy_name, names)
+        check_patterns("override", patterns, [*names, "input"], unlisted=copies)
         sites, skips = [], []
         for site in found:
             if site.table:
