@@ -109,11 +109,22 @@ def resume(folder: Path, *, watch: Watch = SILENT) -> Outcome:
 def train_recipe(
     path: Path, *, folder: Path | None = None, watch: Watch = SILENT, tensorboard: bool = False
 ) -> Trained:
-    """Trains a reference network by its recipe, or goes on with it. Raises as `train`."""
+    """Trains a reference network by its recipe, or goes on with it.
+
+    Raises:
+        TersenetError: as `train`.
+        KeyboardInterrupt: saying how to go on.
+    """
     recipe = read_training(path)
     watch.begin(0, 1, f"training {recipe.name}")
     place = folder or Path("runs") / recipe.name
-    return train(recipe, place, tick=watch.tick, tensorboard=tensorboard)
+    try:
+        with interruptible(watch) as alert:
+            return train(recipe, place, tick=alert.tick, tensorboard=tensorboard)
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(
+            f"interrupted: the last checkpoint is kept, train again with --out {place} to go on."
+        ) from None
 
 
 def inspect_model(path: Path) -> Inspection:

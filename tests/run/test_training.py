@@ -92,6 +92,20 @@ def test_labels_are_smoothed(recipe: Path, tmp_path: Path) -> None:
     assert losses[0] == pytest.approx(-(smoothed * logs).sum(1).mean().item(), abs=1e-3)
 
 
+def test_interrupted_it_says_how_to_go_on(
+    recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    def interrupt(*arguments: object, **options: object) -> None:
+        raise KeyboardInterrupt
+
+    folder = tmp_path / "run"
+    with monkeypatch.context() as patched:
+        patched.setattr("tersenet.run.training.fit", interrupt)
+        assert main(["train", str(recipe), "--out", str(folder)]) == 130
+    assert f"train again with --out {folder} to go on" in capsys.readouterr().err
+    assert main(["train", str(recipe), "--out", str(folder)]) == 0
+
+
 def test_tensorboard_that_is_not_installed_is_one_sentence(
     recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
