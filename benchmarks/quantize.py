@@ -227,16 +227,16 @@ def peers(
         started = time.perf_counter()
         done = subprocess.run(command, check=False, capture_output=True)
         seconds = time.perf_counter() - started
-        worked = done.returncode == 0
+        worked, told = done.returncode == 0, f"{seconds:.0f} s"
+        if worked and path != answers:
+            told = f"{size(path):,} B, {told}"
         figures.append(
             Figure(
                 name=f"{name}, {title}",
                 value=judged(path, whole) - before if worked else None,
                 unit="points",
                 against="float",
-                detail=f"{bytes_of(path)}{seconds:.0f} s"
-                if worked
-                else done.stderr.decode()[-120:],
+                detail=told if worked else done.stderr.decode()[-120:],
             )
         )
         publish("so far", figures[-1:], json_file=None)
@@ -245,12 +245,10 @@ def peers(
 
 def judged(path: Path, whole: Subject) -> float:
     """Top-1 of a peer's file, or of its answers, in percent."""
-    if path.suffix == ".onnx":
-        return accuracy(path, whole)
+    if path.suffix != ".npy":
+        runtime = "openvino" if path.suffix == ".xml" else "onnxruntime"
+        return accuracy(path, whole, runtime=runtime)
     assert whole.quality is not None
-    if path.suffix == ".xml":
-        session = open_session(path, runtime="openvino", threads=1)
-        return 100 * whole.quality(lambda x: torch.from_numpy(session(x.numpy())[0].copy())).value
     left = list(torch.from_numpy(np.load(path)))
 
     def answers(x: Tensor) -> Tensor:
@@ -261,24 +259,22 @@ def judged(path: Path, whole: Subject) -> float:
     return 100 * whole.quality(answers).value
 
 
-def bytes_of(path: Path) -> str:
-    """A file's size, with its weights where they are apart; nothing for answers."""
-    if path.suffix == ".npy":
-        return ""
+def size(path: Path) -> int:
+    """A file's bytes, with those of the weights that OpenVINO's own format keeps beside it."""
     beside = path.with_suffix(".bin")
-    return f"{path.stat().st_size + (beside.stat().st_size if beside.exists() else 0):,} B, "
+    return path.stat().st_size + (beside.stat().st_size if beside.exists() else 0)
 
 
-def accuracy(path: Path, whole: Subject) -> float:
-    """Top-1 of a file in ONNX Runtime, in percent."""
+def accuracy(path: Path, whole: Subject, *, runtime: str = "onnxruntime") -> float:
+    """Top-1 of a file in a runtime, in percent."""
     quality: Quality | None = whole.quality
     assert quality is not None
-    return 100 * quality(predictor(path)).value
+    return 100 * quality(predictor(path, runtime=runtime)).value
 
 
-def predictor(path: Path) -> Predict:
-    """The file behind ONNX Runtime."""
-    session = open_session(path)
+def predictor(path: Path, *, runtime: str = "onnxruntime") -> Predict:
+    """The file behind a runtime, on one thread."""
+    session = open_session(path, runtime=runtime, threads=1)
     return lambda x: torch.from_numpy(session(x.numpy())[0].copy())
 
 

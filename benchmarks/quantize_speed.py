@@ -27,7 +27,7 @@ from typing import Final
 import numpy as np
 import torch
 from convention import Figure, arguments, publish
-from quantize import METHODS, subject
+from quantize import METHODS, accuracy, size, subject
 from torch import Tensor, nn
 from torch._inductor import config
 from torch.fx import GraphModule
@@ -63,10 +63,10 @@ def main() -> None:
         figures += [
             Figure(
                 name=f"ResNet-20, {name}",
-                value=100 * top_1(path, whole),
+                value=accuracy(path, whole, runtime=runtime),
                 unit="% top-1",
                 against=None,
-                detail=f"{path.stat().st_size + weights(path):,} B",
+                detail=f"{size(path):,} B",
             )
             for name, (runtime, path) in files.items()
             if runtime == "openvino"
@@ -147,19 +147,6 @@ def frozen(model: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
     """One call of what torch.compile made, the weights being constants as they are in a file."""
     with config.patch(freezing=True):
         return model(x)
-
-
-def weights(path: Path) -> int:
-    """Bytes of what OpenVINO's own format keeps in a second file."""
-    beside = path.with_suffix(".bin")
-    return beside.stat().st_size if beside.exists() else 0
-
-
-def top_1(path: Path, whole: Subject) -> float:
-    """Accuracy of a file in OpenVINO, as a share."""
-    assert whole.quality is not None
-    session = open_session(path, runtime="openvino", threads=1)
-    return whole.quality(lambda x: torch.from_numpy(session(x.numpy())[0].copy())).value
 
 
 if __name__ == "__main__":

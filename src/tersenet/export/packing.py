@@ -8,6 +8,8 @@ values all fit 16 bits as these with a cast. A clamp before levels that end wher
 out: runtimes find that out for all 256 levels alone, and else compute the layer before it in float.
 """
 
+from collections import defaultdict
+from collections.abc import Mapping
 from typing import Final
 
 import numpy as np
@@ -91,10 +93,10 @@ def drop_clamps(proto: ModelProto) -> None:
     """Removes each Clip whose readers are levels that saturate within its ends."""
     graph = proto.graph
     known = {one.name: numpy_helper.to_array(one) for one in graph.initializer}
-    readers: dict[str, list[NodeProto]] = {one.name: [] for one in graph.output}
+    readers = defaultdict[str, list[NodeProto]](list)
     for node in graph.node:
         for name in node.input:
-            readers.setdefault(name, []).append(node)
+            readers[name].append(node)
     returned = {one.name for one in graph.output}
     for clip in [node for node in graph.node if node.op_type == "Clip"]:
         ends = [known[name] for name in clip.input[1:] if name in known]
@@ -112,22 +114,23 @@ def drop_clamps(proto: ModelProto) -> None:
 
 def _saturates(
     user: NodeProto,
-    readers: dict[str, list[NodeProto]],
+    readers: Mapping[str, list[NodeProto]],
     known: dict[str, np.ndarray],
     low: np.ndarray,
     high: np.ndarray,
 ) -> bool:
     """Whether QuantizeLinear gives the same levels for what lies beyond `low` and `high`."""
-    if user.op_type != "QuantizeLinear" or not {*user.input[1:3]} <= known.keys():
+    grid = [known[name] for name in user.input[1:] if name in known]
+    if user.op_type != "QuantizeLinear" or len(grid) < 2 or grid[0].ndim:
         return False
-    scale, zero = known[user.input[1]], known[user.input[2]]
+    scale, zero = grid
     after = readers[user.output[0]]
     info = np.iinfo(zero.dtype)
     least, most = np.array(info.min), np.array(info.max)
     if len(after) == 1 and after[0].op_type == "Clip" and {*after[0].input[1:]} <= known.keys():
         least, most = (known[name] for name in after[0].input[1:])
     levels = np.rint(np.array([low, high]) / scale) + zero
-    return bool(scale.ndim == 0 and levels[0] <= least and levels[1] >= most)
+    return bool(levels[0] <= least and levels[1] >= most)
 
 
 def store_halves(proto: ModelProto) -> None:

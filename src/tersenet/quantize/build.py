@@ -79,11 +79,11 @@ def prepared(
 
 
 def matched(
-    module: GraphModule, weights: Sequence[WeightSettings], ranges: Mapping[str, ValueRange] | None
+    module: GraphModule, weights: Sequence[WeightSettings], ranges: Mapping[str, ValueRange]
 ) -> tuple[list[Site], list[Value]]:
     """Returns the sites and values of a prepared graph that a plan is about; makes copies there.
 
-    `ranges` by value must be there; None stands for any, an empty one for no values at all.
+    `ranges` by value must be there; none at all stand for no values.
 
     Raises:
         QuantizeError: if the plan is of another network.
@@ -97,15 +97,15 @@ def matched(
                 f"{'is absent' if shape is None else list(shape)} here; plan again."
             )
     sites = [own[one.site] for one in weights]
-    if ranges is not None and not ranges:
+    if not ranges:
         return sites, []
     values = values_of(module, sites)
     values += [
         copied(module, copy_name(site.name), site.node)
         for site in sites
-        if ranges is not None and copy_name(site.name) in ranges
+        if copy_name(site.name) in ranges
     ]
-    missing = [value.name for value in values if ranges is not None and value.name not in ranges]
+    missing = [value.name for value in values if value.name not in ranges]
     if missing:
         raise QuantizeError(
             f"the plan is of another network: it has no range for {missing[0]}; plan again."

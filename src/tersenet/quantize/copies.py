@@ -28,11 +28,10 @@ def readers(value: Value, sites: Sequence[Site]) -> tuple[list[Site], bool]:
     return layers, len(layers) < len(found)
 
 
-def carried_values(values: Sequence[Value], sites: Sequence[Site]) -> tuple[set[str], list[Site]]:
-    """Returns the names of values that more than layers read, and the layers that read one."""
+def carried_values(values: Sequence[Value], sites: Sequence[Site]) -> dict[str, list[Site]]:
+    """Returns, by the name of each value that more than layers read, the layers that read it."""
     found = {value.name: readers(value, sites) for value in values}
-    carried = {name for name, (_, others) in found.items() if others}
-    return carried, [site for name in found if name in carried for site in found[name][0]]
+    return {name: layers for name, (layers, others) in found.items() if others}
 
 
 def copy_name(layer: str) -> str:

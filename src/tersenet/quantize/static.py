@@ -147,12 +147,13 @@ class Static(Method[QuantizePlan]):
         )
         check_groups(weights, subject.deployment.runtime)
         values = values_of(module, sites)
-        carried, reading = carried_values(values, sites)
+        carried = carried_values(values, sites)
         settings = self._calibration(carried)
         values += [
             copied(module, copy_name(site.name), site.node)
-            for site in reading
-            if settings.bits_of(copy_name(site.name)) < self.carried_bits
+            for name, layers in carried.items()
+            for site in layers
+            if settings.bits_of(copy_name(site.name)) < settings.bits_of(name)
         ]
         ranges, samples = calibrated(module, values, subject.calibration, settings, bench)
         if self.diagnose:
