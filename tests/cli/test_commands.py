@@ -3,7 +3,9 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 from tersenet.cli import main
 from tersenet.models import resnet
@@ -153,3 +155,15 @@ def test_train_and_go_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
     capsys.readouterr()
     assert main(command) == 1
     assert "holds the training of another recipe" in capsys.readouterr().err
+
+
+def test_a_coded_file_is_inspected_whatever_its_name(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    weights, coded = tmp_path / "a.safetensors", tmp_path / "a.coded"
+    save_file({"fc.weight": np.eye(4, dtype=np.float32)}, weights)
+    assert main(["encode", str(weights), "--out", str(coded)]) == 0
+    capsys.readouterr()
+    assert main(["inspect", str(coded), "--json"]) == 0
+    (tensor,) = json.loads(capsys.readouterr().out)["tensors"]
+    assert (tensor["name"], tensor["shape"]) == ("fc.weight", [4, 4])

@@ -14,7 +14,7 @@ from typing import Final
 from cyclopts import App, CycloptsError, Parameter
 from rich.console import Console
 
-from tersenet.cli.encode import decode, encode, show_listing
+from tersenet.cli.encode import decode, encode, is_coded, show_listing
 from tersenet.cli.study import study
 from tersenet.errors import RecipeError, TersenetError
 
@@ -78,11 +78,11 @@ def inspect(model: Path, /, *, json: bool = False) -> int:
     """List a network's layers, costs and couplings: what can be pruned, what cannot, and why.
 
     Args:
-        model: A recipe, the folder of a saved model, or a coded file (.tnc): its tensors,
+        model: A recipe, the folder of a saved model, or a coded file: its tensors,
             and what was done to the network.
         json: Print one JSON object instead of tables.
     """
-    if model.suffix == ".tnc":
+    if is_coded(model):
         return show_listing(model, json=json)
     from tersenet import api
     from tersenet.cli.show import show_inspection

@@ -11,7 +11,7 @@ from rich.table import Table
 from tersenet.core.manifest import NO_MODEL, whole
 from tersenet.errors import FormatError, TersenetError
 
-__all__ = ["decode", "encode", "show_listing"]
+__all__ = ["decode", "encode", "is_coded", "show_listing"]
 
 DONE: Final = 0
 SHOWN: Final = 8
@@ -66,6 +66,18 @@ def decode(source: Path, /, *, out: Path, base: Path | None = None, json: bool =
         console = Console(soft_wrap=True, highlight=False)
         console.print(f"{len(tensors)} tensors, {values:,} values: {out}", markup=False)
     return DONE
+
+
+def is_coded(path: Path) -> bool:
+    """Whether `path` is a coded file, by its name or, whatever that is, by how it begins."""
+    if path.suffix == ".tnc":
+        return True
+    if path.suffix in (".yaml", ".yml") or not path.is_file():
+        return False
+    from tersenet.codec.records import MAGIC
+
+    with path.open("rb") as file:
+        return file.read(len(MAGIC)) == MAGIC
 
 
 def show_listing(path: Path, *, json: bool) -> int:
