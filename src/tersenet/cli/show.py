@@ -50,7 +50,7 @@ def show_outcome(outcome: Outcome, *, json: bool) -> None:
                 "advice": outcome.advice,
                 "chosen": outcome.chosen,
                 "files": files,
-                "steps": [step_to_json(step) for step in outcome.steps],
+                "steps": [_step_json(step) for step in outcome.steps],
             }
         )
         return
@@ -62,7 +62,7 @@ def show_outcome(outcome: Outcome, *, json: bool) -> None:
                 f"{record.name}: {proof.claim}: {proof.max_error:.2g} ≤ {proof.tolerance:.2g}",
                 soft_wrap=True,
             )
-        for note in record.notes:
+        for note in record.remarks:
             console.print(f"{record.name}: {note}", soft_wrap=True, markup=False)
     bounds = " · ".join(f"{bound.text} {'✓' if bound.met else '✗'}" for bound in outcome.bounds)
     title = {"met": "Budget met", "missed": "Budget MISSED", "unchanged": "Nothing changed"}
@@ -81,7 +81,7 @@ def show_run(summary: RunSummary, report: Path, *, json: bool) -> None:
                 "name": summary.header.name,
                 "status": verdict.status.value if verdict else "unfinished",
                 "report": str(report),
-                "steps": [step_to_json(step) for step in summary.steps],
+                "steps": [_step_json(step) for step in summary.steps],
             }
         )
         return
@@ -213,6 +213,10 @@ def show_inspection(inspection: Inspection, *, json: bool) -> None:
     for skip in inspection.frozen:
         frozen.add_row(skip.site, skip.reason)
     console.print(frozen)
+
+
+def _step_json(step: StepRecord) -> dict[str, Any]:
+    return {**step_to_json(step), "notes": list(step.remarks)}
 
 
 def _print_ladder(console: Console, steps: Sequence[StepRecord]) -> None:

@@ -106,8 +106,21 @@ class StepRecord:
     seconds: float
     """Spent planning, applying and proving, without the measurement."""
     notes: Sequence[str] = ()
+    """What was found while planning: the same in every run, so nothing that a clock decided."""
     files: Mapping[str, str] = field(default_factory=dict)
     """Paths within the run folder by format: onnx, safetensors."""
+
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """What to tell of this step: its notes, and what its timings say this time."""
+        # Integers that do not pay: told only where that is sure.
+        slow = [f"{one.ratio:.2f}x at batch {one.batch}" for one in self.speedups if one.high < 1]
+        if self.int8_share is None or not slow:
+            return tuple(self.notes)
+        found = f"slower than the original in the same runtime ({', '.join(slow)})"
+        # Runs of earlier versions have it among their notes.
+        kept = [note for note in self.notes if not note.startswith(found)]
+        return (*kept, f"{found}: quantize: auto leaves in float what is faster so")
 
 
 class Status(enum.StrEnum):

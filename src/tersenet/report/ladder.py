@@ -118,7 +118,7 @@ def _rung(records: Records, index: int, step: StepRecord) -> Rung:
         skipped=records.length(f"steps.{index}.skips", step.skips),
         proofs=list(_proofs(index, step)),
         edits=_edit_counts(step.edits),
-        notes=list(step.notes),
+        notes=list(step.remarks),
         files=list(step.files.items()),
     )
 

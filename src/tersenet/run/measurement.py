@@ -1,13 +1,13 @@
 """One step, measured on the file that would ship."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
 import torch
 
 from tersenet.core.files import CODED
-from tersenet.core.types import Cost, Proof, Speedup, StepRecord, Subject
+from tersenet.core.types import Cost, Proof, StepRecord, Subject
 from tersenet.export import Converted, check_parity, kernels, to_onnx
 from tersenet.graph import layers, macs, parameters
 from tersenet.measure import compare, energy_per_inference, peak_memory, predictor
@@ -83,7 +83,6 @@ def measure(
     )
     facts = dict(facts)
     facts["proofs"] = (*facts["proofs"], *parity)
-    facts["notes"] = (*facts["notes"], *(_slower(speedups) if encoded else ()))
     return StepRecord(
         **facts,
         cost=cost,
@@ -93,15 +92,6 @@ def measure(
         int8_share=kernels(path).int8_share if encoded else None,
         files={**files, "onnx": str(path.relative_to(root))},
     )
-
-
-def _slower(speedups: Sequence[Speedup]) -> tuple[str, ...]:
-    """What to say of integers that do not pay: only where that is sure."""
-    told = [f"{one.ratio:.2f}x at batch {one.batch}" for one in speedups if one.high < 1]
-    if not told:
-        return ()
-    advice = "quantize: auto leaves in float what is faster so"
-    return (f"slower than the original in the same runtime ({', '.join(told)}): {advice}",)
 
 
 def _parity(
