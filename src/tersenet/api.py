@@ -7,6 +7,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TypeAlias
 
 import torch
 from pydantic import TypeAdapter, ValidationError
@@ -48,6 +49,9 @@ __all__ = [
     "train_recipe",
     "write_report",
 ]
+
+Tick: TypeAlias = Callable[[str, int, int], None]
+"""Told of progress: what is being done, how much of it is, of how much."""
 
 
 def compress(
@@ -118,13 +122,9 @@ def train_recipe(
     recipe = read_training(path)
     watch.begin(0, 1, f"training {recipe.name}")
     place = folder or Path("runs") / recipe.name
-    try:
-        with interruptible(watch) as alert:
-            return train(recipe, place, tick=alert.tick, tensorboard=tensorboard)
-    except KeyboardInterrupt:
-        raise KeyboardInterrupt(
-            f"interrupted: the last checkpoint is kept, train again with --out {place} to go on."
-        ) from None
+    keeps = f"the last checkpoint is kept, train again with --out {place} to go on."
+    with interruptible(watch, keeps=keeps) as alert:
+        return train(recipe, place, tick=alert.tick, tensorboard=tensorboard)
 
 
 def inspect_model(path: Path) -> Inspection:
@@ -167,21 +167,18 @@ def bench_files(
     return bench(files, deployment=deployment, iterations=iterations)
 
 
-def conduct(study: Callable[[], Findings], folder: Path) -> Findings:
+def conduct(study: Callable[[Tick], Findings], folder: Path, *, watch: Watch = SILENT) -> Findings:
     """Runs a study that keeps its points in `folder`, and writes its findings and page there.
+
+    The study is given what to tell its progress to.
 
     Raises:
         TersenetError: as the study.
         KeyboardInterrupt: saying that the points measured so far are kept.
     """
-    try:
-        with interruptible(SILENT):
-            findings = study()
-    except KeyboardInterrupt:
-        raise KeyboardInterrupt(
-            f"interrupted: the points measured so far are kept, run it again with --out {folder} "
-            "to go on."
-        ) from None
+    keeps = f"the points measured so far are kept, run it again with --out {folder} to go on."
+    with interruptible(watch, keeps=keeps) as alert:
+        findings = study(alert.tick)
     write_findings(folder, findings)
     write_atomically(folder / "report.html", render_findings(findings).encode())
     return findings
@@ -266,15 +263,10 @@ def _prepared(
 def _finished(
     recipe: Recipe, subject: Subject, run: RunFolder, history: History, watch: Watch
 ) -> Outcome:
-    try:
-        with interruptible(watch) as alert:
-            outcome = run_steps(
-                subject, recipe.steps, run, history, budget=recipe.budget, watch=alert
-            )
-    except KeyboardInterrupt:
-        resume = f"go on with 'tersenet compress --resume {run.path}'"
-        raise KeyboardInterrupt(f"interrupted: finished steps are kept, {resume}.") from None
-    write_report(run.path)
+    keeps = f"finished steps are kept, go on with 'tersenet compress --resume {run.path}'."
+    with interruptible(watch, keeps=keeps) as alert:
+        outcome = run_steps(subject, recipe.steps, run, history, budget=recipe.budget, watch=alert)
+        write_report(run.path)
     return outcome
 
 

@@ -1,11 +1,15 @@
 """Interrupts that come out as something else, or not at all."""
 
 import contextlib
+import logging
 import signal
+import time
 from collections.abc import Iterator
 
 import pytest
 
+from tersenet.core import vigil
+from tersenet.graph.trace import quiet
 from tersenet.run import SILENT, interruptible
 
 
@@ -56,3 +60,31 @@ def test_handlers_of_others_are_left_alone() -> None:
         signal.raise_signal(signal.SIGINT)
         watch.tick("on", 1, 1)
     assert seen == [signal.SIGINT]
+
+
+def test_what_stands_still_is_logged_with_growing_waits(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(vigil, "AFTER_SECONDS", 0.2)
+    with interruptible(SILENT) as watch:
+        watch.begin(1, 3, "prune l1")
+        watch.tick("measuring losses", 4, 9)
+        time.sleep(1.0)  # told at 0.2, 0.4 and 0.8 s
+        watch.tick("measuring losses", 5, 9)
+        time.sleep(0.3)  # and then at 0.2 s again
+    first = [one for one in caplog.messages if "(4 of 9)" in one]
+    assert 2 <= len(first) <= 3
+    assert sum("(5 of 9)" in one for one in caplog.messages) == 1
+    assert all("step 1 of 2: prune l1, measuring losses" in one for one in caplog.messages)
+
+
+def test_standstill_is_told_while_exporters_are_kept_quiet(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(vigil, "AFTER_SECONDS", 0.2)
+    monkeypatch.setattr(logging.getLogger("tersenet.run.watchdog"), "propagate", False)
+    with interruptible(SILENT) as watch:
+        watch.tick("exporting", 1, 6)
+        with quiet():
+            time.sleep(0.5)
+    assert "no progress for " in capsys.readouterr().err

@@ -500,7 +500,7 @@ def test_row_27_sensitivity(fashion_folder: Path, tmp_path: Path) -> None:
         lambda model, x, y: functional.cross_entropy(model(x), y),
         TrainingOptions(epochs=5, learning_rate=0.05),
     )
-    findings = conduct(lambda: sensitivity(model, task, folder=tmp_path, images=200), tmp_path)
+    findings = conduct(lambda tick: sensitivity(model, task, folder=tmp_path, images=200), tmp_path)
     with (tmp_path / "sensitivity.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert {row["granularity"] for row in rows} == {"element", "filter", "channel"}

@@ -15,6 +15,7 @@ from cyclopts import App, CycloptsError, Parameter
 from rich.console import Console
 
 from tersenet.cli.encode import decode, encode, is_coded, show_listing
+from tersenet.cli.guard import GUARD
 from tersenet.cli.study import study
 from tersenet.errors import RecipeError, TersenetError
 
@@ -170,10 +171,27 @@ def report(folder: Path, /, *, json: bool = False) -> int:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the command line and returns its exit code."""
+    """Runs the command line and returns its exit code.
+
+    Without `arguments` it is the process's own, which is then guarded: what stands still is
+    told, and an interrupt ends it within seconds, whatever it is in.
+    """
     tokens = list(sys.argv[1:] if arguments is None else arguments)
     # Threads that spin while they wait make training many times slower on a busy machine.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    if arguments is None and tokens and not tokens[0].startswith("-"):
+        GUARD.start(" ".join(["tersenet", *tokens]))
+    try:
+        return _answered(tokens)
+    except Exception:
+        if GUARD.interrupted:  # within an import, it comes out as an error of another kind
+            return _complain("interrupted.", INTERRUPTED)
+        raise
+    finally:
+        GUARD.stop()
+
+
+def _answered(tokens: list[str]) -> int:
     try:
         code = app(tokens, exit_on_error=False, print_error=False)
         sys.stdout.flush()
@@ -197,5 +215,6 @@ def _usage(text: str) -> int:
 
 
 def _complain(text: str, code: int) -> int:
+    GUARD.said()
     Console(stderr=True, soft_wrap=True, highlight=False).print(f"tersenet: {text}", markup=False)
     return code

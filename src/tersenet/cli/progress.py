@@ -6,6 +6,7 @@ from typing import final
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
+from tersenet.cli.guard import GUARD
 from tersenet.cli.show import step_line
 from tersenet.core.types import StepRecord
 
@@ -14,7 +15,10 @@ __all__ = ["Live"]
 
 @final
 class Live:
-    """A `Watch` that draws on standard error, so that standard output stays for results."""
+    """A `Watch` that draws on standard error, so that standard output stays for results.
+
+    What it is told goes to the command's guardian, too.
+    """
 
     def __init__(self, *, quiet: bool = False) -> None:
         self._console = Console(stderr=True, quiet=quiet, highlight=False)
@@ -47,9 +51,11 @@ class Live:
         self._drop()
         title = f"step {index} of {count - 1}: {name}" if count > 1 else name
         self._task = self._progress.add_task(title, total=None, text="")
+        GUARD.at(title)
 
     def tick(self, text: str, done: int, total: int) -> None:
         """Moves the bar."""
+        GUARD.moved(text, done, total)
         if self._task is not None:
             self._progress.update(self._task, completed=done, total=total, text=text)
 
@@ -57,10 +63,20 @@ class Live:
         """Leaves a line for the finished step."""
         self._drop()
         self._console.print(step_line(record) + ("  (recalled)" if recalled else ""), markup=False)
+        GUARD.at(f"after {record.name}")
 
     def say(self, text: str) -> None:
         """Leaves a line."""
         self._console.print(text, markup=False)
+
+    @property
+    def guarded(self) -> bool:
+        """Whether a process beside this one tells of standstills."""
+        return GUARD.started
+
+    def keep(self, sentence: str) -> None:
+        """Says what is kept, should all end now."""
+        GUARD.keep(sentence)
 
     def _drop(self) -> None:
         if self._task is not None:

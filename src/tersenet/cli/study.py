@@ -35,7 +35,7 @@ def conducted(
     folder = out or Path("studies") / name
     with Live(quiet=json) as live:
         live.begin(0, 1, f"study {name}")
-        findings = api.conduct(lambda: run(folder, live.tick), folder)
+        findings = api.conduct(lambda tick: run(folder, tick), folder, watch=live)
     show_findings(findings, folder, json=json)
     return MET
 

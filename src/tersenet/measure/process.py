@@ -36,6 +36,7 @@ def ask(
     check(files, deployment)
     request = {
         "task": task,
+        "parent": os.getpid(),
         "files": {name: str(path.resolve()) for name, path in files.items()},
         "runtime": deployment.runtime,
         "threads": deployment.threads,

@@ -5,12 +5,10 @@
 The request and the answer are JSON objects; `tersenet.measure.process` writes and reads them.
 """
 
-import ctypes
 import functools
 import importlib
 import json
 import os
-import signal
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -19,6 +17,7 @@ from typing import Any, Final
 
 import numpy as np
 
+from tersenet.core.children import die_with
 from tersenet.errors import FormatError, MeasureError
 from tersenet.measure.rapl import counters, joules
 from tersenet.measure.rounds import interleave
@@ -101,11 +100,12 @@ TASKS: Final[dict[str, Callable[[Mapping[str, Any]], dict[str, Any]]]] = {
 
 def main() -> int:
     """Answers the request on standard input; returns the exit code."""
-    _die_with_parent()
     # A runtime's native code may write to standard output: only the answer goes there.
     answer_to = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
     request = json.load(sys.stdin)
+    if "parent" in request:
+        die_with(request["parent"])
     try:
         answer = {"load_average": os.getloadavg()[0], "pinned": _pin(request["threads"])}
         answer |= TASKS[request["task"]](request)
@@ -165,12 +165,6 @@ def _peak_bytes() -> int:
         if line.startswith("VmHWM:"):
             return 1024 * int(line.split()[1])
     raise MeasureError("/proc/self/status has no VmHWM line: this kernel keeps no peak memory.")
-
-
-def _die_with_parent() -> None:
-    # Else a killed run would leave its measurement behind, and disturb the resumed run's.
-    set_parent_death_signal = 1
-    ctypes.CDLL(None).prctl(set_parent_death_signal, signal.SIGKILL)
 
 
 if __name__ == "__main__":

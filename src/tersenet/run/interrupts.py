@@ -9,41 +9,62 @@ import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from types import FrameType
 from typing import final
 
+from tersenet.core.interrupt import Noted
 from tersenet.core.types import StepRecord
-from tersenet.run.watch import Watch
+from tersenet.run.watch import Guarded, Watch
+from tersenet.run.watchdog import reminding
 
 __all__ = ["interruptible"]
 
 
 @contextmanager
-def interruptible(watch: Watch) -> Iterator[Watch]:
+def interruptible(watch: Watch, *, keeps: str = "") -> Iterator[Watch]:
     """Yields `watch`, which raises at its next call if an interrupt came to nothing.
 
-    Where signals are handled by others, or in another thread than the main one, nothing changes.
+    Where signals are handled by others, or in another thread than the main one, that does not
+    change. What stands still is told.
+
+    Args:
+        watch: of what is done meanwhile.
+        keeps: what is kept of it, and how to go on, for whoever interrupts.
 
     Raises:
-        KeyboardInterrupt: in place of any error after an interrupt.
+        KeyboardInterrupt: saying so, in place of any error after an interrupt.
     """
-    ours = threading.current_thread() is threading.main_thread()
-    if not ours or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
-        yield watch
+    said = f"interrupted: {keeps}" if keeps else "interrupted."
+    if isinstance(watch, Guarded):
+        watch.keep(keeps)
+    with _noting() as came, reminding(watch) as reminded:
+        try:
+            yield _Alert(reminded, came)
+        except KeyboardInterrupt:
+            raise KeyboardInterrupt(said) from None
+        except Exception:
+            if came.is_set():
+                raise KeyboardInterrupt(said) from None
+            raise
+        finally:
+            if isinstance(watch, Guarded) and not came.is_set():
+                watch.keep("")
+
+
+@contextmanager
+def _noting() -> Iterator[threading.Event]:
+    """Gives what is set once an interrupt comes, as far as that can be known."""
+    handler = signal.getsignal(signal.SIGINT)
+    if isinstance(handler, Noted):  # the command line's
+        yield handler.came
         return
-    came = threading.Event()
-
-    def interrupted(number: int, frame: FrameType | None) -> None:
-        came.set()
-        signal.default_int_handler(number, frame)
-
-    signal.signal(signal.SIGINT, interrupted)
+    ours = threading.current_thread() is threading.main_thread()
+    noted = Noted()
+    if not ours or handler is not signal.default_int_handler:
+        yield noted.came
+        return
+    signal.signal(signal.SIGINT, noted)
     try:
-        yield _Alert(watch, came)
-    except Exception:
-        if came.is_set():
-            raise KeyboardInterrupt from None
-        raise
+        yield noted.came
     finally:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 

@@ -4,7 +4,7 @@ from typing import Protocol, final, runtime_checkable
 
 from tersenet.core.types import StepRecord
 
-__all__ = ["SILENT", "Watch"]
+__all__ = ["SILENT", "Guarded", "Watch"]
 
 
 @runtime_checkable
@@ -21,6 +21,20 @@ class Watch(Protocol):
 
     def finish(self, record: StepRecord, *, recalled: bool) -> None:
         """A step is measured, or recalled from an earlier session."""
+        ...
+
+
+@runtime_checkable
+class Guarded(Protocol):
+    """What a watch may be besides: one that a process beside this one knows of."""
+
+    @property
+    def guarded(self) -> bool:
+        """Whether that process is there, and tells of standstills."""
+        ...
+
+    def keep(self, sentence: str) -> None:
+        """What to say, should all end now: what is kept, and how to go on."""
         ...
 
 

@@ -7,6 +7,8 @@ from contextlib import contextmanager
 from multiprocessing import get_context
 from typing import Any, Final
 
+from tersenet.core.children import die_with
+
 __all__ = ["one_thread"]
 
 _NAMES: Final = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
@@ -21,7 +23,9 @@ def one_thread() -> Iterator[Callable[..., Any]]:
     before = {name: os.environ.get(name) for name in _NAMES}
     os.environ.update(dict.fromkeys(_NAMES, "1"))
     try:
-        with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        with ProcessPoolExecutor(
+            1, mp_context=get_context("spawn"), initializer=die_with, initargs=(os.getpid(),)
+        ) as pool:
 
             def call(function: Callable[..., Any], *args: Any) -> Any:
                 return pool.submit(function, *args).result()
