@@ -15,6 +15,7 @@ from torch import nn
 
 from tersenet.core.files import load_weights, write_atomically
 from tersenet.core.findings import Findings
+from tersenet.core.threads import on_threads
 from tersenet.core.types import Deployment, Outcome, Subject
 from tersenet.errors import MeasureError, RunError, TersenetError
 from tersenet.graph import Inspection, inspect
@@ -105,7 +106,6 @@ def resume(folder: Path, *, watch: Watch = SILENT) -> Outcome:
             f"{folder} is the run of a network that was brought from Python: go on with "
             f"tersenet.compress(model, task, recipe=…, folder={str(folder)!r})."
         )
-    torch.set_num_threads(header.threads)  # sums in another order give other numbers
     model, task, history = _stand_up(recipe, folder)
     return _go_on(recipe, model, task, folder, history, watch)
 
@@ -220,11 +220,12 @@ def _start(
     command: str,
     watch: Watch,
 ) -> Outcome:
-    subject, history = _prepared(recipe, model, task, history)
     existed = folder.exists()
-    header = header_of(recipe, command=command)
-    with RunFolder.create(folder, header) as run, _nothing_left(run, existed=existed):
-        return _finished(recipe, subject, run, history, watch)
+    with on_threads(recipe.threads):
+        subject, history = _prepared(recipe, model, task, history)
+        header = header_of(recipe, command=command)
+        with RunFolder.create(folder, header) as run, _nothing_left(run, existed=existed):
+            return _finished(recipe, subject, run, history, watch)
 
 
 def _go_on(
@@ -235,13 +236,16 @@ def _go_on(
     history: History,
     watch: Watch,
 ) -> Outcome:
-    subject, history = _prepared(recipe, model, task, history)
-    with RunFolder.resume(folder) as run:
-        if run.header.recipe != recipe.resolved():
-            raise RunError(
-                f"{folder} holds the run of another recipe, {run.header.name}: give another folder."
-            )
-        return _finished(recipe, subject, run, history, watch)
+    # On as many threads as it began with: sums in another order give other numbers.
+    with on_threads(read_header(folder).threads):
+        subject, history = _prepared(recipe, model, task, history)
+        with RunFolder.resume(folder) as run:
+            if run.header.recipe != recipe.resolved():
+                raise RunError(
+                    f"{folder} holds the run of another recipe, {run.header.name}: give another "
+                    "folder."
+                )
+            return _finished(recipe, subject, run, history, watch)
 
 
 def _prepared(

@@ -57,6 +57,18 @@ def test_resolved_recipe_reads_back_the_same(tmp_path: Path) -> None:
     assert read(tmp_path, resolved).resolved() == resolved
 
 
+def test_threads_of_the_work_are_named_or_left_to_pytorch(tmp_path: Path) -> None:
+    plain = read(tmp_path, GOOD)
+    assert plain.threads is None
+    # Runs of earlier versions are gone on with: their recipe, as resolved, has no such key.
+    assert "threads" not in yaml.safe_load(plain.resolved())
+    two = read(tmp_path, GOOD.replace("seed: 3", "seed: 3\nthreads: 2"))
+    assert two.threads == 2
+    assert read(tmp_path, two.resolved()).threads == 2
+    with pytest.raises(RecipeError, match="threads is 0"):
+        read(tmp_path, GOOD.replace("seed: 3", "seed: 3\nthreads: 0"))
+
+
 @pytest.mark.parametrize(
     ("old", "new", "line", "says"),
     [

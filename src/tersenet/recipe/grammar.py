@@ -55,6 +55,8 @@ class Recipe:
 
     name: str
     seed: int
+    threads: int | None = None
+    """That the work takes, training above all; None for as many as PyTorch takes by itself."""
     model: Entry | None
     """None, as the next two, when the caller brings a network and its data."""
     weights: Path | None
@@ -86,9 +88,11 @@ class Recipe:
                 "weights": str(self.weights),
                 "data": self.data.plain(),
             }
+        threads = {} if self.threads is None else {"threads": self.threads}
         return _yaml(
             name=self.name,
             seed=self.seed,
+            **threads,
             **network,
             deployment=deployment,
             budget={key: value for key, value in _plain(self.budget).items() if value is not None},
@@ -136,7 +140,7 @@ class TrainingRecipe:
 class _Head:
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
-    threads: Annotated[int, Field(ge=1, le=1024)] = 1
+    threads: Annotated[int, Field(ge=1, le=1024)] | None = None
 
 
 @final
@@ -154,7 +158,7 @@ def read_recipe(path: Path, *, own_network: bool = False) -> Recipe:
     root = read_yaml(path)
     network = set() if own_network else {"model", "weights", "data"}
     root.check_keys(
-        {"name", "seed", "deployment", "budget", "steps"} | network,
+        {"name", "seed", "threads", "deployment", "budget", "steps"} | network,
         required=("name", *sorted(network), "steps"),
     )
     head = _head(root)
@@ -171,6 +175,7 @@ def read_recipe(path: Path, *, own_network: bool = False) -> Recipe:
     return Recipe(
         name=head.name,
         seed=head.seed,
+        threads=head.threads,
         model=_entry(root.child("model"), "model", MODELS) if network else None,
         weights=_path(root, "weights", path) if network else None,
         data=_entry(root.child("data"), "data set", TASKS) if network else None,
@@ -196,7 +201,7 @@ def read_training(path: Path) -> TrainingRecipe:
     return TrainingRecipe(
         name=head.name,
         seed=head.seed,
-        threads=head.threads,
+        threads=1 if head.threads is None else head.threads,
         model=_entry(root.child("model"), "model", MODELS),
         data=_entry(root.child("data"), "data set", TASKS),
         training=_section(root, "training", TrainingOptions),

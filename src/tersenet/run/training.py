@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from tersenet.core.files import load_weights, save_tensors, write_json
+from tersenet.core.threads import on_threads
 from tersenet.core.types import Score, Workbench
 from tersenet.errors import RunError
 from tersenet.recipe import TrainingRecipe
@@ -54,9 +55,7 @@ def train(
         DataError, MeasureError: as loading and training do.
     """
     task = recipe.build_task()
-    threads = torch.get_num_threads()
-    torch.set_num_threads(recipe.threads)  # sums in another order give other weights
-    try:
+    with on_threads(recipe.threads):
         with torch.random.fork_rng():
             torch.manual_seed(recipe.seed)
             model = recipe.model.build()
@@ -73,8 +72,6 @@ def train(
             if ranks.leads:
                 _write(recipe, model, score, params, folder)
             ranks.wait()
-    finally:
-        torch.set_num_threads(threads)
     return Trained(
         model=model, score=score, params=params, weights=recipe.output, leads=ranks.leads
     )
