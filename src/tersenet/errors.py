@@ -12,6 +12,7 @@ Each message is one sentence that states the fact, the place and the way out.
     │   └── ParityError  the written file does not compute what the network computes
     ├── FormatError      a matrix or a file that cannot be encoded, decoded or multiplied
     ├── MeasureError     a measurement that cannot be taken or trusted
+    ├── ResourceError    a step that needs more memory than there is
     └── RunError         a run folder that cannot be used
 """
 
@@ -54,6 +55,10 @@ class FormatError(TersenetError):
 
 class MeasureError(TersenetError):
     """A measurement that cannot be taken or trusted."""
+
+
+class ResourceError(TersenetError):
+    """A step that needs more memory than there is."""
 
 
 class RunError(TersenetError):

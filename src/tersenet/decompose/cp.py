@@ -129,6 +129,14 @@ class CP(Decomposition):
             convolution(layer, rank, layer.out_channels, bias=layer.bias is not None),
         ]
 
+    def peak_bytes(self, layer: nn.Module, ranks: Ranks) -> float:
+        """Returns what factoring takes at most: the kernel times one factor, for two axes."""
+        shape = layer.get_parameter("weight").shape
+        sizes = sorted([*shape[:2], shape[2:].numel()] if self.layers == 3 else shape)
+        (rank,) = ranks
+        products = rank * shape.numel() * sum(1 / size for size in sizes[-2:])
+        return super().peak_bytes(layer, ranks) + 8.0 * (3 * products + 6 * rank**2)
+
     def weights(self, layer: nn.Module, ranks: Ranks, weighting: Weighting) -> list[Tensor]:
         """Returns the components' vectors."""
         found = cp(

@@ -8,6 +8,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
+from tersenet.core.memory import require_memory
 from tersenet.decompose.factors import Factors, Ranks, checked_kernel, dense_layer
 from tersenet.decompose.weighting import Weighting
 from tersenet.errors import StructureError
@@ -50,6 +51,11 @@ class Form(abc.ABC):
     def kernel(self, factors: Sequence[nn.Module], like: nn.Module) -> Tensor:
         """Returns the kernel of the one layer that computes what the factors compute."""
 
+    def peak_bytes(self, layer: nn.Module, ranks: Ranks) -> float:
+        """Returns what factoring takes at most: singular vectors in float64, and copies."""
+        shape = layer.get_parameter("weight").shape
+        return 8.0 * (6 * shape.numel() + 4 * min(max(shape[:2]), shape.numel() // shape[0]) ** 2)
+
     def unfoldings(self, layer: nn.Module) -> list[Tensor]:
         """Returns for each rank the matrices whose rank it is, one of each group.
 
@@ -69,6 +75,7 @@ class Form(abc.ABC):
         Raises:
             StructureError: if the layer cannot be factored so, the ranks are 0 or above full, or
                 the kernel is not finite.
+            ResourceError: if there is not the memory for it.
         """
         what = type(layer).__name__
         if not isinstance(getattr(layer, "weight", None), Tensor):
@@ -76,6 +83,11 @@ class Form(abc.ABC):
         if (reason := self.why_not(layer)) is not None:
             raise StructureError(f"{self.form} cannot factor a {what}: it {reason}.")
         check_ranks(ranks, self.full(layer), what)
+        require_memory(
+            self.peak_bytes(layer, ranks),
+            what=f"{self.form} of a {what} of {layer.get_parameter('weight').numel():,} weights",
+            instead="leave that layer out, or take lower ranks",
+        )
         checked_kernel(layer)
         layers = self.build(layer, ranks)
         found = self.weights(layer, ranks, weighting or Weighting())

@@ -16,6 +16,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
+from tersenet.core.memory import require_memory
+
 __all__ = ["Curvature", "curvatures", "divergence", "fisher_diagonal", "quadratic_form"]
 
 Layer: TypeAlias = nn.Conv2d | nn.Linear
@@ -66,13 +68,19 @@ def curvatures(
 
     Layers with groups are left out: theirs is a product per group. `labels` are sampled per
     input, with a backward pass each.
+
+    Raises:
+        ResourceError: if there is not the memory for the factors, twice: their inverses are of
+            the same size.
     """
+    layers = _factored(model)
+    require_memory(
+        _peak_bytes(model, layers, inputs),
+        what=f"the Fisher information of {len(layers)} layers, as two matrices for each,",
+        instead="take encode: rd, which needs a number for each weight",
+    )
     model = _differentiable(model)
-    layers = {
-        name: module
-        for name, module in model.named_modules()
-        if isinstance(module, Layer) and getattr(module, "groups", 1) == 1
-    }
+    layers = _factored(model)
     calls: dict[str, list[tuple[Tensor, Tensor]]] = {name: [] for name in layers}
 
     def keep(name: str):
@@ -102,6 +110,42 @@ def curvatures(
         name: Curvature(inputs / count, gradients / (count * labels))
         for name, (inputs, gradients) in sums.items()
     }
+
+
+def _factored(model: nn.Module) -> dict[str, Layer]:
+    return {
+        name: module
+        for name, module in model.named_modules()
+        if isinstance(module, Layer) and getattr(module, "groups", 1) == 1
+    }
+
+
+def _peak_bytes(model: nn.Module, layers: Mapping[str, Layer], inputs: Sequence[Tensor]) -> float:
+    """Of both factors with their means or inverses, one being made, and one batch's values."""
+    shapes = [layer.weight.flatten(1).shape for layer in layers.values()]
+    squares = [side**2 for shape in shapes for side in shape]
+    if not squares or not inputs:
+        return 0.0
+    values, most = 0.0, 0.0
+
+    def seen(module: nn.Module, given: tuple[Tensor, ...], output: Tensor) -> None:
+        nonlocal values, most
+        values += 4 * (given[0].numel() + 3 * output.numel())
+        if isinstance(module, nn.Conv2d):
+            places = output.numel() / len(module.weight)
+            most = max(most, 2 * 4 * module.weight[0].numel() * places)
+
+    handles = [layer.register_forward_hook(seen) for layer in layers.values()]
+    was = model.training
+    try:
+        with torch.no_grad():
+            model.eval()(inputs[0][:1])
+    finally:
+        model.train(was)
+        for handle in handles:
+            handle.remove()
+    batch = max(map(len, inputs))
+    return 16 * sum(squares) + 44 * max(squares) + batch * values + min(batch, CHUNK) * most
 
 
 def divergence(before: nn.Module, after: nn.Module, inputs: Sequence[Tensor]) -> float:

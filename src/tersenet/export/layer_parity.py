@@ -17,10 +17,11 @@ import torch
 from torch import Tensor, nn
 from torch.fx import Interpreter, Node
 
+from tersenet.core.memory import available_bytes, require_memory
 from tersenet.errors import ExportError, ParityError
 from tersenet.export.onnx_file import Converted, convert
 from tersenet.export.qops import DEQUANTIZE, QUANTIZE
-from tersenet.export.trace import BATCH_NORM
+from tersenet.export.trace import BATCH_NORM, bytes_per_sample
 
 __all__ = [
     "CHUNK",
@@ -97,7 +98,7 @@ def compare_layers(
     saturates = kind == "int8" and inputs.is_floating_point()
     until, samples, loud = time.monotonic() + seconds, 0, 0
     with torch.inference_mode():
-        for part in inputs.split(CHUNK):
+        for part in inputs.split(_at_once(converted, path)):
             louder = part[: -(-len(part) // _LOUD_SHARE) if saturates else 0]
             both = torch.cat([part, LOUD * louder]) if saturates else part
             arrays = session.run(list(values), {session.get_inputs()[0].name: both.numpy()})
@@ -164,6 +165,26 @@ def relative(ours: Tensor, theirs: Tensor) -> float:
     """Returns the largest difference, relative to the largest of `ours`."""
     largest = ours.abs().max().clamp(min=torch.finfo(torch.float32).tiny)
     return float((ours - theirs).abs().max() / largest)
+
+
+def _at_once(converted: Converted, path: Path) -> int:
+    """How many samples are run together: as many as memory holds, of large images fewer.
+
+    Raises:
+        ResourceError: if it holds not even one.
+    """
+    # Each value once in the runtime's arrays and once in ours, of a sample and its louder copy.
+    sample = 2 * 2 * sum(map(bytes_per_sample, converted.program.graph.nodes))
+    free = available_bytes()
+    if free is None or not sample:
+        return CHUNK
+    count = min(CHUNK, int(free / 2 / sample))
+    require_memory(
+        0 if count else sample,
+        what=f"comparing {path} with its network on one sample, layer by layer,",
+        instead="give smaller inputs",
+    )
+    return max(1, count)
 
 
 def _cut_values(converted: Converted, kind: str) -> dict[str, str]:

@@ -1,6 +1,7 @@
 """From a module to the graph of operators it runs, with the batch left open."""
 
 import copy
+import math
 from typing import Any, Final
 
 import torch
@@ -12,7 +13,7 @@ from torch.fx.graph import CodeGen
 from tersenet.errors import ExportError
 from tersenet.graph.trace import export, quiet
 
-__all__ = ["BATCH_NORM", "exported", "operand", "trace"]
+__all__ = ["BATCH_NORM", "bytes_per_sample", "exported", "operand", "trace"]
 
 BATCH_NORM: Final = torch.ops.aten._native_batch_norm_legit_no_training.default
 """What batch norm in eval mode is traced as; of the three tensors it returns the first counts."""
@@ -64,3 +65,24 @@ def trace(model: nn.Module, example: tuple[Tensor, ...]) -> GraphModule:
 def operand(node: Node, index: int) -> Any:
     """Returns an operator's argument by position: None where it is left out."""
     return node.args[index] if index < len(node.args) else None
+
+
+def bytes_per_sample(node: Node) -> int:
+    """Returns what the tensors that a traced node returns take for each sample of the batch.
+
+    Zero where that is not known, and for parameters, which are there anyway.
+    """
+    value = node.meta.get("val")
+    values = value if isinstance(value, tuple | list) else (value,)
+    tensors = [one for one in values if isinstance(one, Tensor)]
+    if node.op in ("get_attr", "placeholder"):  # of an exported program, parameters are the latter
+        tensors = [one for one in tensors if not all(isinstance(size, int) for size in one.shape)]
+    return sum(math.prod(map(_of_one, one.shape)) * one.element_size() for one in tensors)
+
+
+def _of_one(size: int | torch.SymInt) -> int:
+    """A size as it is with one sample: the batch is the only one left open."""
+    if isinstance(size, int):
+        return size
+    expression = size.node.expr
+    return int(expression.subs(dict.fromkeys(expression.free_symbols, 1)))

@@ -11,6 +11,7 @@ samples are those of the quantised network, and the target what the *original* c
 starts as the least-squares solution between the two.
 """
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -18,6 +19,7 @@ from torch import Tensor
 from torch.fx import Node
 from torch.nn import functional
 
+from tersenet.core.memory import require_memory
 from tersenet.export.trace import operand
 from tersenet.quantize.linear import Grid, round_trip
 
@@ -44,14 +46,21 @@ def gptq(
         original: What it reads in the original, batch by batch.
         quantised: What it reads in the quantised network.
         damping: Of the mean diagonal of H, added to it.
+
+    Raises:
+        ResourceError: if there is not the memory for H and what is made of it.
     """
     groups = _groups(layer)
+    require_memory(
+        _peak_bytes(weight, groups, [y.shape for y in quantised]),
+        what=f"GPTQ of {layer.name}, whose kernels read {weight[0].numel():,} values,",
+        instead="keep that layer in float, or round it to the nearest or by adaround",
+    )
     rows = weight.flatten(1).unflatten(0, (groups, -1)).double()  # (group, out, value)
     hessian, cross = _moments(layer, weight, original, quantised)
-    eye = torch.eye(rows.shape[2], dtype=torch.float64)
-    diagonal = hessian.diagonal(dim1=1, dim2=2)
-    ridge = damping * diagonal.mean(1).clamp(min=1e-12)[:, None, None] * eye
-    hessian, cross = hessian + ridge, cross + ridge
+    ridge = damping * hessian.diagonal(dim1=1, dim2=2).mean(1).clamp(min=1e-12)[:, None]
+    for one in (hessian, cross):
+        one.diagonal(dim1=1, dim2=2).add_(ridge)
     # Towards W X Xq^T (Xq Xq^T)^-1: what of the original the quantised inputs can still tell.
     target = torch.linalg.solve(hessian, (rows @ cross).mT).mT
     order = hessian.diagonal(dim1=1, dim2=2).argsort(1, descending=True)  # (group, value)
@@ -69,6 +78,15 @@ def gptq(
         work[:, :, j:] -= error[:, :, None] * inverse[:, None, j, j:]
     found = torch.empty_like(done).scatter(2, order[:, None].expand_as(done), done)
     return round_trip(found.flatten(0, 1).view_as(weight).float(), grid)
+
+
+def _peak_bytes(weight: Tensor, groups: int, inputs: Sequence[Sequence[int]]) -> float:
+    """Of H, and of the patches of one batch: a stride of one at most, so as many as places."""
+    size = weight[0].numel()
+    matrices = 8 * groups * size**2
+    places = max(math.prod(shape) / shape[-1 if weight.ndim == 2 else 1] for shape in inputs)
+    # Two of float64 and what solving copies; and the patches of both networks, laid out twice.
+    return 7 * matrices + 3 * 8 * weight.numel() + 3.5 * 4 * groups * size * places
 
 
 def patches(layer: Node, x: Tensor, weight: Tensor) -> Tensor:

@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 from torch.fx import GraphModule, Node, map_arg
 
-from tersenet.export.trace import operand
+from tersenet.core.memory import require_memory
+from tersenet.export.trace import bytes_per_sample, operand
 from tersenet.quantize.fold import tensor_of
 from tersenet.quantize.insert import ValueRange
 from tersenet.quantize.linear import round_trip
@@ -78,7 +79,16 @@ def lockstep(
         correction: empirical takes the difference of the means as seen, with all errors before;
             analytic that of the layer's own rounding, -(W~ - W) E[x].
         observe: is shown each node once both networks have computed it.
+
+    Raises:
+        ResourceError: if there is not the memory for what must be kept of all samples.
     """
+    samples = sum(map(len, batches))
+    require_memory(
+        _held_bytes(module, samples),
+        what=f"running the network and its quantised twin side by side on {samples} samples",
+        instead="lower samples",
+    )
     twins = _Twins(module, ranges)
     starts = {_first_call(one): one for one in stretches}
     left = Counter(node for user in module.graph.nodes for node in user.all_input_nodes)
@@ -105,6 +115,20 @@ def lockstep(
         for node in module.graph.nodes:
             if node.op == "get_attr" and node in twins.quantised:
                 tensor_of(module, node).copy_(twins.quantised[node][0])
+
+
+def _held_bytes(module: GraphModule, samples: int) -> float:
+    """What both networks keep at most at one time, with what rounding makes of one node."""
+    left = Counter(node for user in module.graph.nodes for node in user.all_input_nodes)
+    held = most = 0
+    for node in module.graph.nodes:
+        own = bytes_per_sample(node)
+        held += own
+        most = max(most, held + own)
+        for used in node.all_input_nodes:
+            left[used] -= 1
+            held -= bytes_per_sample(used) * (not left[used])
+    return 2.0 * samples * most
 
 
 def _first_call(stretch: Stretch) -> Node:

@@ -21,6 +21,8 @@ import torch
 from torch import Tensor
 from torch.fx import Node
 
+from tersenet.core.memory import require_memory
+from tersenet.export.trace import bytes_per_sample
 from tersenet.quantize.insert import ValueRange
 from tersenet.quantize.linear import Grid, round_trip
 from tersenet.quantize.lockstep import Env, Stretch, run_node
@@ -76,7 +78,11 @@ def reconstruct(
         ranges: of the activations within.
         learned: those whose steps may change.
         settings: how long and how firmly.
+
+    Raises:
+        ResourceError: if there is not the memory for what the stretch computes of all samples.
     """
+    _check_memory(stretch, weights, original, settings)
     generator = torch.Generator().manual_seed(settings.seed)
     inside = {node for node in stretch.nodes if node.op != "get_attr"}
     outside = sorted(
@@ -120,6 +126,28 @@ def reconstruct(
     return (
         {node: one.rounded() for node, one in soft.items()},
         {node: one.range() for node, one in steps.items() if node in learned},
+    )
+
+
+def _check_memory(
+    stretch: Stretch,
+    weights: Mapping[Node, tuple[Tensor, Grid]],
+    original: Env,
+    settings: Reconstruction,
+) -> None:
+    inside = {node for node in stretch.nodes if node.op != "get_attr"}
+    outside = {one for node in inside for one in node.all_input_nodes if _is_activation(one)}
+    outside -= inside
+    samples = sum(map(len, original[next(iter(outside))])) if outside else 0
+    computed, read = (sum(map(bytes_per_sample, some)) for some in (inside, outside))
+    # The inputs of both networks, joined, and what comes of one; a step's own with gradients,
+    # about five values for each that is rounded; a weight as logits, with Adam's two moments.
+    learning = 10 * min(settings.samples, samples) * (computed + read)
+    numbers = 12 * 4 * sum(weight.numel() for weight, _ in weights.values())
+    require_memory(
+        samples * (2 * read + computed) + learning + numbers,
+        what=f"learning how {stretch.output.name} rounds, on {samples} samples,",
+        instead="lower samples, or take rounding: gptq",
     )
 
 

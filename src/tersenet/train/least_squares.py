@@ -16,6 +16,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
+from tersenet.core.memory import require_memory
 from tersenet.errors import StructureError
 from tersenet.graph.trace import evaluating
 
@@ -126,7 +127,18 @@ class Moments:
     def add(
         self, x: Float[Tensor, "group row column"], y: Float[Tensor, "group row output"]
     ) -> None:
-        """Takes some rows into account."""
+        """Takes some rows into account.
+
+        Raises:
+            ResourceError: if there is not the memory for the moments, and to solve by them.
+        """
+        if self.read.ndim == 0:
+            groups, _, columns = x.shape
+            require_memory(
+                8.0 * groups * columns * (9 * columns + 4 * y.shape[2]),
+                what=f"fitting a layer that reads {columns:,} values by least squares",
+                instead="leave that layer out",
+            )
         self.read = self.read + x.mT @ x
         self.cross = self.cross + x.mT @ y
         self.energy += float(y.square().sum())
