@@ -8,7 +8,7 @@ from typing import ClassVar, Generic, Protocol, TypeVar, final, runtime_checkabl
 from torch import Tensor, nn
 
 from tersenet.core.edit import Edit
-from tersenet.core.subject import Subject, Workbench
+from tersenet.core.subject import Precision, Subject, Workbench
 
 __all__ = ["Method", "Plan", "Proof", "Skip"]
 
@@ -72,6 +72,8 @@ class Method(abc.ABC, Generic[P]):
     """The recipe's inner key, set by `method`."""
     plan_type: ClassVar[type]
     """The class of its plans, for reading one back."""
+    computes_in: ClassVar[Precision | None] = None
+    """What the file computes in after it; None: in what it did before."""
 
     @abc.abstractmethod
     def plan(self, subject: Subject, bench: Workbench) -> P:

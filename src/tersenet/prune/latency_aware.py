@@ -7,6 +7,7 @@ arXiv:2210.06659. Costs depend on the widths on both sides of each layer, as in 
 """
 
 import copy
+import dataclasses
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -29,6 +30,7 @@ from tersenet.prune.file_time import Counts, FileTimer, Trial, fit_to_time, smal
 from tersenet.prune.gains import block_gains, loss_gains, score_gains
 from tersenet.prune.latency_plan import LatencyPlan
 from tersenet.prune.score import ChannelScore
+from tersenet.prune.staircase import computing
 from tersenet.prune.taylor import Taylor
 from tersenet.prune.width_choice import widths_within
 from tersenet.prune.width_costs import Costs, measure_costs
@@ -112,6 +114,8 @@ class LatencyAware(Method[LatencyPlan]):
                 "prune latency-aware finds no group to remove units from: see why with "
                 "'tersenet inspect'."
             )
+        decided = computing(groups, graph.sites, subject.deployment, bench)
+        subject = dataclasses.replace(subject, deployment=decided)
         scores = self.criterion.score(subject, groups)
         liked, stairs = self.criterion.liked(subject, graph, groups, bench)
         options = {name: tuple(sorted(counts)) for name, counts in liked.items()}

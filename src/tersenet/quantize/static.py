@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.fx import GraphModule
 
 from tersenet.core.registry import method
-from tersenet.core.types import Edit, Method, Skip, Subject, Workbench
+from tersenet.core.types import Edit, Method, Precision, Skip, Subject, Workbench
 from tersenet.errors import QuantizeError
 from tersenet.measure.device import describe_device
 from tersenet.quantize.balance import balance
@@ -63,6 +63,7 @@ class Static(Method[QuantizePlan]):
 
     family: ClassVar[str] = "quantize"
     plan_type: ClassVar[type] = QuantizePlan
+    computes_in: ClassVar[Precision | None] = "int8"
 
     bits: int = Field(default=8, ge=2, le=16)
     """Of a weight; up to 4 it takes half a byte in the file."""

@@ -159,7 +159,7 @@ def read_recipe(path: Path, *, own_network: bool = False) -> Recipe:
     )
     head = _head(root)
     steps = _steps(root.child("steps"))
-    quantised = any(step.family == "quantize" for step in steps)
+    precisions = [step.computes_in for step in steps if step.computes_in]
     deployment = _section(root, "deployment", Deployment, hidden=("precision",))
     budget = _section(root, "budget", Budget)
     if budget.batch not in deployment.batches and (budget.latency_ms or budget.speedup):
@@ -174,7 +174,7 @@ def read_recipe(path: Path, *, own_network: bool = False) -> Recipe:
         model=_entry(root.child("model"), "model", MODELS) if network else None,
         weights=_path(root, "weights", path) if network else None,
         data=_entry(root.child("data"), "data set", TASKS) if network else None,
-        deployment=replace(deployment, precision="int8" if quantised else "fp32"),
+        deployment=replace(deployment, precision=precisions[-1] if precisions else "fp32"),
         budget=budget,
         steps=steps,
         source=path.read_text(encoding="utf-8"),

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.fx import GraphModule
 
 from tersenet.core.registry import method
-from tersenet.core.types import Edit, Method, Skip, Subject, Workbench
+from tersenet.core.types import Edit, Method, Precision, Skip, Subject, Workbench
 from tersenet.errors import QuantizeError
 from tersenet.quantize.aware.activations import ActivationKind
 from tersenet.quantize.aware.bits import Bits, site_bits
@@ -73,6 +73,7 @@ class Aware(Method[AwarePlan]):
 
     family: ClassVar[str] = "quantize"
     plan_type: ClassVar[type] = AwarePlan
+    computes_in: ClassVar[Precision | None] = "int8"
 
     weight_bits: int = Field(default=4, ge=1, le=8)
     """Of a weight; the kind of grid says which it can have."""

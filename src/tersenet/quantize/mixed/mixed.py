@@ -12,7 +12,7 @@ from torch.fx import GraphModule
 from torch.nn import functional
 
 from tersenet.core.registry import method
-from tersenet.core.types import Edit, Method, Skip, Subject, Workbench
+from tersenet.core.types import Edit, Method, Precision, Skip, Subject, Workbench
 from tersenet.errors import QuantizeError
 from tersenet.measure import compare_many
 from tersenet.quantize.aware import Aware, AwarePlan, Bits
@@ -108,6 +108,7 @@ class Mixed(Method[MixedPlan]):
 
     family: ClassVar[str] = "quantize"
     plan_type: ClassVar[type] = MixedPlan
+    computes_in: ClassVar[Precision | None] = "int8"
 
     average_bits: float | None = Field(default=None, ge=2, le=8)
     """Of a weight, over all that are quantised: the budget. This, or one of the next two."""
