@@ -67,7 +67,7 @@ def encode_file(
     if base is not None and not any(_alike(one, under.get(k)) for k, one in tensors.items()):
         raise WeightsError(
             f"{base} has no tensor in common with {source}, by name, shape and type: give the "
-            "weights that these were trained from, or no base."
+            "weights that these were trained from with base=…, or leave it out."
         )
     coded: dict[str, np.ndarray | Quantised] = dict(tensors)
     for name, array in tensors.items():
@@ -110,7 +110,7 @@ def decode_file(source: Path, target: Path, *, base: Path | None = None) -> dict
     data = _bytes(source)
     listing = codec.inspect(data) if data[:4] == b"\x89TNC" else None
     if base is not None and not (listing and any(one.relative for one in listing.entries)):
-        raise FormatError(f"{source} is no update to {base}, it is whole: decode it without a base.")
+        raise FormatError(f"{source} is no update to {base}, it is whole: leave out base=….")
     if listing is not None:
         tensors = codec.decode(data, base=None if base is None else read_base(base))
     else:

@@ -45,21 +45,22 @@ def fisher_diagonal(
 ) -> dict[str, Tensor]:
     """Returns F per weight, by parameter name: squared gradients, averaged over samples.
 
-    One label is sampled per input; each sample takes a backward pass of its own. Where squares
-    of gradients have no 32-bit float, F comes in float64.
+    One label is sampled per input; each sample takes a backward pass of its own. F of a tensor
+    whose squared gradients have no 32-bit float comes in float64.
     """
     model, drawn = _differentiable(model), generator.get_state()
     total, lost = _squares(model, inputs, torch.float32, generator)
     if lost:
         generator.set_state(drawn)
-        total, _ = _squares(model, inputs, torch.float64, generator)
+        wide, _ = _squares(model, inputs, torch.float64, generator)
+        total |= {name: wide[name] for name in lost}
     return total
 
 
 def _squares(
     model: nn.Module, inputs: Sequence[Tensor], dtype: torch.dtype, generator: torch.Generator
-) -> tuple[dict[str, Tensor], bool]:
-    """Returns the mean squares, and whether those of a tensor are beyond what float32 holds."""
+) -> tuple[dict[str, Tensor], list[str]]:
+    """Returns the mean squares, and of which tensors they are beyond what float32 holds."""
     named = dict(model.named_parameters())
     total = {name: torch.zeros_like(value, dtype=dtype) for name, value in named.items()}
     count, felt = 0, set[str]()
@@ -73,8 +74,8 @@ def _squares(
                 if name not in felt and gradient.any():
                     felt.add(name)
         count += 1
-    sizes = {name: float(total[name].max()) for name in felt}
-    lost = any(not LOUD**-2 < size < LOUD**2 for size in sizes.values())
+    least = torch.finfo(torch.float32).tiny
+    lost = [name for name in felt if not least <= float(total[name].max()) < float("inf")]
     return {name: value / max(1, count) for name, value in total.items()}, lost
 
 

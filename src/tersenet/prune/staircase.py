@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, final
 
-from tersenet.core.files import read_kept, write_json
+from tersenet.measure.times import keep_times, read_times
 from tersenet.core.types import Deployment, Workbench
 from tersenet.graph import ChannelGroup, Site
 from tersenet.measure.rounds import interleave
@@ -69,14 +69,14 @@ def staircases(
         MeasureError: if the runtime is not installed or does not take the probes.
     """
     path = None if bench.folder is None else bench.folder / _FILE
-    known = read_kept(path)
+    known = read_times(path)
     probes = {group.name: _probe(group, sites, deployment) for group in groups}
     fresh = [one for one in dict.fromkeys(probes.values()) if one.key not in known]
     for done, probe in enumerate(fresh):
         bench.tick("timing channel counts", done, len(fresh))
         known[probe.key] = _measure(probe)
         if path is not None:
-            write_json(path, known)
+            keep_times(path, known)
     return {name: _staircase(probe, known[probe.key]) for name, probe in probes.items()}
 
 

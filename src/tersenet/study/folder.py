@@ -76,11 +76,11 @@ def open_study(path: Path, *, name: str, settings: Mapping[str, Any]) -> Iterato
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise RunError(
-            f"cannot make the folder {path} ({error.strerror}): choose another with --out."
+            f"cannot make the folder {path} ({error.strerror}): choose another with folder=…."
         ) from error
     file = path / "study.json"
     if not file.exists() and any(not one.name.startswith(".") for one in path.iterdir()):
-        raise RunError(f"{path} holds other files: give another folder with --out.")
+        raise RunError(f"{path} holds other files: give another folder with folder=….")
     with held(path):
         if file.exists():
             _check(file, header)
@@ -116,16 +116,16 @@ def _check(file: Path, header: Mapping[str, Any]) -> None:
     try:
         found = json.loads(file.read_bytes())
     except ValueError as error:
-        raise RunError(f"{file} is damaged: give another folder with --out.") from error
+        raise RunError(f"{file} is damaged: give another folder with folder=….") from error
     if found == header:
         return
     if found.get("name") != header["name"] or found.get("version") != header["version"]:
-        raise RunError(f"{file.parent} holds another study: give another folder with --out.")
+        raise RunError(f"{file.parent} holds another study: give another folder with folder=….")
     theirs, ours = found["settings"], header["settings"]
     changed = sorted(key for key in {*theirs, *ours} if theirs.get(key) != ours.get(key))
     raise RunError(
         f"{file.parent} holds this study with another {', '.join(changed)}: give the same again to "
-        "go on, or another folder with --out."
+        "go on, or another folder with folder=…."
     )
 
 
