@@ -3,6 +3,7 @@
 import copy
 import json
 import logging
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,11 +13,13 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 import tersenet
+from tersenet.api import train_recipe
 from tersenet.core.types import Workbench
 from tersenet.errors import RunError
 from tersenet.measure.times import keep_times, machine, read_times
 from tersenet.run import origin_of, read_header
 from tersenet.run.origin import Origin, differences
+from tersenet.study import open_study
 from tersenet.train import TrainingOptions, fit
 
 RECIPE = """\
@@ -121,8 +124,6 @@ def test_what_differs_is_named(run: Path, model: nn.Module, own, named: str) -> 
 
 
 def test_a_folder_that_did_not_note_it_is_refused(run: Path, tmp_path: Path) -> None:
-    import shutil
-
     shutil.copytree(run, tmp_path / "old")
     header = tmp_path / "old" / "run" / "run.json"
     value = json.loads(header.read_text())
@@ -145,8 +146,6 @@ def test_rounding_on_another_machine_is_no_other_network() -> None:
 
 
 def test_another_machine_is_told(run: Path, tmp_path: Path, caplog) -> None:
-    import shutil
-
     shutil.copytree(run, tmp_path / "moved")
     folder = tmp_path / "moved" / "run"
     value = json.loads((folder / "run.json").read_text())
@@ -197,3 +196,49 @@ def test_a_checkpoint_of_another_training_is_refused(
         assert torch.equal(value, again.state_dict()[name])
     with pytest.raises(RunError, match=named):
         fit(copy.deepcopy(model), own.stream, loss, options, bench=bench)
+
+
+def test_a_study_of_other_weights_or_data_is_refused_and_another_machine_told(
+    tmp_path: Path, caplog
+) -> None:
+    def study(**of: str) -> None:
+        with open_study(tmp_path, name="toy", settings={}, of=of):
+            pass
+
+    study(weights="a", data="b")
+    study(weights="a", data="b")
+    with pytest.raises(RunError, match="this study with another data: .*folder=…"):
+        study(weights="a", data="c")
+    file = tmp_path / "study.json"
+    value = json.loads(file.read_text())
+    file.write_text(json.dumps(value | {"machine": "Abacus 3"}))
+    with caplog.at_level(logging.WARNING, "tersenet"):
+        study(weights="a", data="b")
+    assert "Abacus 3" in caplog.text
+    file.write_text(json.dumps({k: v for k, v in value.items() if k not in ("of", "machine")}))
+    study(weights="a", data="c")  # as version 0.1.0 wrote it
+
+
+TRAINING = """\
+name: tiny
+model: {lenet5: {in_channels: 1, classes: 2}}
+data: {image-folder: {folder: DATA, pixels: 28, channels: 1, batch_size: 4, pad: 0}}
+training: {epochs: 1, learning_rate: 0.01}
+output: tiny.safetensors
+"""
+
+
+def test_a_training_whose_images_changed_is_refused(tmp_path: Path) -> None:
+    image = pytest.importorskip("PIL.Image")
+    for split in ("train", "test"):
+        for at in range(8):
+            place = tmp_path / "data" / split / f"class{at % 2}" / f"{at}.png"
+            place.parent.mkdir(parents=True, exist_ok=True)
+            image.new("L", (28, 28), 30 * at).save(place)
+    path = tmp_path / "tiny.yaml"
+    path.write_text(TRAINING.replace("DATA", str(tmp_path / "data")))
+    train_recipe(path, folder=tmp_path / "run")
+    train_recipe(path, folder=tmp_path / "run")
+    image.new("L", (28, 28), 7).save(tmp_path / "data" / "train" / "class0" / "0.png")
+    with pytest.raises(RunError, match="a training of tiny with other training data: .*folder=…"):
+        train_recipe(path, folder=tmp_path / "run")

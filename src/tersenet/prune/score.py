@@ -11,6 +11,7 @@ from pydantic import Field, model_validator
 from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 
+from tersenet.core.listed import listed
 from tersenet.core.types import Edit, Method, Skip, Subject, Workbench
 from tersenet.errors import StructureError
 from tersenet.graph import ChannelGroup, Graph, provable, remove, replay, trace
@@ -177,11 +178,10 @@ class ChannelScore(Method[PrunePlan]):
         for option in ("only", "skip", "counts"):
             for glob in getattr(self, option):
                 if not any(_matches(group, glob) for group in every):
-                    names = ", ".join(f"'{group.name}'" for group in graph.groups[:6])
+                    names = [group.name for group in graph.groups]
                     raise StructureError(
                         f"'{glob}' in {option} of prune {self.name} matches no group and no site: "
-                        f"there are {names or 'no groups'}, …; see them all with "
-                        "'tersenet inspect'."
+                        f"{listed('groups', names)}; 'tersenet inspect' shows all."
                     )
         groups, skips = [], [Skip(one.name, one.reason or "") for one in graph.frozen]
         for group in graph.groups:

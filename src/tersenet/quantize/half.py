@@ -94,11 +94,16 @@ class Half(Method[HalfPlan]):
                 shapes[name] = tuple(tensor.shape)
         total = sum(tensor.numel() for tensor in found.values())
         share = sum(found[name].numel() for name in shapes) / max(1, total)
-        if not shapes or (share < 0.5 and not self.skip):
-            reasons = "; ".join(f"{one.site}: {one.reason}" for one in skips[:5])
+        reasons = "; ".join(f"{one.site}: {one.reason}" for one in skips[:5])
+        if not shapes:
+            raise QuantizeError(
+                f"no weight can be stored as {self.dtype} "
+                f"({reasons or 'there is no float32 matrix'}): leave this step out."
+            )
+        if share < 0.5 and not self.skip:
             raise QuantizeError(
                 f"only {100 * share:.1f} % of the weights can be stored as {self.dtype} "
-                f"({reasons or 'there is no float32 matrix'}): name in skip what is to stay."
+                f"({reasons}): name in skip what is to stay."
             )
         return HalfPlan(dtype=self.dtype, shapes=shapes, skips=tuple(skips), share=share)
 

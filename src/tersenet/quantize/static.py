@@ -46,6 +46,7 @@ from tersenet.quantize.weight_grids import WeightRange
 
 __all__ = ["Static"]
 
+_WAY_OUT: Final = "name those you want in only"
 _DIAGNOSED: Final = 64
 """Samples that the noise of layers is measured on."""
 
@@ -129,9 +130,9 @@ class Static(Method[QuantizePlan]):
             )
         module, unbalanced = self._prepared(subject.model, subject)
         found, refused = sites_of(module)
-        sites, unwanted = self._wanted(found)
+        sites, unwanted = self._wanted(found, refused)
         asked = bool(self.only or self.skip or any(one.keep_float for one in self.overrides))
-        share = check_share(module, sites, [*refused, *unwanted], asked=asked)
+        share = check_share(module, sites, [*refused, *unwanted], asked=asked, way_out=_WAY_OUT)
         notes = [f"{one.site} {one.reason}" for one in unbalanced]
         if self.reduced and any(
             self.scheme_of(site.name, reduced=False).bits == 8 for site in sites
@@ -286,10 +287,13 @@ class Static(Method[QuantizePlan]):
         )
         return f"the layers that cost most: {worst}"
 
-    def _wanted(self, found: Sequence[Site]) -> tuple[list[Site], list[Skip]]:
+    def _wanted(
+        self, found: Sequence[Site], refused: Sequence[Skip]
+    ) -> tuple[list[Site], list[Skip]]:
         names = [site.name for site in found if not site.table]
+        others = [*(one.name for one in found if one.table), *(one.site for one in refused)]
         check_patterns("only", self.only, names)
-        check_patterns("skip", self.skip, names)
+        check_patterns("skip", self.skip, names, unlisted=others)
         patterns, copies = [one.layers for one in self.overrides], map(copy_name, names)
         check_patterns("override", patterns, [*names, "input"], unlisted=copies)
         sites, skips = [], []

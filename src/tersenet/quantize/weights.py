@@ -68,7 +68,8 @@ class Weights(Method[QuantizePlan]):
         del bench
         module = prepared(subject.model, subject.example)
         found, skips = sites_of(module)
-        check_patterns("skip", self.skip, [site.name for site in found])
+        names = [site.name for site in found]
+        check_patterns("skip", self.skip, names, unlisted=[one.site for one in skips])
         sites = [one for one in found if not any(matches(p, one.name) for p in self.skip)]
         skips += [Skip(one.name, "in skip") for one in found if one not in sites]
         share = check_share(module, sites, skips, asked=bool(self.skip))
