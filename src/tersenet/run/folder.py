@@ -56,9 +56,10 @@ class RunFolder:
             RunError: if the folder holds something, or cannot be written.
         """
         if path.exists() and (not path.is_dir() or any(map(_matters, path.iterdir()))):
-            what = "another run" if (path / "run.json").exists() else "other files"
+            if not (path / "run.json").exists():
+                raise RunError(f"{path} holds other files: give another folder with folder=….")
             raise RunError(
-                f"{path} holds {what}: give another folder with folder=…, or finish a run there "
+                f"{path} holds another run: give another folder with folder=…, or finish that one "
                 f"with tersenet.resume({str(path)!r})."
             )
         try:
