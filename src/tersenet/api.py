@@ -24,8 +24,8 @@ from tersenet.report import render, render_findings
 from tersenet.run import (
     SILENT,
     History,
-    RunFolder,
     Origin,
+    RunFolder,
     Trained,
     Watch,
     differences,

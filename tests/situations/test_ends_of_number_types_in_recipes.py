@@ -23,7 +23,7 @@ def network(scale: float = 1.0) -> nn.Sequential:
     )  # fmt: skip
     with torch.no_grad():
         for parameter in model[0].parameters():
-            parameter *= scale
+            parameter.mul_(scale)
         model[2].weight /= scale
     return model.eval()
 

@@ -138,7 +138,7 @@ def test_the_advice_can_be_followed(method, follow):
     inputs = torch.randn(8, 5, 8)
     calibration = [(inputs, torch.zeros(8, dtype=torch.int64))]
     subject = Subject(model=Mixed().eval(), example=(inputs[:2],), calibration=calibration)
-    with pytest.raises(QuantizeError, match="name (those you want in only|the others in skip)"):
+    with pytest.raises(QuantizeError, match=r"name (those you want in only|the others in skip)"):
         method.plan(subject, Workbench())
     plan = type(method)(**follow).plan(subject, Workbench())
     assert [one.site for one in plan.weights] == ["head"]

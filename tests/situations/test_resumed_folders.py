@@ -207,7 +207,7 @@ def test_a_study_of_other_weights_or_data_is_refused_and_another_machine_told(
 
     study(weights="a", data="b")
     study(weights="a", data="b")
-    with pytest.raises(RunError, match="this study with another data: .*folder=…"):
+    with pytest.raises(RunError, match=r"this study with another data: .*folder=…"):
         study(weights="a", data="c")
     file = tmp_path / "study.json"
     value = json.loads(file.read_text())
@@ -240,5 +240,5 @@ def test_a_training_whose_images_changed_is_refused(tmp_path: Path) -> None:
     train_recipe(path, folder=tmp_path / "run")
     train_recipe(path, folder=tmp_path / "run")
     image.new("L", (28, 28), 7).save(tmp_path / "data" / "train" / "class0" / "0.png")
-    with pytest.raises(RunError, match="a training of tiny with other training data: .*folder=…"):
+    with pytest.raises(RunError, match=r"a training of tiny with other training data: .*folder=…"):
         train_recipe(path, folder=tmp_path / "run")

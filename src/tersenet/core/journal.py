@@ -75,8 +75,7 @@ def held(folder: Path) -> Iterator[None]:
         lock = (folder / ".lock").open("a")
     except OSError as error:
         raise RunError(
-            f"cannot write in {folder} ({error.strerror}): choose another folder with "
-            "folder=…."
+            f"cannot write in {folder} ({error.strerror}): choose another folder with folder=…."
         ) from error
     with lock:
         try:

@@ -11,7 +11,6 @@ from typing import Any, Final, final
 import numpy as np
 from torch import nn
 
-from tersenet.measure.times import keep_times, read_times
 from tersenet.core.knapsack import Factor, solve
 from tersenet.core.types import Deployment, Subject, Workbench
 from tersenet.decompose.candidates import Candidate
@@ -22,6 +21,7 @@ from tersenet.decompose.sites import Site
 from tersenet.decompose.swap import place
 from tersenet.export import to_onnx
 from tersenet.measure import compare, interleave, open_session
+from tersenet.measure.times import keep_times, read_times
 
 __all__ = ["LatencyChoice", "ranks_within", "time_chains"]
 

@@ -3,7 +3,7 @@
 Hinton, Vinyals, Dean, "Distilling the Knowledge in a Neural Network", 2015, arXiv:1503.02531.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import ClassVar, Literal, final
 
 import torch
@@ -60,6 +60,12 @@ class Response(Method[ResponsePlan]):
     precision: Literal["fp32", "bf16", "auto"] = "fp32"
     """Of the products in both networks, as in a training: auto takes bf16 where the hardware
     computes in it."""
+
+    @property
+    def idle(self) -> Mapping[str, str]:
+        """Without the original's answers there is nothing to soften."""
+        options = () if self.weight else ("temperature", "squared")
+        return dict.fromkeys(options, "it needs a weight above 0")
 
     def plan(self, subject: Subject, bench: Workbench) -> ResponsePlan:
         """Counts the steps.

@@ -95,6 +95,11 @@ class Encoding(Method[EncodePlan]):
             raise ValueError("give one of lam, file_bytes and max_drop, not several")
         return self
 
+    @property
+    def idle(self) -> Mapping[str, str]:
+        """With lambda given there is nothing to search for."""
+        return {} if self.lam is None else {"trials": "lam is given, and nothing to search for"}
+
     @abc.abstractmethod
     def quantiser(self, model: nn.Module, inputs: Sequence[Tensor], bench: Workbench) -> Quantiser:
         """Looks at the network once; returns what gives its levels at any lambda."""

@@ -32,9 +32,26 @@ def levels_of(
     come back in the type that the tensor has. All is computed in float64: the deviation of large
     32-bit floats has no 32-bit float, let alone that of 16-bit ones.
     """
-    reason = _unfit(array)
-    if reason:
+    if reason := _unfit(array):
         return reason
+    worth = _worth(array, step)
+    if isinstance(worth, str):
+        return worth
+    if under is not None and (under.shape, under.dtype) != (array.shape, array.dtype):
+        under = None
+    change = array.astype(np.float64) - (0 if under is None else under.astype(np.float64))
+    if not np.abs(change).max() <= FINEST * worth:
+        return f"would take more than {FINEST:,} levels of {worth:.3g} on each side"
+    levels = codec.rd_levels(change.astype(np.float32), worth, dependent=True, base=under)
+    if change.any() and not levels.any():
+        what = "would be all zero" if under is None else "would not change at all"
+        return f"{what} with a step of {worth:.3g}"
+    dtype = array.dtype.name
+    return Quantised(levels=levels, step=worth, dependent=True, dtype=dtype, base=under)
+
+
+def _worth(array: NDArray[Any], step: float) -> float | str:
+    """What a level is worth, a 32-bit float, or why none would be right."""
     dtype, wide = array.dtype.name, array.astype(np.float64)
     largest = float(np.abs(wide).max())
     if largest >= INFINITE * float(_limits(dtype).max):
@@ -45,19 +62,9 @@ def levels_of(
     least = max(float(_limits("float32").tiny), float(_limits(dtype).smallest_subnormal))
     if worth < least:
         return f"is too small: a step of {worth:.3g} is below {least:.3g}, what {dtype} resolves"
-    if worth > float(_limits("float32").max) or largest > float(_limits("float32").max):
+    if max(worth, largest) > float(_limits("float32").max):
         return "is beyond 32-bit floats, in which steps are kept"
-    if under is not None and (under.shape, under.dtype) != (array.shape, array.dtype):
-        under = None
-    change = wide if under is None else wide - under.astype(np.float64)
-    worth = float(np.float32(worth))
-    if not np.abs(change).max() <= FINEST * worth:
-        return f"would take more than {FINEST:,} levels of {worth:.3g} on each side"
-    levels = codec.rd_levels(change.astype(np.float32), worth, dependent=True, base=under)
-    if change.any() and not levels.any():
-        what = "would be all zero" if under is None else "would not change at all"
-        return f"{what} with a step of {worth:.3g}"
-    return Quantised(levels=levels, step=worth, dependent=True, dtype=dtype, base=under)
+    return float(np.float32(worth))
 
 
 def _unfit(array: NDArray[Any]) -> str:

@@ -204,7 +204,7 @@ def _add(
 
 
 def _moment(values: Float[Tensor, "call one"]) -> Float[Tensor, "one one"]:
-    """Returns valuesᵀ values in float64, multiplied in float32 where the squares lie well within."""
+    """Returns valuesᵀ values in float64, multiplied in float32 where these hold the squares."""
     largest = float(values.abs().max()) if values.numel() else 0.0
     if largest > LOUD or 0 < largest < 1 / LOUD:
         values = values.double()

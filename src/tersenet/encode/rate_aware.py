@@ -82,6 +82,11 @@ class RateAware(Method[AwarePlan]):
     seed: int = Field(default=0, ge=0)
     """Of the labels sampled for the Fisher information."""
 
+    @property
+    def idle(self) -> Mapping[str, str]:
+        """Without the original's answers there is nothing to soften."""
+        return {} if self.weight else {"temperature": "it needs a weight above 0"}
+
     def plan(self, subject: Subject, bench: Workbench) -> AwarePlan:
         """Sets the steps.
 

@@ -55,9 +55,7 @@ def unit_of(weights: np.ndarray) -> float:
     return 1.0 if abs(octave) <= USUAL else 2.0**octave
 
 
-def in_units(
-    fisher: Mapping[str, Tensor], weights: Mapping[str, np.ndarray]
-) -> dict[str, Tensor]:
+def in_units(fisher: Mapping[str, Tensor], weights: Mapping[str, np.ndarray]) -> dict[str, Tensor]:
     """Returns F of the weights in units of their tensor, as `quantise_diagonal` takes it."""
     units = {name: unit_of(own) for name, own in weights.items()}
     return {
@@ -97,9 +95,11 @@ def quantise_diagonal(
     # A tensor that the output does not feel would take any step: its largest weight is enough.
     ideal = ideal_step(lam, mean, dependent=dependent) if mean > 0 else largest
     least = finest_step(weights)
-    tried = [step] if step else [
-        short_step(max(min(ideal * one, largest), least) or 1.0) for one in FACTORS
-    ]
+    tried = (
+        [step]
+        if step
+        else [short_step(max(min(ideal * one, largest), least) or 1.0) for one in FACTORS]
+    )
     # What was pruned stays zero, at any price.
     fisher = np.where(weights == 0, np.float32(1e6 * mean), fisher)
     best, least = None, np.inf
@@ -138,6 +138,12 @@ class RateDistortion(Encoding):
     form, and tensors that F calls insensitive get too few."""
     dependent: bool = True
     """Levels along the 8-state trellis."""
+
+    @property
+    def idle(self) -> Mapping[str, str]:
+        """Means over more than a weight are neither mixed nor moved."""
+        options = () if self.fisher == "weight" else ("floor", "pooled")
+        return {**super().idle, **dict.fromkeys(options, "it needs fisher: weight")}
 
     def quantiser(self, model: nn.Module, inputs: Sequence[Tensor], bench: Workbench) -> Quantiser:
         """Estimates F; each lambda then takes one pass over the weights and three steps."""

@@ -8,12 +8,12 @@ from typing import Final, final
 
 from torch import nn
 
-from tersenet.measure.times import keep_times, read_times
 from tersenet.core.types import Edit, Subject, Workbench
 from tersenet.errors import StructureError
 from tersenet.export import to_onnx
 from tersenet.graph import Graph, remove
 from tersenet.measure import compare
+from tersenet.measure.times import keep_times, read_times
 from tersenet.prune.blocks import Block
 from tersenet.prune.dropping import drop
 

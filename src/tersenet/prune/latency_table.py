@@ -13,11 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, final
 
-from tersenet.measure.times import keep_times, read_times
 from tersenet.core.types import Deployment, Workbench
 from tersenet.graph import Site
 from tersenet.measure.rounds import interleave
 from tersenet.measure.runtimes import open_session
+from tersenet.measure.times import keep_times, read_times
 from tersenet.prune.probe import write_layers
 
 __all__ = ["LatencyTable", "LayerKind", "kind_of", "measure_table"]

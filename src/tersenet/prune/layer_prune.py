@@ -21,8 +21,8 @@ from pydantic import (
 from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 
-from tersenet.core.registry import method, methods
 from tersenet.core.listed import listed
+from tersenet.core.registry import method, methods
 from tersenet.core.types import Edit, EditKind, Method, Skip, Subject, Workbench
 from tersenet.errors import StructureError
 from tersenet.graph import layers, parameters, remove, replay, trace

@@ -15,8 +15,8 @@ from pydantic import Field, model_validator
 from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 
-from tersenet.core.registry import method
 from tersenet.core.listed import listed
+from tersenet.core.registry import method
 from tersenet.core.types import Edit, EditKind, Method, Skip, Subject, Workbench
 from tersenet.errors import StructureError
 from tersenet.graph import Site, trace

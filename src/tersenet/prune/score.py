@@ -68,6 +68,12 @@ class ChannelScore(Method[PrunePlan]):
             raise ValueError("at_a_time needs multiple_of: null and scope: global")
         return self
 
+    @property
+    def idle(self) -> Mapping[str, str]:
+        """Counts take the place of what would decide them."""
+        options = ("keep", "scope", "multiple_of", "least") if self.counts else ()
+        return dict.fromkeys(options, "counts say how many units stay")
+
     @abc.abstractmethod
     def score(
         self, subject: Subject, groups: Sequence[ChannelGroup]

@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, final
 
-from tersenet.measure.times import keep_times, read_times
 from tersenet.core.types import Deployment, Workbench
 from tersenet.graph import ChannelGroup, Site
 from tersenet.measure.rounds import interleave
 from tersenet.measure.runtimes import Session, open_session
+from tersenet.measure.times import keep_times, read_times
 from tersenet.prune.probe import Probe, write_probe
 
 __all__ = ["Staircase", "candidates", "staircases"]

@@ -5,7 +5,7 @@ Inference", 2017, arXiv:1712.05877: batch norm folded, weights symmetric per out
 (Krishnamoorthi 2018, arXiv:1806.08342), activations asymmetric per tensor.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar, Final, Literal, final
 
@@ -113,6 +113,22 @@ class Static(Method[QuantizePlan]):
     """Globs or regular expressions of sites to quantise; empty means all."""
     skip: tuple[str, ...] = ()
     """Those of sites to leave in float."""
+
+    @property
+    def idle(self) -> Mapping[str, str]:
+        """Options of ranges, groups and roundings that are not taken."""
+        found = {}
+        if self.range != "percentile":
+            found["percentile"] = "it needs range: percentile"
+        if "group" not in (self.per, *(one.per for one in self.overrides)):
+            found["group"] = "it needs per: group"
+        if self.rounding not in ("adaround", "block"):
+            found |= dict.fromkeys(("steps", "drop"), "it needs rounding: adaround or block")
+        if self.statistics is not None and not (self._decides_by_data or self.diagnose):
+            found["samples"] = "statistics say what was seen, and nothing else looks at samples"
+        if 8 not in (self.bits, *(one.bits for one in self.overrides)):
+            found["reduce_range"] = "it needs weights of 8 bits"
+        return found
 
     def plan(self, subject: Subject, bench: Workbench) -> QuantizePlan:
         """Observes activations and decides ranges.

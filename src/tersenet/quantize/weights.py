@@ -1,6 +1,6 @@
 """Weights alone in fewer bits: the file shrinks, and layers compute in float as before."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import ClassVar, Literal, final
 
 from pydantic import Field
@@ -57,6 +57,14 @@ class Weights(Method[QuantizePlan]):
     """That GPTQ sees at most."""
     skip: tuple[str, ...] = ()
     """Globs or regular expressions of sites to leave in float."""
+
+    @property
+    def idle(self) -> Mapping[str, str]:
+        """Options of groups and of a rounding that are not taken."""
+        found = {} if self.per == "group" else {"group": "it needs per: group"}
+        if self.rounding != "gptq":
+            found["samples"] = "it needs rounding: gptq"
+        return found
 
     def plan(self, subject: Subject, bench: Workbench) -> QuantizePlan:
         """Lists the weights.

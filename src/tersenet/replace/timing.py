@@ -9,10 +9,10 @@ from typing import Final, final
 import torch
 from torch import Tensor, nn
 
-from tersenet.measure.times import keep_times, read_times
 from tersenet.core.types import Deployment, Workbench
 from tersenet.export import to_onnx
 from tersenet.measure import compare
+from tersenet.measure.times import keep_times, read_times
 from tersenet.replace.sites import Convolution
 
 __all__ = ["block_times"]

@@ -47,7 +47,7 @@ def header_of(recipe: Recipe, *, command: str, origin: Origin) -> Header:
 def moved(header: Header) -> str:
     """Returns what is another machine now than when the run began; empty where nothing is.
 
-    What was planned from timings there is kept, and figures of before and after are of two machines.
+    What was planned from timings there is kept, and figures before and after are of two machines.
     """
     device, found = describe_device(), versions()
     changed = [

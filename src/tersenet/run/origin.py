@@ -64,9 +64,11 @@ def differences(was: Origin, now: Origin) -> list[str]:
         found.append("training data")
     if was.test_data != now.test_data:
         found.append("test data")
-    for name in sorted({*was.task, *now.task}):
-        if was.task.get(name) != now.task.get(name):
-            found.append(f"{name} ({was.task.get(name)} then, {now.task.get(name)} now)")
+    found += [
+        f"{name} ({was.task.get(name)} then, {now.task.get(name)} now)"
+        for name in sorted({*was.task, *now.task})
+        if was.task.get(name) != now.task.get(name)
+    ]
     # A class may move from one module to another; what it computes counts.
     if not found and not alike(was.answers, now.answers):
         found.append(f"forward ({was.network} then, {now.network} now, with other answers)")

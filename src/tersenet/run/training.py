@@ -154,4 +154,3 @@ def _claim(folder: Path, recipe: TrainingRecipe, began: dict[str, str]) -> None:
             f"{folder} holds a training of {recipe.name} with other {', '.join(changed)}: give the "
             "same again to go on, or another folder with folder=…."
         )
-

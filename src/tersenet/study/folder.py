@@ -153,9 +153,8 @@ def _check(file: Path, header: Mapping[str, Any]) -> None:
             )  # fmt: skip
         return
     raise RunError(
-        f"{file.parent} holds this study with another {', '.join(dict.fromkeys(changed))}: give the "
-        "same again to "
-        "go on, or another folder with folder=…."
+        f"{file.parent} holds this study with another {', '.join(dict.fromkeys(changed))}: give "
+        "the same again to go on, or another folder with folder=…."
     )
 
 

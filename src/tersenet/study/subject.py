@@ -5,8 +5,8 @@ from pathlib import Path
 
 from torch import nn
 
-from tersenet.core.files import load_weights
 from tersenet.core.digest import digest as digest_of
+from tersenet.core.files import load_weights
 from tersenet.recipe import read_recipe
 from tersenet.run.origin import data_digest
 from tersenet.train import Classification

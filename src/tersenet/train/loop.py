@@ -121,7 +121,7 @@ def fit(
 def _began(
     model: nn.Module, batches: TrainingBatches, options: TrainingOptions
 ) -> dict[str, list[float]]:
-    """Sketches what a training is of: its shapes alone would tell another's checkpoint not apart."""
+    """Sketches what a training is of, as another's checkpoint may have the same shapes."""
     inputs, targets = batches.batch(0)
     rates = [float(value) for name, value in vars(options).items() if name in _COUNTED]
     return {
