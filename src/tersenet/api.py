@@ -3,6 +3,7 @@
 import contextlib
 import copy
 import json
+import logging
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
@@ -23,12 +24,16 @@ from tersenet.report import render, render_findings
 from tersenet.run import (
     SILENT,
     History,
+    Origin,
     RunFolder,
     Trained,
     Watch,
+    differences,
     header_of,
     interruptible,
     load,
+    moved,
+    origin_of,
     read_header,
     read_run,
     run_steps,
@@ -49,6 +54,8 @@ __all__ = [
     "write_report",
 ]
 
+_log = logging.getLogger(__name__)
+
 
 def compress(
     model: nn.Module,
@@ -64,8 +71,8 @@ def compress(
         model: a trained network; it is not changed.
         task: the data it learns from and is judged on.
         recipe: a YAML file with at least a name and steps, without model, weights and data.
-        folder: for the run; by default runs/NAME. A run of the same recipe there is gone on
-            with.
+        folder: for the run; by default runs/NAME. A run of the same recipe, network, weights and
+            data there is gone on with.
         watch: told of the progress.
 
     Raises:
@@ -123,7 +130,8 @@ def train_recipe(
             return train(recipe, place, tick=alert.tick, tensorboard=tensorboard)
     except KeyboardInterrupt:
         raise KeyboardInterrupt(
-            f"interrupted: the last checkpoint is kept, train again with --out {place} to go on."
+            "interrupted: the last checkpoint is kept, train again with "
+            f"folder={str(place)!r} to go on."
         ) from None
 
 
@@ -179,8 +187,8 @@ def conduct(study: Callable[[], Findings], folder: Path) -> Findings:
             findings = study()
     except KeyboardInterrupt:
         raise KeyboardInterrupt(
-            f"interrupted: the points measured so far are kept, run it again with --out {folder} "
-            "to go on."
+            "interrupted: the points measured so far are kept, run it again with "
+            f"folder={str(folder)!r} to go on."
         ) from None
     write_findings(folder, findings)
     write_atomically(folder / "report.html", render_findings(findings).encode())
@@ -223,9 +231,9 @@ def _start(
     command: str,
     watch: Watch,
 ) -> Outcome:
-    subject, history = _prepared(recipe, model, task, history)
+    subject, history, origin = _prepared(recipe, model, task, history)
     existed = folder.exists()
-    header = header_of(recipe, command=command)
+    header = header_of(recipe, command=command, origin=origin)
     with RunFolder.create(folder, header) as run, _nothing_left(run, existed=existed):
         return _finished(recipe, subject, run, history, watch)
 
@@ -238,18 +246,47 @@ def _go_on(
     history: History,
     watch: Watch,
 ) -> Outcome:
-    subject, history = _prepared(recipe, model, task, history)
+    subject, history, origin = _prepared(recipe, model, task, history)
     with RunFolder.resume(folder) as run:
         if run.header.recipe != recipe.resolved():
             raise RunError(
-                f"{folder} holds the run of another recipe, {run.header.name}: give another folder."
+                f"{folder} holds the run of another recipe, {run.header.name}: give another folder "
+                "with folder=…."
             )
+        _check_origin(run, origin, own=recipe.model is None)
+        if run.verdict is None and (changed := moved(run.header)):
+            _log.warning(
+                "%s was begun on another machine (%s): what was planned from timings there is "
+                "kept, and what is measured from here on is of this machine",
+                folder, changed,
+            )  # fmt: skip
         return _finished(recipe, subject, run, history, watch)
+
+
+def _check_origin(run: RunFolder, origin: Origin, *, own: bool) -> None:
+    """Complains where the run in a folder is of another network or other data.
+
+    Raises:
+        RunError: naming what differs.
+    """
+    was = run.header.origin
+    if was is None and own:
+        raise RunError(
+            f"{run.path} was begun by a tersenet that did not note of which weights and data it "
+            "is: start anew in another folder with folder=…."
+        )
+    # The weights of a run from a recipe file lie in its folder, and its data are named there.
+    changed = differences(was, origin) if was else []
+    if changed:
+        raise RunError(
+            f"{run.path} holds a run with other {', '.join(changed)}: give the same again to go "
+            "on, or another folder with folder=…."
+        )
 
 
 def _prepared(
     recipe: Recipe, model: nn.Module, task: Classification, history: History
-) -> tuple[Subject, History]:
+) -> tuple[Subject, History, Origin]:
     subject = task.subject(model, deployment=recipe.deployment)
     with torch.inference_mode():
         outputs = model.eval()(*subject.example)
@@ -260,7 +297,8 @@ def _prepared(
         )
     shapes = tuple(tuple(tensor.shape) for tensor in subject.example)
     dtypes = tuple(str(tensor.dtype).removeprefix("torch.") for tensor in subject.example)
-    return subject, History(history.model, shapes, dtypes=dtypes)
+    origin = origin_of(model, task, outputs)
+    return subject, History(history.model, shapes, dtypes=dtypes), origin
 
 
 def _finished(
@@ -272,8 +310,9 @@ def _finished(
                 subject, recipe.steps, run, history, budget=recipe.budget, watch=alert
             )
     except KeyboardInterrupt:
-        resume = f"go on with 'tersenet compress --resume {run.path}'"
-        raise KeyboardInterrupt(f"interrupted: finished steps are kept, {resume}.") from None
+        raise KeyboardInterrupt(
+            f"interrupted: finished steps are kept, go on with {run.go_on}."
+        ) from None
     write_report(run.path)
     return outcome
 

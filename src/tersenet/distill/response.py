@@ -7,7 +7,7 @@ import copy
 import itertools
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import ClassVar, Final, Literal, final
 
 import torch
@@ -76,6 +76,12 @@ class Response(Method[ResponsePlan]):
     precision: Literal["fp32", "bf16", "auto"] = "fp32"
     """Of the products in both networks, as in a training: auto takes bf16 where the hardware
     computes in it."""
+
+    @property
+    def idle(self) -> Mapping[str, str]:
+        """Without the original's answers there is nothing to soften."""
+        options = () if self.weight else ("temperature", "squared")
+        return dict.fromkeys(options, "it needs a weight above 0")
 
     def plan(self, subject: Subject, bench: Workbench) -> ResponsePlan:
         """Counts the steps.

@@ -99,6 +99,15 @@ class LatencyAware(Method[LatencyPlan]):
     attempts: int = Field(default=6, ge=1)
     """Files to time at most until one keeps to the budget and uses it up."""
 
+    @property
+    def idle(self) -> Mapping[str, str]:
+        """Options of the criterion that say how many units go: here the time says so."""
+        options = ("keep", "scope", "counts", "at_a_time")
+        return {
+            f"criterion.{self.criterion.name}.{option}": "latency says how many units go"
+            for option in options
+        }
+
     def plan(self, subject: Subject, bench: Workbench) -> LatencyPlan:
         """Decides which units stay.
 

@@ -11,6 +11,7 @@ from pydantic import Field, model_validator
 from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 
+from tersenet.core.listed import listed
 from tersenet.core.types import Edit, Method, Skip, Subject, Workbench
 from tersenet.errors import StructureError
 from tersenet.graph import ChannelGroup, Graph, provable, remove, replay, trace
@@ -74,6 +75,12 @@ class ChannelScore(Method[PrunePlan]):
         if self.at_a_time and (self.multiple_of is not None or self.scope != "global"):
             raise ValueError("at_a_time needs multiple_of: null and scope: global")
         return self
+
+    @property
+    def idle(self) -> Mapping[str, str]:
+        """Counts take the place of what would decide them."""
+        options = ("keep", "scope", "multiple_of", "least") if self.counts else ()
+        return dict.fromkeys(options, "counts say how many units stay")
 
     @abc.abstractmethod
     def score(
@@ -196,11 +203,10 @@ class ChannelScore(Method[PrunePlan]):
         for option in ("only", "skip", "counts"):
             for glob in getattr(self, option):
                 if not any(_matches(group, glob) for group in every):
-                    names = ", ".join(f"'{group.name}'" for group in graph.groups[:6])
+                    names = [group.name for group in graph.groups]
                     raise StructureError(
                         f"'{glob}' in {option} of prune {self.name} matches no group and no site: "
-                        f"there are {names or 'no groups'}, …; see them all with "
-                        "'tersenet inspect'."
+                        f"{listed('groups', names)}; 'tersenet inspect' shows all."
                     )
         groups, skips = [], [Skip(one.name, one.reason or "") for one in graph.frozen]
         for group in graph.groups:

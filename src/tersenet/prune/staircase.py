@@ -13,12 +13,12 @@ from typing import Any, Final, final
 
 import numpy as np
 
-from tersenet.core.files import read_kept, write_json
 from tersenet.core.types import Deployment, Workbench
 from tersenet.graph import ChannelGroup, Site
 from tersenet.measure.rounds import Rounds, interleave
 from tersenet.measure.runtimes import Session, open_session
 from tersenet.measure.statistics import ratio
+from tersenet.measure.times import keep_times, read_times
 from tersenet.prune.probe import DEPTH, Probe, write_probe
 
 __all__ = ["Staircase", "Step", "candidates", "computing", "staircases"]
@@ -88,15 +88,15 @@ def staircases(
         MeasureError: if the runtime is not installed or does not take the probes.
     """
     path = None if bench.folder is None else bench.folder / _FILE
-    known = read_kept(path)
     deployment = computing(groups, sites, deployment, bench)
+    known = read_times(path)
     probes = {group.name: _probe(group, sites, deployment) for group in groups}
     fresh = [one for one in dict.fromkeys(probes.values()) if one.key not in known]
     for done, probe in enumerate(fresh):
         bench.tick("timing channel counts", done, len(fresh))
         known[probe.key] = _measure(probe)
         if path is not None:
-            write_json(path, read_kept(path) | known)
+            keep_times(path, known)
     return {name: _staircase(probe, known[probe.key]) for name, probe in probes.items()}
 
 
@@ -117,13 +117,13 @@ def computing(
     if deployment.precision != "either" or not groups:
         return deployment
     path = None if bench.folder is None else bench.folder / _FILE
-    known = read_kept(path)
+    known = read_times(path)
     probe = max((_probe(one, sites, deployment) for one in groups), key=lambda one: one.macs)
     if probe.key not in known:
         bench.tick("timing 8 bits beside float", 0, 1)
         known[probe.key] = {"precision": _faster(probe)}
         if path is not None:
-            write_json(path, known)
+            keep_times(path, known)
     return replace(deployment, precision=known[probe.key]["precision"])
 
 

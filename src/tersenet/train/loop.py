@@ -7,10 +7,12 @@ generator and the step; batches are a function of the step, so a killed run cont
 
 import time
 from collections.abc import Callable, Sequence
+from typing import Final
 
 import torch
 from torch import Tensor, nn
 
+from tersenet.core.digest import sketch
 from tersenet.core.types import Edit, TrainingBatches, Workbench
 from tersenet.errors import MeasureError
 from tersenet.train.average import Average
@@ -21,6 +23,11 @@ from tersenet.train.options import TrainingOptions
 from tersenet.train.parallel import ALONE, Ranks
 
 __all__ = ["Objective", "TrainingOptions", "fit"]
+
+_COUNTED: Final = (
+    "epochs", "learning_rate", "momentum", "weight_decay", "warmup", "ema", "label_smoothing",
+)  # fmt: skip
+"""Options that decide the numbers; a training may go on with other hardware or checkpoints."""
 
 Objective = Callable[[nn.Module, Tensor, Tensor], Tensor]
 """(model, inputs, targets) to a scalar: the mean loss of a batch."""
@@ -57,6 +64,8 @@ def fit(
     steps = max(1, round(options.epochs * batches.steps_per_epoch))
     device = device_of(options, rank=ranks.rank)
     products_of(options, device)  # complains before anything is done
+    checkpoint = bench.folder / "checkpoint.safetensors" if bench.folder else None
+    began = _began(model, batches, options) if checkpoint else {}
     model.to(device)
     optimizer = _optimizer(model, options)
     state = State(
@@ -65,8 +74,8 @@ def fit(
         average=Average(model, decay=options.ema) if options.ema else None,
         losses=torch.zeros((), device=device),
         steps=steps,
+        began=began,
     )
-    checkpoint = bench.folder / "checkpoint.safetensors" if bench.folder else None
     first = state.restore(checkpoint) if checkpoint else 0
     model.to(memory_format=torch.channels_last).train()  # pyright: ignore[reportCallIssue]
     saved = time.monotonic()
@@ -107,6 +116,19 @@ def fit(
         state.average.put_in_(model)
     model.to("cpu")
     return model.to(memory_format=torch.contiguous_format).eval()  # pyright: ignore[reportCallIssue]
+
+
+def _began(
+    model: nn.Module, batches: TrainingBatches, options: TrainingOptions
+) -> dict[str, list[float]]:
+    """Sketches what a training is of, as another's checkpoint may have the same shapes."""
+    inputs, targets = batches.batch(0)
+    rates = [float(value) for name, value in vars(options).items() if name in _COUNTED]
+    return {
+        "weights to start from": sketch(list(model.state_dict().values())),
+        "data": sketch([inputs, targets]),
+        "options": rates,
+    }
 
 
 def _optimizer(model: nn.Module, options: TrainingOptions) -> torch.optim.SGD:

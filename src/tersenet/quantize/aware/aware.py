@@ -6,7 +6,7 @@ Learning from the float original's answers beside the labels: Mishra and Marr, "
 2017, arXiv:1711.05852.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import ClassVar, final
 
 import torch
@@ -110,6 +110,11 @@ class Aware(Method[AwarePlan]):
     that matches counts."""
     skip: tuple[str, ...] = ()
     """Globs or regular expressions of layers to leave in float."""
+
+    @property
+    def idle(self) -> Mapping[str, str]:
+        """Without the original's answers there is nothing to soften."""
+        return {} if self.weight else {"temperature": "it needs a weight above 0"}
 
     def plan(self, subject: Subject, bench: Workbench) -> AwarePlan:
         """Chooses layers and bits, and counts the steps.

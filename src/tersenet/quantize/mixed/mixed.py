@@ -133,6 +133,20 @@ class Mixed(Method[MixedPlan]):
     then: Then = Field(default_factory=lambda: Static(weight_range="mse"))
     """static or aware, as in a recipe; its own bits of weights give way to the chosen."""
 
+    @property
+    def idle(self) -> Mapping[str, str]:
+        """Options of another measure or budget, and bits that give way to the chosen."""
+        given = "the bits are chosen here"
+        found = {"then.static.bits": given, "then.aware.weight_bits": given}
+        found |= {f"then.{self.then.name}.{option}": why for option, why in self.then.idle.items()}
+        if self.measure != "hessian":
+            found |= dict.fromkeys(("probes", "seed"), "it needs measure: hessian")
+        if self.speedup is not None:
+            found["counted"] = "the budget is of time, not of bytes"
+        # Whether there will be weights of 8 bits is not known yet.
+        found.pop("then.static.reduce_range", None)
+        return found
+
     def plan(self, subject: Subject, bench: Workbench) -> MixedPlan:
         """Measures every layer at every choice, and chooses.
 
