@@ -1,6 +1,6 @@
 # The commands of the project. What each needs first, it makes first.
 .POSIX:
-.PHONY: help setup data browser demo check smoke wheel test scoreboard clean
+.PHONY: help setup data browser demo check smoke wheel processors test scoreboard clean
 
 VENV = .venv
 STAMP = $(VENV)/.set-up
@@ -11,6 +11,7 @@ help:
 	@echo "make scoreboard  which of the 60 systems of the mission hold"
 	@echo "make check       format, lint, types, floors (after 'make setup')"
 	@echo "make wheel       install the wheel without extras and run the main job in small through it"
+	@echo "make processors  coding, products and int8 files, as on other processors"
 	@echo "make setup       the environment alone, in $(VENV)"
 	@echo "make data        Fashion-MNIST alone"
 	@echo "make clean       remove the environment, runs and caches"
@@ -40,12 +41,16 @@ smoke: $(STAMP) data
 wheel: $(STAMP) data
 	scripts/wheel
 
+processors: $(STAMP)
+	scripts/processors
+
 # The wheel's environment does the smoke run. The tests come last: their closing line is the last
 # thing printed. A worker for each core, with one thread each: threads that wait for each other are
 # slower than none.
 test: $(STAMP) data browser
 	scripts/check
 	scripts/wheel
+	scripts/processors
 	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -n auto --dist loadfile --no-loadscope-reorder
 
 scoreboard: $(STAMP) data
