@@ -16,6 +16,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
+from tersenet.train.layout import SafeConvolutions
+
 __all__ = ["Curvature", "curvatures", "divergence", "fisher_diagonal", "quadratic_form"]
 
 Layer: TypeAlias = nn.Conv2d | nn.Linear
@@ -65,9 +67,10 @@ def _squares(
     total = {name: torch.zeros_like(value, dtype=dtype) for name, value in named.items()}
     count, felt = 0, set[str]()
     for sample in (one for batch in inputs for one in batch.split(1)):
-        outputs = model(sample)
-        loss = functional.cross_entropy(outputs, _sampled(outputs, generator))
-        found = torch.autograd.grad(loss, list(named.values()), allow_unused=True)
+        with SafeConvolutions():
+            outputs = model(sample)
+            loss = functional.cross_entropy(outputs, _sampled(outputs, generator))
+            found = torch.autograd.grad(loss, list(named.values()), allow_unused=True)
         for name, gradient in zip(named, found, strict=True):
             if gradient is not None and gradient.numel():
                 total[name] += gradient.to(dtype).square()
@@ -106,15 +109,18 @@ def curvatures(
     sums: dict[str, tuple[Tensor, Tensor]] = {}
     count = 0
     for batch in inputs:
-        outputs = model(batch)
-        ends = [output for name in layers for _, output in calls[name]]
-        for label in range(labels):
-            loss = functional.cross_entropy(outputs, _sampled(outputs, generator), reduction="sum")
-            found = torch.autograd.grad(loss, ends, retain_graph=label < labels - 1)
-            gradients = iter(found)
-            for name, module in layers.items():
-                for given, _ in calls[name]:
-                    _add(sums, name, module, given if label == 0 else None, next(gradients))
+        with SafeConvolutions():
+            outputs = model(batch)
+            ends = [output for name in layers for _, output in calls[name]]
+            for label in range(labels):
+                loss = functional.cross_entropy(
+                    outputs, _sampled(outputs, generator), reduction="sum"
+                )
+                found = torch.autograd.grad(loss, ends, retain_graph=label < labels - 1)
+                gradients = iter(found)
+                for name, module in layers.items():
+                    for given, _ in calls[name]:
+                        _add(sums, name, module, given if label == 0 else None, next(gradients))
         count += len(batch)
         for kept in calls.values():
             kept.clear()
@@ -147,18 +153,19 @@ def quadratic_form(
     point = dict(model.named_parameters())
     total, count = 0.0, 0
     for batch in inputs:
-        logits = model(batch)
-        # J δ by two backward passes: the gradient by u of (uᵀJ) δ.
-        u = torch.zeros_like(logits, requires_grad=True)
-        pulled = torch.autograd.grad(
-            logits, list(point.values()), u, create_graph=True, allow_unused=True
-        )
-        along = [
-            (gradient * change[name]).sum()
-            for name, gradient in zip(point, pulled, strict=True)
-            if gradient is not None and name in change
-        ]
-        (moved,) = torch.autograd.grad(torch.stack(along).sum(), u)
+        with SafeConvolutions():
+            logits = model(batch)
+            # J δ by two backward passes: the gradient by u of (uᵀJ) δ.
+            u = torch.zeros_like(logits, requires_grad=True)
+            pulled = torch.autograd.grad(
+                logits, list(point.values()), u, create_graph=True, allow_unused=True
+            )
+            along = [
+                (gradient * change[name]).sum()
+                for name, gradient in zip(point, pulled, strict=True)
+                if gradient is not None and name in change
+            ]
+            (moved,) = torch.autograd.grad(torch.stack(along).sum(), u)
         logits = logits.detach()
         p, moved = logits.double().softmax(1), moved.double()
         mean = (p * moved).sum(1, keepdim=True)
