@@ -3,6 +3,7 @@
 import contextlib
 import copy
 import json
+import logging
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
@@ -25,12 +26,16 @@ from tersenet.report import render, render_findings
 from tersenet.run import (
     SILENT,
     History,
+    Origin,
     RunFolder,
     Trained,
     Watch,
+    differences,
     header_of,
     interruptible,
     load,
+    moved,
+    origin_of,
     read_header,
     read_run,
     run_steps,
@@ -51,6 +56,8 @@ __all__ = [
     "write_report",
 ]
 
+_log = logging.getLogger(__name__)
+
 Tick: TypeAlias = Callable[[str, int, int], None]
 """Told of progress: what is being done, how much of it is, of how much."""
 
@@ -69,8 +76,8 @@ def compress(
         model: a trained network; it is not changed.
         task: the data it learns from and is judged on.
         recipe: a YAML file with at least a name and steps, without model, weights and data.
-        folder: for the run; by default runs/NAME. A run of the same recipe there is gone on
-            with.
+        folder: for the run; by default runs/NAME. A run of the same recipe, network, weights and
+            data there is gone on with.
         watch: told of the progress.
 
     Raises:
@@ -122,7 +129,7 @@ def train_recipe(
     recipe = read_training(path)
     watch.begin(0, 1, f"training {recipe.name}")
     place = folder or Path("runs") / recipe.name
-    keeps = f"the last checkpoint is kept, train again with --out {place} to go on."
+    keeps = f"the last checkpoint is kept, train again with folder={str(place)!r} to go on."
     with interruptible(watch, keeps=keeps) as alert:
         return train(recipe, place, tick=alert.tick, tensorboard=tensorboard)
 
@@ -176,7 +183,9 @@ def conduct(study: Callable[[Tick], Findings], folder: Path, *, watch: Watch = S
         TersenetError: as the study.
         KeyboardInterrupt: saying that the points measured so far are kept.
     """
-    keeps = f"the points measured so far are kept, run it again with --out {folder} to go on."
+    keeps = (
+        f"the points measured so far are kept, run it again with folder={str(folder)!r} to go on."
+    )
     with interruptible(watch, keeps=keeps) as alert:
         findings = study(alert.tick)
     write_findings(folder, findings)
@@ -222,8 +231,8 @@ def _start(
 ) -> Outcome:
     existed = folder.exists()
     with on_threads(recipe.threads):
-        subject, history = _prepared(recipe, model, task, history)
-        header = header_of(recipe, command=command)
+        subject, history, origin = _prepared(recipe, model, task, history)
+        header = header_of(recipe, command=command, origin=origin)
         with RunFolder.create(folder, header) as run, _nothing_left(run, existed=existed):
             return _finished(recipe, subject, run, history, watch)
 
@@ -238,19 +247,47 @@ def _go_on(
 ) -> Outcome:
     # On as many threads as it began with: sums in another order give other numbers.
     with on_threads(read_header(folder).threads):
-        subject, history = _prepared(recipe, model, task, history)
+        subject, history, origin = _prepared(recipe, model, task, history)
         with RunFolder.resume(folder) as run:
             if run.header.recipe != recipe.resolved():
                 raise RunError(
                     f"{folder} holds the run of another recipe, {run.header.name}: give another "
-                    "folder."
+                    "folder with folder=…."
                 )
+            _check_origin(run, origin, own=recipe.model is None)
+            if run.verdict is None and (changed := moved(run.header)):
+                _log.warning(
+                    "%s was begun on another machine (%s): what was planned from timings there is "
+                    "kept, and what is measured from here on is of this machine",
+                    folder, changed,
+                )  # fmt: skip
             return _finished(recipe, subject, run, history, watch)
+
+
+def _check_origin(run: RunFolder, origin: Origin, *, own: bool) -> None:
+    """Complains where the run in a folder is of another network or other data.
+
+    Raises:
+        RunError: naming what differs.
+    """
+    was = run.header.origin
+    if was is None and own:
+        raise RunError(
+            f"{run.path} was begun by a tersenet that did not note of which weights and data it "
+            "is: start anew in another folder with folder=…."
+        )
+    # The weights of a run from a recipe file lie in its folder, and its data are named there.
+    changed = differences(was, origin) if was else []
+    if changed:
+        raise RunError(
+            f"{run.path} holds a run with other {', '.join(changed)}: give the same again to go "
+            "on, or another folder with folder=…."
+        )
 
 
 def _prepared(
     recipe: Recipe, model: nn.Module, task: Classification, history: History
-) -> tuple[Subject, History]:
+) -> tuple[Subject, History, Origin]:
     subject = task.subject(model, deployment=recipe.deployment)
     with torch.inference_mode():
         outputs = model.eval()(*subject.example)
@@ -261,13 +298,14 @@ def _prepared(
         )
     shapes = tuple(tuple(tensor.shape) for tensor in subject.example)
     dtypes = tuple(str(tensor.dtype).removeprefix("torch.") for tensor in subject.example)
-    return subject, History(history.model, shapes, dtypes=dtypes)
+    origin = origin_of(model, task, outputs)
+    return subject, History(history.model, shapes, dtypes=dtypes), origin
 
 
 def _finished(
     recipe: Recipe, subject: Subject, run: RunFolder, history: History, watch: Watch
 ) -> Outcome:
-    keeps = f"finished steps are kept, go on with 'tersenet compress --resume {run.path}'."
+    keeps = f"finished steps are kept, go on with {run.go_on}."
     with interruptible(watch, keeps=keeps) as alert:
         outcome = run_steps(subject, recipe.steps, run, history, budget=recipe.budget, watch=alert)
         write_report(run.path)

@@ -8,6 +8,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from tersenet.cli import main
+from tersenet.measure import describe_device
 from tersenet.models import resnet
 
 RECIPE = """\
@@ -63,6 +64,7 @@ def test_compress_prints_what_was_measured(
     assert "batch 1" in printed
     assert "batch 2" in printed
     assert f"{step['speedups'][1]['ratio']:.2f}×" in printed
+    assert f"Measured on {describe_device().cpu}. {describe_device().meaning}" in printed
     assert "Budget MISSED" in printed
     for name in ("report.html", "model.onnx", "model.safetensors", "manifest.json"):
         assert str(missed / name) in printed
@@ -92,7 +94,9 @@ def test_bench_in_turns(missed: Path, capsys: pytest.CaptureFixture[str]) -> Non
         assert len(file["speedups"]) == 1
         assert len(file["speedups"][0]["own"]["samples_ms"]) >= 3
     assert main(["bench", str(own), *options]) == 0
-    assert str(own) in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert str(own) in printed
+    assert describe_device().meaning in printed
 
 
 @pytest.mark.parametrize(

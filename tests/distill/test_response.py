@@ -1,13 +1,15 @@
 """The loss of response distillation against its closed form, and the method's promises."""
 
+import copy
 import dataclasses
+from types import SimpleNamespace
 
 import pytest
 import torch
 from torch.nn import functional
 
 from tersenet.core.types import Subject, Workbench
-from tersenet.distill import Response, response_loss
+from tersenet.distill import Response, response, response_loss, teacher
 from tersenet.errors import DataError, StructureError
 from tersenet.models import resnet
 
@@ -104,3 +106,71 @@ def test_refuses_a_network_of_integers() -> None:
     frozen.model.requires_grad_(False)
     with pytest.raises(StructureError, match="put it before quantize"):
         Response().plan(frozen, Workbench())
+
+
+@pytest.mark.parametrize(("minutes", "steps"), [(1.0, 6), (0.1, 1), (60.0, 32), (None, 32)])
+def test_trains_no_longer_than_it_may(
+    minutes: float | None, steps: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By a clock on which each step takes ten seconds, and the first ones a hundred."""
+    seconds = iter([100.0, 200.0, *(300.0 + 10 * step for step in range(100))])
+    monkeypatch.setattr(response, "time", SimpleNamespace(perf_counter=lambda: next(seconds)))
+    whole = subject()
+    before = {name: value.clone() for name, value in whole.model.state_dict().items()}
+    plan = Response(epochs=4, minutes=minutes).plan(whole, Workbench())
+    assert plan.steps == steps
+    assert plan.epochs == pytest.approx(steps / 8)
+    assert ("of 4, in" in plan.summary) == (steps < 32)
+    for name, value in whole.model.state_dict().items():  # it was timed on a copy
+        torch.testing.assert_close(value, before[name], rtol=0, atol=0)
+
+
+def test_the_plan_says_how_long_it_trains() -> None:
+    whole = subject()
+    plan = dataclasses.replace(Response(epochs=4).plan(whole, Workbench()), steps=3)
+    ticks: list[tuple[int, int]] = []
+    bench = Workbench(tick=lambda text, done, total: ticks.append((done, total)))
+    Response(epochs=4).apply(copy.deepcopy(whole.model), plan, whole, bench)
+    assert ticks == [(1, 3), (2, 3), (3, 3)]
+
+
+def test_a_teacher_answers_alike_on_either_engine(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = subject()
+    assert whole.original is not None
+    inputs, _ = Pixels().batch(0)
+    with torch.no_grad():
+        expected = whole.original(inputs)
+    for engine in ("pytorch", "onnxruntime"):
+        with teacher.teaching(whole.original, whole.example, engine) as answer:
+            found = answer(inputs.to(memory_format=torch.channels_last))
+        assert not found.requires_grad
+        torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(("worth", "sooner"), [(0.0, True), (1e9, True), (0.0, False)])
+def test_the_engine_that_answers_sooner_is_taken(
+    worth: float, sooner: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = subject()
+    assert whole.original is not None
+    inputs, _ = Pixels().batch(0)
+
+    def seconds(answer: teacher.Teacher, inputs: torch.Tensor) -> float:
+        found = answer(inputs)
+        exact = whole.original is not None and torch.equal(found, whole.original(inputs))
+        return 1.0 if exact == sooner else 2.0  # PyTorch's answers are exact
+
+    monkeypatch.setattr(teacher, "_seconds", seconds)
+    monkeypatch.setattr(teacher, "_WORTH_SECONDS", worth)
+    engine = teacher.faster_engine(whole.original, whole.example, inputs, steps=100)
+    assert engine == ("pytorch" if sooner or worth else "onnxruntime")
+
+
+def test_a_network_without_a_file_teaches_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Odd(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x.mean() + torch.zeros(len(x), 2) if float(x.sum()) > 0 else x.flatten(1)[:, :2]
+
+    monkeypatch.setattr(teacher, "_WORTH_SECONDS", 0.0)
+    inputs = torch.ones(4, 1, 8, 8)
+    assert teacher.faster_engine(Odd(), (inputs,), inputs, steps=100) == "pytorch"

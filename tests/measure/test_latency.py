@@ -182,6 +182,24 @@ def test_a_killed_measurement_is_an_error_not_a_figure(square):
     assert "square64.onnx was killed by SIGKILL" in str(caught[0])
 
 
+@pytest.mark.parametrize(
+    ("number", "remedy"),
+    [
+        (signal.SIGKILL, "free some memory"),
+        (signal.SIGILL, "this processor lacks an instruction that the runtime was built with"),
+        (signal.SIGSEGV, "crashed inside the runtime: choose another"),
+        (signal.SIGTERM, "start it again"),
+    ],
+)
+def test_what_ended_the_process_decides_what_is_advised(square, monkeypatch, number, remedy):
+    script = "import os, sys; os.kill(os.getpid(), int(sys.argv[-1]))"
+    killed = subprocess.run([sys.executable, "-c", script, str(int(number))], check=False)
+    monkeypatch.setattr("tersenet.measure.process.subprocess.run", lambda *_, **__: killed)
+    path = square(64)
+    with pytest.raises(MeasureError, match=f"killed by {number.name}: .*{remedy}"):
+        compare(path, path, deployment=ONE)
+
+
 def test_a_killed_run_leaves_no_measurement_behind(square):
     path = square(64)
     script = (

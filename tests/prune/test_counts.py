@@ -5,7 +5,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tersenet.core.types import Skip
-from tersenet.prune.counts import best_units, fit_counts, global_counts, layer_counts
+from tersenet.prune.counts import (
+    Cut,
+    best_units,
+    fit_counts,
+    global_counts,
+    layer_counts,
+    weighed_counts,
+)
 from tersenet.prune.plan import PrunePlan
 
 
@@ -61,6 +68,56 @@ def test_steps_up_go_to_the_nearest_first():
     liked = dict.fromkeys("abc", (8, 16))
     # 14 + 10 + 9 = 33 wanted; all down is 24, one up 32, two up 40
     assert fit_counts({"a": 10, "b": 14, "c": 9}, liked) == {"a": 8, "b": 16, "c": 8}
+
+
+@st.composite
+def _cuts(draw) -> list[Cut]:
+    found = []
+    for index in range(draw(st.integers(1, 7))):
+        down, wanted, up = sorted(draw(st.lists(st.integers(1, 32), min_size=3, max_size=3)))
+        saves, loses = draw(st.floats(0.01, 10)), draw(st.floats(0.01, 10))
+        found.append(
+            Cut(name=str(index), wanted=wanted, down=down, up=up, saves=saves, loses=loses)
+        )
+    return found
+
+
+@given(_cuts())
+def test_cuts_that_are_made_are_worth_more_than_those_that_are_not(cuts: list[Cut]):
+    counts = weighed_counts(cuts)
+    assert all(counts[cut.name] in (cut.down, cut.up) for cut in cuts)
+    made = [cut for cut in cuts if counts[cut.name] < cut.up]
+    able = [cut for cut in cuts if 2 * cut.down >= cut.wanted and cut.down < cut.up]
+    overall = sum(cut.saves for cut in able) / max(1e-9, sum(cut.loses for cut in able))
+    for cut in made:
+        assert cut in able
+        assert cut.saves / cut.loses >= overall / 2 * (1 - 1e-9)
+    # The total is nearer to the wanted one after every cut; a better one that was left would not
+    # have brought it nearer when its turn came.
+    total, wanted = sum(cut.up for cut in cuts), sum(cut.wanted for cut in cuts)
+    for cut in sorted(able, key=lambda one: (-one.saves / one.loses, one.name)):
+        after = total - (cut.up - cut.down)
+        fair = cut.saves / cut.loses >= overall / 2 * (1 + 1e-9)
+        if cut in made:
+            assert abs(after - wanted) < abs(total - wanted)
+            total = after
+        elif fair:
+            assert abs(after - wanted) >= abs(total - wanted)
+    assert total == sum(counts.values())
+
+
+def test_the_cut_that_saves_most_for_what_it_loses_comes_first():
+    sixteen = {"wanted": 12, "down": 8, "up": 16}
+    cuts = [
+        Cut(name="dear", saves=1.0, loses=2.0, **sixteen),
+        Cut(name="cheap", saves=2.0, loses=1.0, **sixteen),
+    ]
+    assert weighed_counts(cuts) == {"dear": 16, "cheap": 8}
+
+
+def test_a_quarter_is_no_rounding_of_two_thirds():
+    cut = Cut(name="stage1", wanted=10, down=4, up=16, saves=0.08, loses=10.0)
+    assert weighed_counts([cut]) == {"stage1": 16}
 
 
 def test_best_units_break_ties_by_order():

@@ -1,6 +1,9 @@
 """Liked counts: the rule on given costs, the probes on the runtime, the cache."""
 
+import dataclasses
 import json
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import onnx
@@ -9,29 +12,89 @@ import torch
 
 from tersenet.core.types import Deployment, Subject, Workbench
 from tersenet.graph import trace
+from tersenet.measure.rounds import Rounds
 from tersenet.measure.runtimes import open_session
 from tersenet.models.resnet_cifar import resnet
-from tersenet.prune import L1, Staircase, staircase, staircases
+from tersenet.prune import L1, staircase, staircases
 from tersenet.prune.probe import Probe, write_probe
 
 SETTINGS = {"runtime": "onnxruntime", "threads": 1, "batches": (1, 4)}
+
+
+def _exact(probe: Probe, cost: Callable[[int], float]) -> dict[str, Any]:
+    """What measuring without any noise would give: a bound is the ratio to the cheapest larger."""
+    counts = staircase.candidates(probe.size)
+    costs = {}
+    for count in counts:
+        larger = [cost(count) / cost(more) for more in counts if more > count]
+        costs[str(count)] = [cost(count), cost(count), cost(count), max(larger, default=0.0)]
+    return {"costs": costs, "ms": 1.0}
 
 
 @pytest.mark.parametrize(
     ("costs", "liked"),
     [
         # blocks of 16: 12 costs what 16 does
-        ({4: 0.4, 8: 0.6, 12: 0.98, 16: 1.0}, (4, 8, 16)),
-        ({8: 0.94, 12: 0.96, 16: 1.0}, (16,)),  # 8 does not save 5 % on 12, nor 12 on 16
-        ({8: 1.4, 12: 1.2, 16: 1.0}, (16,)),  # fewer is slower
-        ({8: 0.5, 16: 0.45, 24: 0.8, 32: 1.0}, (16, 24, 32)),
+        ({4: 0.4, 8: 0.6, 12: 1.0, 16: 1.0}, (4, 8, 16)),
+        ({4: 1.4, 8: 1.2, 12: 1.1, 16: 1.0}, (16,)),  # fewer is slower
+        ({4: 0.5, 8: 0.45, 12: 0.8, 16: 1.0}, (8, 12, 16)),
     ],
 )
-def test_liked_counts_save_on_every_larger_one(costs: dict[int, float], liked: tuple[int, ...]):
-    stairs = Staircase(
-        kind="conv", precision="fp32", steps=tuple(sorted(costs.items())), **SETTINGS
-    )
-    assert stairs.liked == liked
+def test_liked_counts_cost_less_than_every_larger_one(
+    costs: dict[int, float], liked: tuple[int, ...]
+):
+    probe = Probe(kernel=(3, 3), positions=(8, 8), size=16, precision="fp32", **SETTINGS)
+    assert staircase._staircase(probe, _exact(probe, costs.__getitem__)).liked == liked
+
+
+def test_a_difference_within_the_noise_is_none(monkeypatch):
+    """Rounds of made-up times: 8 is 30 % cheaper, 4 no cheaper than 8 but by chance."""
+    probe = Probe(kernel=(3, 3), positions=(8, 8), size=16, precision="fp32", **SETTINGS)
+    random = np.random.default_rng(0)
+    base = {"4": 0.695, "8": 0.7, "12": 1.0, "16": 1.0, staircase._AGAIN: 1.0}
+
+    def timed(files, probe):
+        noise = {name: 1 + 0.05 * random.random((20, 5)) for name in files}
+        return [
+            Rounds(
+                order=(tuple(files),) * 20,
+                slices_ms={
+                    name: tuple(map(tuple, (base[name] * noise[name]).tolist())) for name in files
+                },
+                warmup=1,
+            )
+            for _ in probe.batches
+        ]
+
+    monkeypatch.setattr(staircase, "_timed", timed)
+    stairs = staircase._staircase(probe, staircase._measure(probe))
+    assert stairs.liked == (8, 16)
+    assert stairs.cost(8) == pytest.approx(0.7, abs=0.02)
+    # six layers in the chain, batches of 1 and 4
+    assert stairs.ms == pytest.approx((1 / 6 + 1 / 24) / 2, rel=0.05)
+    assert stairs.macs == 9 * 8 * 8 * 16 * 16
+
+
+@pytest.mark.parametrize(("int8", "precision"), [(0.7, "int8"), (1.0, "fp32"), (1.3, "fp32")])
+def test_the_faster_precision_is_asked_where_either_may_ship(
+    int8, precision, monkeypatch, tmp_path
+):
+    model, subject = _model()
+    graph, asked = trace(model, subject.example), []
+    deployment = dataclasses.replace(subject.deployment, precision="either")
+
+    def timed(files, probe):
+        asked.append((probe.size, set(files)))
+        times = {"fp32": ((1.0, 1.0),) * 9, "int8": ((int8, int8),) * 9}
+        return [Rounds(order=(), slices_ms=times, warmup=1) for _ in probe.batches]
+
+    monkeypatch.setattr(staircase, "_timed", timed)
+    bench = Workbench(folder=tmp_path)
+    for _ in range(2):  # kept: a resumed run decides alike
+        found = staircase.computing(graph.groups, graph.sites, deployment, bench)
+        assert found.precision == precision
+    assert len(asked) == 1
+    assert asked[0][1] == {"fp32", "int8"}
 
 
 @pytest.mark.parametrize(
@@ -95,8 +158,8 @@ def test_int8_probes_run_on_integer_kernels(tmp_path):
     assert "Conv" not in kinds
 
 
-def _model() -> tuple[torch.nn.Module, Subject]:
-    model = resnet(depth=8, width=8)
+def _model(width: int = 8) -> tuple[torch.nn.Module, Subject]:
+    model = resnet(depth=8, width=width)
     example = torch.zeros(2, 3, 8, 8)
     return model, Subject(model=model, example=(example,), deployment=Deployment(batches=(1, 2)))
 
@@ -105,9 +168,9 @@ def test_one_measurement_for_each_kind_kept_for_resuming(tmp_path, monkeypatch):
     model, subject = _model()
     graph, measured = trace(model, subject.example), []
 
-    def measure(probe: Probe) -> dict[str, float]:
+    def measure(probe: Probe) -> dict[str, Any]:
         measured.append(probe)
-        return {str(one): one / probe.size for one in staircase.candidates(probe.size)}
+        return _exact(probe, lambda count: count / probe.size)
 
     monkeypatch.setattr(staircase, "_measure", measure)
     bench = Workbench(folder=tmp_path)
@@ -124,15 +187,32 @@ def test_one_measurement_for_each_kind_kept_for_resuming(tmp_path, monkeypatch):
     (tmp_path / "staircase.json").write_text("{ torn")
     assert staircases(graph.groups, graph.sites, subject.deployment, bench) == first
     assert len(measured) == 6
-    assert len(json.loads((tmp_path / "staircase.json").read_text())) == 3
+    kept = json.loads((tmp_path / "staircase.json").read_text())
+    assert len(kept.keys() - {"machine"}) == 3
+
+
+def test_no_stage_is_cut_to_a_quarter_for_a_few_percent(monkeypatch):
+    """As timed on a processor with 256-bit vectors: of 16 channels, 4 took 8 % less time, 8 and 12
+    none; wider layers went down in blocks of 8."""
+    _, subject = _model(width=16)
+
+    def measure(probe: Probe) -> dict[str, Any]:
+        if probe.size == 16:
+            return _exact(probe, lambda count: 0.92 if count == 4 else 1.0)
+        return _exact(probe, lambda count: (-(-count // 8) * 8 / probe.size) ** 2)
+
+    monkeypatch.setattr(staircase, "_measure", measure)
+    plan = L1(keep=0.6).plan(subject, Workbench())
+    kept = {(plan.sizes[name], len(units)) for name, units in plan.keep.items()}
+    assert {count for size, count in kept if size == 16} == {16}
+    assert min(count / size for size, count in kept if size > 16) < 0.7
 
 
 def test_plans_keep_to_what_was_measured(monkeypatch):
     _, subject = _model()
 
-    def blocks_of_16(probe: Probe) -> dict[str, float]:
-        counts = staircase.candidates(probe.size)
-        return {str(one): -(-one // 16) * 16 / probe.size for one in counts}
+    def blocks_of_16(probe: Probe) -> dict[str, Any]:
+        return _exact(probe, lambda count: -(-count // 16) * 16 / probe.size)
 
     monkeypatch.setattr(staircase, "_measure", blocks_of_16)
     plan = L1(keep=0.6, scope="layer").plan(subject, Workbench())
@@ -146,6 +226,7 @@ def test_plans_keep_to_what_was_measured(monkeypatch):
 
 def test_really_measured_costs_rise_with_the_work():
     wide = Probe(kernel=(3, 3), positions=(8, 8), size=64, precision="fp32", **SETTINGS)
-    costs = staircase._measure(wide)
-    assert costs["64"] == 1
-    assert costs["8"] < 0.5  # a 64th of the work
+    stairs = staircase._staircase(wide, staircase._measure(wide))
+    assert stairs.cost(64) == 1
+    assert stairs.cost(8) < 0.5  # a 64th of the work
+    assert stairs.ms > 0

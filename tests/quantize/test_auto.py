@@ -154,3 +154,45 @@ def test_all_of_it_or_nothing(
     assert bool(edits) == pays
     if not pays:
         assert plan.summary.startswith("stays float, 8 bits do not pay here (int8 per channel 0.")
+
+
+def test_where_integers_do_not_pay_weights_alone_are_stored_small(
+    whole: Subject, made_up: MadeUp, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(auto, "compare_many", made_up(slow_integers))
+    monkeypatch.setattr(auto, "SCHEMES", SCHEMES)
+    method = Auto(agreement=0.5, by_layer=False, stored_bits=8)
+    plan = method.plan(whole, Workbench())
+    assert plan.chosen is None
+    assert "stays float, 8 bits do not pay here" in plan.summary
+    assert "stored: 5 layers with 100.0 % of the weights to int8" in plan.summary
+    stored, edits = method.apply(copy.deepcopy(whole.model), plan, whole, Workbench())
+    path = tmp_path / "stored.onnx"
+    to_onnx(stored, whole.example, path)
+    counts = kernels(path).counts
+    assert not INTEGER & counts.keys()  # it computes in float
+    x = whole.calibration[0][0]
+    with torch.inference_mode():
+        exact, found = whole.model(x), stored(x)
+    # Each weight is within half a step, a 127th of its channel's largest: a small share of noise.
+    assert 0 < (found - exact).norm() / exact.norm() < 0.02
+    levels = [one for one in stored.state_dict().values() if one.dtype is torch.int8]
+    weights = [one for name, one in whole.model.state_dict().items() if name.endswith("weight")]
+    assert sum(one.numel() for one in levels) == sum(one.numel() for one in weights)
+    again = method.replay(_Net().eval(), edits, whole.example)
+    again.load_state_dict(stored.state_dict())
+    with torch.inference_mode():
+        assert torch.equal(found, again(x))
+
+
+def test_schemes_that_are_one_on_this_processor_are_tried_once() -> None:
+    seven = Static(reduce_range=True)
+    eight = Static(reduce_range=False)
+    ours = {"auto": Static(), "reduced": seven, "whole": eight}
+    kept = list(auto._distinct(ours))
+    assert kept == (["auto", "whole"] if Static().reduced else ["auto", "reduced"])
+
+
+def test_stored_bits_and_layers_in_float_exclude_each_other() -> None:
+    with pytest.raises(ValueError, match="needs by_layer: false"):
+        Auto(stored_bits=8)

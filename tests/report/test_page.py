@@ -268,6 +268,13 @@ def test_a_busy_machine_and_another_machine_are_noted(page: str):
     assert_figures_hold(render(run), run, least=300)
 
 
+def test_what_the_processor_lacks_is_said(page: str, run: RunSummary):
+    header = replace(run.header, device=replace(run.header.device, isa=("avx2",)))
+    other = words(render(replace(run, header=header)))
+    assert "neither AVX-512 nor 8-bit dot products (VNNI): int8 files are smaller here" in other
+    assert run.header.device.meaning in words(page)
+
+
 def test_a_machine_that_changed_its_speed_is_noted(page: str):
     assert "changed its speed" not in words(page)
     steps = synthetic_steps()

@@ -30,10 +30,12 @@ def test_the_demo_keeps_its_promises(tmp_path: Path) -> None:
     bounds = {bound["text"].split()[0]: bound["met"] for bound in told["bounds"]}
     assert bounds["file"], told["bounds"]
     assert bounds["drop"], told["bounds"]
-    first, last = told["steps"][0], told["steps"][-1]
+    first, last = told["steps"][0], told["steps"][told["chosen"]]
     assert first["cost"]["file_bytes"] >= 5 * last["cost"]["file_bytes"]
     assert last["score"]["samples"] == 10_000
-    assert last["int8_share"] == 1.0
+    # Integers where they are measured to pay, and where not float with 8-bit weights in the file.
+    assert last["name"] == "quantize auto"
+    assert last["int8_share"] == (0.0 if "stays float" in last["summary"] else 1.0)
     # The recipe's first line says what to expect of accuracy; sizes depend on the processor,
     # since the counts of channels are those that its runtime likes.
     promised = re.search(r"top-1 ([\d.]+) -> ([\d.]+) %", RECIPE.read_text())

@@ -97,6 +97,34 @@ def test_an_earlier_step_that_holds_is_not_buried() -> None:
     assert "step 1" in verdict.advice
 
 
+FAST, SLOW = step(file_bytes=200, right=925, ratio=1.89), step(file_bytes=100, right=925, ratio=1.5)
+INTEGERS = Edit(site="conv", kind=EditKind.ENCODE, before="fp32", after="int8")
+
+
+def slower(later: int, earlier: int) -> bool:
+    """By the records below: the second step's file is the slower one."""
+    return (later, earlier) == (2, 1)
+
+
+@pytest.mark.parametrize(
+    ("budget", "edit", "chosen"),
+    [
+        (Budget(file_bytes=300, speedup=1.4), INTEGERS, 1),  # both hold: the faster one
+        (Budget(file_bytes=150, speedup=1.4), INTEGERS, 2),  # the budget needs the small one
+        (Budget(file_bytes=50), INTEGERS, 1),  # neither holds
+        (Budget(), INTEGERS, 2),  # no budget: what was asked for
+        (Budget(file_bytes=300), TUNE, 2),  # training takes no time: the clock is wrong
+    ],
+)
+def test_a_slower_step_is_kept_only_where_the_budget_needs_it(
+    budget: Budget, edit: Edit, chosen: int
+) -> None:
+    records = [ORIGINAL, FAST, dataclasses.replace(SLOW, edits=(edit,), name="quantize static")]
+    verdict = judge(records, budget, seconds=1.0, slower=slower)
+    assert verdict.step == chosen
+    assert ("quantize static made it slower here" in verdict.advice) == (chosen == 1)
+
+
 def test_nothing_done_is_unchanged() -> None:
     assert judge([ORIGINAL], Budget(), seconds=1.0).status is Status.UNCHANGED
 

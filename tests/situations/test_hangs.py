@@ -278,7 +278,7 @@ def test_from_python_it_is_an_exception_and_told_by_a_warning(
     folder = tmp_path / "run"
     assert left == {
         "said": "interrupted: finished steps are kept, go on with "
-        f"'tersenet compress --resume {folder}'.",
+        f"tersenet.compress(model, task, recipe=…, folder={str(folder)!r}).",
         "children": [],
         "ours": True,
     }

@@ -125,6 +125,7 @@ def test_bf16_multiplies_in_bf16_where_the_hardware_has_it(
         return functional.cross_entropy(logits.float(), targets)
 
     half = dataclasses.replace(OPTIONS, precision="bf16", epochs=0.2)
+    monkeypatch.delenv("ONEDNN_MAX_CPU_ISA", raising=False)
     monkeypatch.setattr(hardware, "describe_device", lambda: device("avx512f"))
     with pytest.raises(RunError, match=r"precision is bf16, which this cpu does not compute in"):
         fit(fresh(), Noise(), objective, half)
@@ -136,6 +137,26 @@ def test_bf16_multiplies_in_bf16_where_the_hardware_has_it(
         model = fit(fresh(), Noise(), objective, dataclasses.replace(half, precision=precision))
         assert set(seen) == {torch.bfloat16}
         assert {one.dtype for one in model.parameters()} == {torch.float32}
+
+
+@pytest.mark.parametrize(
+    ("cap", "bf16"),
+    [
+        ("", True),
+        ("ALL", True),
+        ("AVX512_CORE_BF16", True),
+        ("AVX512_CORE_VNNI", False),
+        ("avx2", False),
+    ],
+)
+def test_auto_asks_for_no_bf16_where_onednn_may_not_use_it(
+    cap: str, bf16: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", cap)
+    monkeypatch.setattr(hardware, "describe_device", lambda: device("avx512f", "avx512_bf16"))
+    options = dataclasses.replace(OPTIONS, precision="auto")
+    with hardware.products_of(options, torch.device("cpu")):
+        assert torch.is_autocast_enabled("cpu") == bf16
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")

@@ -15,6 +15,7 @@ from cyclopts import App, CycloptsError, Parameter
 from rich.console import Console
 
 from tersenet.cli.encode import decode, encode, is_coded, show_listing
+from tersenet.cli.flags import in_flags
 from tersenet.cli.guard import GUARD
 from tersenet.cli.study import study
 from tersenet.errors import RecipeError, TersenetError
@@ -216,5 +217,6 @@ def _usage(text: str) -> int:
 
 def _complain(text: str, code: int) -> int:
     GUARD.said()
-    Console(stderr=True, soft_wrap=True, highlight=False).print(f"tersenet: {text}", markup=False)
+    console = Console(stderr=True, soft_wrap=True, highlight=False)
+    console.print(f"tersenet: {in_flags(text)}", markup=False)
     return code

@@ -34,6 +34,7 @@ def encode(
         source: A .safetensors, .onnx, .pt or .pth file, or the folder of a saved model.
         out: The coded file; by default SOURCE with .tnc.
         step: Of a level, in standard deviations of its tensor; without it nothing is lost.
+            Which tensors stay bit for bit all the same is told, and why.
         base: Weights that the coded file is an update to: only what changed is written.
         effort: fast codes about ten times as fast into larger files, best tries every coder.
         json: Print one JSON object instead of a table.
@@ -43,8 +44,21 @@ def encode(
     if step is not None and not 0 < step < float("inf"):
         raise TersenetError(f"--step is {step}: it must be above 0, as 0.3 is.")
     target = out or source.with_name(source.name + ".tnc")
-    encode_file(source, target, step=step, effort=effort, base=base)
-    return show_listing(target, json=json)
+    kept: dict[str, list[str]] = {}
+    encode_file(
+        source,
+        target,
+        step=step,
+        effort=effort,
+        base=base,
+        exact=lambda name, reason: kept.setdefault(reason, []).append(name),
+    )
+    code = show_listing(target, json=json)
+    console = Console(stderr=True, soft_wrap=True, highlight=False)
+    for reason, names in kept.items():
+        told = ", ".join(names[:SHOWN]) + (f", {len(names) - SHOWN} more" * (len(names) > SHOWN))
+        console.print(f"bit for bit, without --step: {told} (each {reason})", markup=False)
+    return code
 
 
 def decode(source: Path, /, *, out: Path, base: Path | None = None, json: bool = False) -> int:

@@ -6,6 +6,7 @@ from typing import final
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
+from tersenet.cli.flags import in_flags
 from tersenet.cli.guard import GUARD
 from tersenet.cli.show import step_line
 from tersenet.core.types import StepRecord
@@ -76,7 +77,7 @@ class Live:
 
     def keep(self, sentence: str) -> None:
         """Says what is kept, should all end now."""
-        GUARD.keep(sentence)
+        GUARD.keep(in_flags(sentence))
 
     def _drop(self) -> None:
         if self._task is not None:

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from tersenet.core.findings import Findings
-from tersenet.core.types import Outcome, StepRecord, Unmeasured
+from tersenet.core.types import Device, Outcome, StepRecord, Unmeasured
 from tersenet.graph import Inspection
 from tersenet.measure import BenchResult
 from tersenet.run import RunSummary, Trained, step_to_json
@@ -64,6 +64,9 @@ def show_outcome(outcome: Outcome, *, json: bool) -> None:
             )
         for note in record.remarks:
             console.print(f"{record.name}: {note}", soft_wrap=True, markup=False)
+    latencies = [latency for record in outcome.steps for latency in record.cost.latency]
+    for device in dict.fromkeys(latency.device for latency in latencies):
+        _print_device(console, device)
     bounds = " · ".join(f"{bound.text} {'✓' if bound.met else '✗'}" for bound in outcome.bounds)
     title = {"met": "Budget met", "missed": "Budget MISSED", "unchanged": "Nothing changed"}
     console.print(f"{title[outcome.status]}{': ' + bounds if bounds else ''}", soft_wrap=True)
@@ -87,6 +90,7 @@ def show_run(summary: RunSummary, report: Path, *, json: bool) -> None:
         return
     console = _console()
     _print_ladder(console, summary.steps)
+    _print_device(console, summary.header.device)
     console.print(f"report       {report}", soft_wrap=True)
 
 
@@ -159,6 +163,7 @@ def show_bench(result: BenchResult, *, json: bool) -> None:
                 f"{speedup.low:.2f}–{speedup.high:.2f}",
             )
     console.print(table)
+    _print_device(console, result.device)
     for note in result.notes:
         console.print(note, soft_wrap=True)
 
@@ -217,6 +222,10 @@ def show_inspection(inspection: Inspection, *, json: bool) -> None:
 
 def _step_json(step: StepRecord) -> dict[str, Any]:
     return {**step_to_json(step), "notes": list(step.remarks)}
+
+
+def _print_device(console: Console, device: Device) -> None:
+    console.print(f"Measured on {device.cpu}. {device.meaning}", soft_wrap=True, markup=False)
 
 
 def _print_ladder(console: Console, steps: Sequence[StepRecord]) -> None:

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from tersenet.codec import levels as bins
 from tersenet.codec.bits import BitWriter
 from tersenet.codec.cabac import decode_tensors, encode_tensors
+from tersenet.codec.iso_exact import without_raw
 from tersenet.codec.iso_units import (
     BLOCK,
     DATA,
@@ -41,13 +42,15 @@ def encode_nnc(
     Args:
         tensors: Levels with one step, which must be `step_of` some parameter, and a codebook of
             whole numbers or none; integers of 32 bits, kept as they are; 32-bit floats, kept as
-            they are, uncoded.
+            they are. Of those one may be uncoded, and comes last (`iso_exact` says why); where
+            there are several, the others are written as levels that are exactly their values.
         blocks: Layers to write as one unit each. Their tensors are levels.
         scan: 1 to 4 code matrices in blocks of 8 to 64 rows and columns, with entry points.
 
     Raises:
         ValueError: A tensor that the format, or its reference reader, cannot take.
     """
+    tensors = without_raw(tensors)
     qps = {
         name: _exact_qp(name, tensor)
         for name, tensor in tensors.items()
@@ -61,7 +64,8 @@ def encode_nnc(
     out = [_unit(START, b"\x01"), _unit(MODEL, _model_set(base, codebooks=books))]
     inside = {name for block in blocks for name in block.named()}
     alone = [Block(weight=name) for name in tensors if name not in inside]
-    for block in (*alone, *blocks):
+    raw = [one for one in alone if getattr(tensors[one.weight], "dtype", None) == np.float32]
+    for block in (*(one for one in alone if one not in raw), *blocks, *raw):
         parts = {name: tensors[name] for name in block.coded()}
         out.append(_unit(DATA, _data(block, parts, {n: q - base for n, q in qps.items()}, scan)))
     return b"".join(out)

@@ -9,6 +9,8 @@ from typing import Annotated, TypeAlias, final
 import numpy as np
 from pydantic import PlainSerializer, PlainValidator
 
+from tersenet.core import processor
+
 __all__ = [
     "Cost",
     "Device",
@@ -64,7 +66,12 @@ class Device:
     @property
     def has_int8_dot(self) -> bool:
         """Whether 8-bit products are summed in 32 bits (no saturation, and faster)."""
-        return bool({"avx512_vnni", "avx_vnni", "amx_int8", "asimddp"} & set(self.isa))
+        return processor.has_int8_dot(self.isa)
+
+    @property
+    def meaning(self) -> str:
+        """What the processor has and lacks, and what follows for files: one sentence."""
+        return processor.meaning(self.isa)
 
 
 @final

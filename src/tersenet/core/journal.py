@@ -25,7 +25,7 @@ class Journal:
 
         Args:
             path: the file.
-            go_on: the command that goes on once a disk has space again, for complaints.
+            go_on: how to go on once a disk has space again, for complaints.
 
         Raises:
             RunError: if a whole line of it is damaged.
@@ -75,7 +75,7 @@ def held(folder: Path) -> Iterator[None]:
         lock = (folder / ".lock").open("a")
     except OSError as error:
         raise RunError(
-            f"cannot write in {folder} ({error.strerror}): choose another folder with --out."
+            f"cannot write in {folder} ({error.strerror}): choose another folder with folder=…."
         ) from error
     with lock:
         try:

@@ -1,14 +1,14 @@
 """What a method is: it plans, is applied to a copy, and returns what it did as data."""
 
 import abc
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Generic, Protocol, TypeVar, final, runtime_checkable
 
 from torch import Tensor, nn
 
 from tersenet.core.edit import Edit
-from tersenet.core.subject import Subject, Workbench
+from tersenet.core.subject import Precision, Subject, Workbench
 
 __all__ = ["Method", "Plan", "Proof", "Skip"]
 
@@ -72,6 +72,17 @@ class Method(abc.ABC, Generic[P]):
     """The recipe's inner key, set by `method`."""
     plan_type: ClassVar[type]
     """The class of its plans, for reading one back."""
+    computes_in: ClassVar[Precision | None] = None
+    """What the file computes in after it; None: in what it did before."""
+
+    @property
+    def idle(self) -> Mapping[str, str]:
+        """Options that decide nothing beside the others, and what they would need.
+
+        A recipe that sets one of them is refused: whoever wrote it expects something of it. Of
+        a part within, the option is named with dots, as in a recipe: `then.static.bits`.
+        """
+        return {}
 
     @abc.abstractmethod
     def plan(self, subject: Subject, bench: Workbench) -> P:

@@ -15,6 +15,7 @@ __all__ = [
     "Batch",
     "Deployment",
     "Loss",
+    "Precision",
     "Predict",
     "Quality",
     "Removal",
@@ -29,6 +30,10 @@ Predict: TypeAlias = Callable[[Tensor], Tensor]
 """Inputs to outputs: a module, or a deployed file behind a runtime."""
 Loss: TypeAlias = Callable[[Tensor, Tensor], Tensor]
 """(outputs, targets) to a scalar in nats, summed over the batch."""
+
+
+Precision: TypeAlias = Literal["fp32", "int8", "either"]
+"""What a file computes in; either: in whichever of the two is measured to be faster."""
 
 
 @runtime_checkable
@@ -66,8 +71,9 @@ class Deployment:
     """Least number of latency samples of each file at each batch size."""
     seconds: Annotated[float, Field(ge=0)] = 1.0
     """To go on sampling for beyond that number, for each file and batch size."""
-    precision: Literal["fp32", "int8"] = "fp32"
-    """Of the file that will ship: int8 when a later step quantises."""
+    precision: Precision = "fp32"
+    """What the file that ships will compute in: int8 when a later step quantises, either when
+    one will take what it measures to be faster."""
 
 
 @final

@@ -11,7 +11,6 @@ from typing import Any, Final, final
 import numpy as np
 from torch import nn
 
-from tersenet.core.files import read_kept, write_json
 from tersenet.core.knapsack import Factor, solve
 from tersenet.core.types import Deployment, Subject, Workbench
 from tersenet.decompose.candidates import Candidate
@@ -22,6 +21,7 @@ from tersenet.decompose.sites import Site
 from tersenet.decompose.swap import place
 from tersenet.export import to_onnx
 from tersenet.measure import compare, interleave, open_session
+from tersenet.measure.times import keep_times, read_times
 
 __all__ = ["LatencyChoice", "ranks_within", "time_chains"]
 
@@ -105,13 +105,13 @@ def time_chains(
         f"{form.form} {listed}"
     )
     path = None if bench.folder is None else bench.folder / _FILE
-    known = read_kept(path)
+    known = read_times(path)
     if key not in known:
         chains = [form.build(site.layer, one.ranks) for one in options]
         now = list(site.now) if isinstance(site.now, Factors) else [site.now]
         known[key] = _timed([*chains, now], site.sample, deployment, batch)
         if path is not None:
-            write_json(path, known)
+            keep_times(path, known)
     return known[key]
 
 
@@ -180,7 +180,7 @@ class _Timer:
 
     def _of(self, picks: Mapping[str, Ranks]) -> list[float]:
         """Returns the share, and the milliseconds of the network before."""
-        known = read_kept(self.path)
+        known = read_times(self.path)
         listed = ", ".join(f"{name} {'×'.join(map(str, r))}" for name, r in picks.items())
         key = (
             f"{self.deployment.runtime}, {self.deployment.threads} threads, batch {self.batch}: "
@@ -190,7 +190,7 @@ class _Timer:
             self.bench.tick("timing the factored file", 0, 1)
             known[key] = self._measured(picks)
             if self.path is not None:
-                write_json(self.path, known)
+                keep_times(self.path, known)
         return known[key]
 
     def _measured(self, picks: Mapping[str, Ranks]) -> list[float]:

@@ -9,6 +9,7 @@ from typing import Any, final
 import torch
 from torch import Tensor, nn
 
+from tersenet.core.listed import listed
 from tersenet.core.types import Skip, Subject
 from tersenet.decompose.factors import CONVOLUTIONS, Factors, Ranks, cost
 from tersenet.decompose.form import Form, check_ranks
@@ -98,8 +99,8 @@ def find_sites(
     for glob in (*only, *skip):
         if not any(fnmatchcase(name, glob) for name in layers):
             raise StructureError(
-                f"{form.form} has '{glob}' in only or skip, which matches no layer of "
-                f"{', '.join(list(layers)[:5])}, …: correct it."
+                f"{form.form} has '{glob}' in only or skip, which matches no layer: "
+                f"{listed('layers', layers)}."
             )
     shapes = _sample_shapes(subject.model, layers, subject.example)
     tied = _tied(subject.model)

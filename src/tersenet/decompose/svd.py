@@ -8,7 +8,7 @@ arXiv:1405.3866.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal, final
 
 import torch
@@ -97,6 +97,11 @@ class SVD(Decomposition):
         if self.split == "spatial" and self.weighting == "activation":
             raise ValueError("weighting: activation needs split: channel")
         return self
+
+    @property
+    def idle(self) -> Mapping[str, str]:
+        """Options of a weighting that is not taken."""
+        return {} if self.weighting == "fisher" else {"samples": "it needs weighting: fisher"}
 
     @property
     def form(self) -> str:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from tersenet.core.types import Batch, Loss
 from tersenet.decompose.factors import CONVOLUTIONS
 from tersenet.errors import DataError
+from tersenet.train.layout import SafeConvolutions
 from tersenet.train.least_squares import Moments, places, read_rows, seeing
 
 __all__ = ["Weighting", "activation_moments", "fisher_rows", "input_root"]
@@ -94,8 +95,9 @@ def fisher_rows(
     taken = 0
     for inputs, targets in data:
         for index in range(min(len(inputs), samples - taken)):
-            value = loss(model(inputs[index : index + 1]), targets[index : index + 1])
-            found = torch.autograd.grad(value, list(weights.values()), allow_unused=True)
+            with SafeConvolutions():
+                value = loss(model(inputs[index : index + 1]), targets[index : index + 1])
+                found = torch.autograd.grad(value, list(weights.values()), allow_unused=True)
             for name, gradient in zip(weights, found, strict=True):
                 if gradient is not None:
                     totals[name] += gradient.double().square().flatten(1).sum(1)

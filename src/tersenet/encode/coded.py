@@ -95,6 +95,11 @@ class Encoding(Method[EncodePlan]):
             raise ValueError("give one of lam, file_bytes and max_drop, not several")
         return self
 
+    @property
+    def idle(self) -> Mapping[str, str]:
+        """With lambda given there is nothing to search for."""
+        return {} if self.lam is None else {"trials": "lam is given, and nothing to search for"}
+
     @abc.abstractmethod
     def quantiser(self, model: nn.Module, inputs: Sequence[Tensor], bench: Workbench) -> Quantiser:
         """Looks at the network once; returns what gives its levels at any lambda."""
@@ -281,7 +286,16 @@ def restore_(model: nn.Module, tensors: Mapping[str, np.ndarray]) -> nn.Module:
 
 def _left(model: nn.Module, steps: Step) -> list[Skip]:
     return [
-        Skip(name, "kept bit for bit: not finite, or no float that the network multiplies")
+        Skip(name, f"kept bit for bit: {_reason(value)}")
         for name, value in model.named_parameters()
         if name not in steps
     ]
+
+
+def _reason(value: Tensor) -> str:
+    if not value.is_floating_point() or not value.numel():
+        return "no float that the network multiplies"
+    if not torch.isfinite(value).all():
+        return "not finite"
+    largest = float(value.detach().abs().max())
+    return f"of {value.dtype}, up to {largest:.3g}: no 32-bit step suits it"

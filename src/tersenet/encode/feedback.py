@@ -21,7 +21,15 @@ from tersenet.core.registry import method
 from tersenet.core.types import Workbench
 from tersenet.encode.coded import Encoding, Quantiser, Step
 from tersenet.encode.fisher import curvatures, fisher_diagonal
-from tersenet.encode.rate_distortion import FACTORS, ideal_step, parameters, quantise_diagonal
+from tersenet.encode.rate_distortion import (
+    FACTORS,
+    MOST,
+    finest_step,
+    ideal_step,
+    in_units,
+    parameters,
+    quantise_diagonal,
+)
 
 __all__ = ["Feedback"]
 
@@ -59,7 +67,7 @@ class Feedback(Encoding):
             rows = inverse_factor(one.gradients.numpy(), damping=self.damping)
             factors[f"{name}.weight"] = (columns, rows)
         few = [torch.cat(list(inputs))[:DIAGONAL_SAMPLES]]
-        fisher = fisher_diagonal(model, few, generator=generator)
+        fisher = in_units(fisher_diagonal(model, few, generator=generator), weights)
 
         def quantise(lam: float, steps: Step | None) -> dict[str, Quantised]:
             coded = {}
@@ -86,6 +94,7 @@ class Feedback(Encoding):
     ) -> Quantised:
         curvature = float(np.exp(-2 * sum(np.log(np.diag(f)).mean() for f in (columns, rows))))
         ideal = ideal_step(lam, curvature, dependent=self.dependent)
+        ideal = min(max(ideal, finest_step(weights)), MOST)
         tried = [step] if step else [short_step(ideal * one) for one in FACTORS]
         found: list[tuple[float, float, FedBack]] = []
         for one in tried:

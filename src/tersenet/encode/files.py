@@ -18,15 +18,13 @@ from tersenet.codec.tensors import DTYPES
 from tersenet.core.files import load_tensors, save_tensors, write_atomically, write_json
 from tersenet.core.manifest import whole
 from tersenet.encode.coded import edits_of
+from tersenet.encode.file_levels import levels_of
 from tersenet.errors import FormatError, WeightsError
 
 __all__ = ["decode_file", "encode_file", "read_base", "read_file"]
 
 GRAPH: Final = "\0onnx"
 """Name of the tensor that holds an ONNX file without its weights; no weight has it."""
-
-SMALLEST: Final = 256
-"""Elements below which a matrix is kept bit for bit: there is nothing to gain."""
 
 _OWN_TYPES: Final = {  # of PyTorch, which NumPy knows by ml_dtypes alone
     torch.bfloat16: (torch.int16, "bfloat16"),
@@ -42,28 +40,43 @@ def encode_file(
     step: float | None = None,
     effort: Effort = "normal",
     base: Path | None = None,
+    exact: Callable[[str, str], None] = lambda name, reason: None,
 ) -> codec.Listing:
     """Codes a weights file; returns what the coded file holds.
 
     Args:
         source: .safetensors, .onnx, a state dict (.pt, .pth), or the folder of a saved model.
         target: the coded file.
-        step: None keeps every tensor bit for bit. Otherwise matrices and kernels of 32-bit
-            floats become levels of the trellis, this many standard deviations apart.
+        step: None keeps every tensor bit for bit. Otherwise matrices and kernels of floats
+            become levels of the trellis, this many standard deviations apart.
         effort: as `codec.encode`.
         base: weights, in a file or coded, that the coded file is an update to: only the change
             is written, and it decodes only beside them.
+        exact: told the name of each tensor that stays bit for bit although there is a step, and
+            why.
 
     Raises:
-        WeightsError: if the source cannot be read, or holds no such tensors.
+        WeightsError: if the source cannot be read, or holds no such tensors, or the base none
+            of the same name, shape and type.
+        ValueError: if the step is not positive and finite.
     """
+    if step is not None and not 0 < step < float("inf"):
+        raise ValueError(f"step is {step}: it must be above 0 and finite, as 0.3 is.")
     tensors, manifest = read_file(source)
     under = {} if base is None else read_base(base)
+    if base is not None and not any(_alike(one, under.get(k)) for k, one in tensors.items()):
+        raise WeightsError(
+            f"{base} has no tensor in common with {source}, by name, shape and type: give the "
+            "weights that these were trained from with base=…, or leave it out."
+        )
     coded: dict[str, np.ndarray | Quantised] = dict(tensors)
     for name, array in tensors.items():
-        if step is not None and _can_quantise(array):
-            worth = float(np.float32(step * array.std()))
-            coded[name] = _levels(array, worth, under.get(name))
+        if step is not None and name != GRAPH:
+            found = levels_of(array, step, under.get(name))
+            if isinstance(found, str):
+                exact(name, found)
+            else:
+                coded[name] = found
     try:
         data = codec.encode(coded, manifest=manifest, effort=effort, base=under)
     except ValueError as error:
@@ -81,13 +94,8 @@ def read_base(path: Path) -> dict[str, np.ndarray]:
     return codec.decode(_bytes(path)) if path.suffix == ".tnc" else read_file(path)[0]
 
 
-def _levels(array: np.ndarray, step: float, under: np.ndarray | None) -> Quantised:
-    """Levels of the trellis: of what changed, where the base has such a tensor."""
-    if under is None or (under.shape, under.dtype) != (array.shape, array.dtype):
-        under = None
-    change = array if under is None else (array - under).astype(np.float32)
-    levels = codec.rd_levels(change, step, dependent=True, base=under)
-    return Quantised(levels=levels, step=step, dependent=True, base=under)
+def _alike(array: np.ndarray, other: np.ndarray | None) -> bool:
+    return other is not None and (array.shape, array.dtype) == (other.shape, other.dtype)
 
 
 def decode_file(source: Path, target: Path, *, base: Path | None = None) -> dict[str, np.ndarray]:
@@ -96,13 +104,15 @@ def decode_file(source: Path, target: Path, *, base: Path | None = None) -> dict
     An update needs the `base` that it was made for.
 
     Raises:
-        FormatError: if the source is damaged, or does not hold what the target needs.
+        FormatError: if the source is damaged, does not hold what the target needs, or is no
+            update and yet given a base.
     """
     data = _bytes(source)
-    listing = None
-    if data[:4] == b"\x89TNC":
-        under = None if base is None else read_base(base)
-        listing, tensors = codec.inspect(data), codec.decode(data, base=under)
+    listing = codec.inspect(data) if data[:4] == b"\x89TNC" else None
+    if base is not None and not (listing and any(one.relative for one in listing.entries)):
+        raise FormatError(f"{source} is no update to {base}, it is whole: leave out base=….")
+    if listing is not None:
+        tensors = codec.decode(data, base=None if base is None else read_base(base))
     else:
         tensors = decode_nnc(data)
     graph = tensors.pop(GRAPH, None)
@@ -158,7 +168,7 @@ def _bytes(path: Path, most: int = -1) -> bytes:
 
 
 def _read_safetensors(path: Path) -> dict[str, np.ndarray]:
-    return {name: _to_numpy(one) for name, one in load_tensors(path)[0].items()}
+    return {name: _to_numpy(name, one) for name, one in load_tensors(path)[0].items()}
 
 
 def _read_state(path: Path) -> dict[str, np.ndarray]:
@@ -172,7 +182,7 @@ def _read_state(path: Path) -> dict[str, np.ndarray]:
     state = state.get("state_dict", state) if isinstance(state, dict) else state
     if not isinstance(state, dict) or not all(isinstance(one, Tensor) for one in state.values()):
         raise WeightsError(f"{path} holds other things than tensors: save the state_dict() alone.")
-    return {str(name): _to_numpy(one) for name, one in state.items()}
+    return {str(name): _to_numpy(str(name), one) for name, one in state.items()}
 
 
 def _read_onnx(path: Path) -> dict[str, np.ndarray]:
@@ -211,20 +221,20 @@ def _with_weights(
     return model
 
 
-def _can_quantise(array: np.ndarray) -> bool:
-    if array.dtype != np.float32 or array.ndim < 2 or array.size < SMALLEST:
-        return False
-    return bool(np.isfinite(array).all() and array.std() > 0)
-
-
-def _to_numpy(tensor: Tensor) -> np.ndarray:
-    tensor = tensor.detach().cpu().contiguous()
-    if tensor.dtype not in _OWN_TYPES:
-        return tensor.numpy()
+def _to_numpy(name: str, tensor: Tensor) -> np.ndarray:
+    try:
+        tensor = tensor.detach().cpu().contiguous()
+        if tensor.dtype not in _OWN_TYPES:
+            return tensor.numpy()
+    except (RuntimeError, TypeError) as error:  # sparse, quantised, or of a rare type
+        raise WeightsError(
+            f"'{name}' cannot be coded: it is {tensor.layout} of {tensor.dtype}; save it dense, in "
+            "a type that NumPy has."
+        ) from error
     import ml_dtypes
 
-    bits, name = _OWN_TYPES[tensor.dtype]
-    return tensor.view(bits).numpy().view(getattr(ml_dtypes, name))
+    bits, kind = _OWN_TYPES[tensor.dtype]
+    return tensor.view(bits).numpy().view(getattr(ml_dtypes, kind))
 
 
 def _to_torch(array: np.ndarray) -> Tensor:

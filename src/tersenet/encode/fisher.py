@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from tersenet.core.memory import require_memory
+from tersenet.train.layout import SafeConvolutions
 
 __all__ = ["Curvature", "curvatures", "divergence", "fisher_diagonal", "quadratic_form"]
 
@@ -24,6 +25,9 @@ Layer: TypeAlias = nn.Conv2d | nn.Linear
 
 CHUNK = 32
 """Samples whose patches are in memory at a time."""
+
+LOUD = 2.0**55
+"""Beyond it, and below its reciprocal, sums of squares are not left to 32-bit floats."""
 
 
 @final
@@ -44,21 +48,39 @@ def fisher_diagonal(
 ) -> dict[str, Tensor]:
     """Returns F per weight, by parameter name: squared gradients, averaged over samples.
 
-    One label is sampled per input; each sample takes a backward pass of its own.
+    One label is sampled per input; each sample takes a backward pass of its own. F of a tensor
+    whose squared gradients have no 32-bit float comes in float64.
     """
-    model = _differentiable(model)
+    model, drawn = _differentiable(model), generator.get_state()
+    total, lost = _squares(model, inputs, torch.float32, generator)
+    if lost:
+        generator.set_state(drawn)
+        wide, _ = _squares(model, inputs, torch.float64, generator)
+        total |= {name: wide[name] for name in lost}
+    return total
+
+
+def _squares(
+    model: nn.Module, inputs: Sequence[Tensor], dtype: torch.dtype, generator: torch.Generator
+) -> tuple[dict[str, Tensor], list[str]]:
+    """Returns the mean squares, and of which tensors they are beyond what float32 holds."""
     named = dict(model.named_parameters())
-    total = {name: torch.zeros_like(value) for name, value in named.items()}
-    count = 0
+    total = {name: torch.zeros_like(value, dtype=dtype) for name, value in named.items()}
+    count, felt = 0, set[str]()
     for sample in (one for batch in inputs for one in batch.split(1)):
-        outputs = model(sample)
-        loss = functional.cross_entropy(outputs, _sampled(outputs, generator))
-        found = torch.autograd.grad(loss, list(named.values()), allow_unused=True)
+        with SafeConvolutions():
+            outputs = model(sample)
+            loss = functional.cross_entropy(outputs, _sampled(outputs, generator))
+            found = torch.autograd.grad(loss, list(named.values()), allow_unused=True)
         for name, gradient in zip(named, found, strict=True):
-            if gradient is not None:
-                total[name] += gradient.square()
+            if gradient is not None and gradient.numel():
+                total[name] += gradient.to(dtype).square()
+                if name not in felt and gradient.any():
+                    felt.add(name)
         count += 1
-    return {name: value / max(1, count) for name, value in total.items()}
+    least = torch.finfo(torch.float32).tiny
+    lost = [name for name in felt if not least <= float(total[name].max()) < float("inf")]
+    return {name: value / max(1, count) for name, value in total.items()}, lost
 
 
 def curvatures(
@@ -94,15 +116,18 @@ def curvatures(
     sums: dict[str, tuple[Tensor, Tensor]] = {}
     count = 0
     for batch in inputs:
-        outputs = model(batch)
-        ends = [output for name in layers for _, output in calls[name]]
-        for label in range(labels):
-            loss = functional.cross_entropy(outputs, _sampled(outputs, generator), reduction="sum")
-            found = torch.autograd.grad(loss, ends, retain_graph=label < labels - 1)
-            gradients = iter(found)
-            for name, module in layers.items():
-                for given, _ in calls[name]:
-                    _add(sums, name, module, given if label == 0 else None, next(gradients))
+        with SafeConvolutions():
+            outputs = model(batch)
+            ends = [output for name in layers for _, output in calls[name]]
+            for label in range(labels):
+                loss = functional.cross_entropy(
+                    outputs, _sampled(outputs, generator), reduction="sum"
+                )
+                found = torch.autograd.grad(loss, ends, retain_graph=label < labels - 1)
+                gradients = iter(found)
+                for name, module in layers.items():
+                    for given, _ in calls[name]:
+                        _add(sums, name, module, given if label == 0 else None, next(gradients))
         count += len(batch)
         for kept in calls.values():
             kept.clear()
@@ -171,18 +196,19 @@ def quadratic_form(
     point = dict(model.named_parameters())
     total, count = 0.0, 0
     for batch in inputs:
-        logits = model(batch)
-        # J δ by two backward passes: the gradient by u of (uᵀJ) δ.
-        u = torch.zeros_like(logits, requires_grad=True)
-        pulled = torch.autograd.grad(
-            logits, list(point.values()), u, create_graph=True, allow_unused=True
-        )
-        along = [
-            (gradient * change[name]).sum()
-            for name, gradient in zip(point, pulled, strict=True)
-            if gradient is not None and name in change
-        ]
-        (moved,) = torch.autograd.grad(torch.stack(along).sum(), u)
+        with SafeConvolutions():
+            logits = model(batch)
+            # J δ by two backward passes: the gradient by u of (uᵀJ) δ.
+            u = torch.zeros_like(logits, requires_grad=True)
+            pulled = torch.autograd.grad(
+                logits, list(point.values()), u, create_graph=True, allow_unused=True
+            )
+            along = [
+                (gradient * change[name]).sum()
+                for name, gradient in zip(point, pulled, strict=True)
+                if gradient is not None and name in change
+            ]
+            (moved,) = torch.autograd.grad(torch.stack(along).sum(), u)
         logits = logits.detach()
         p, moved = logits.double().softmax(1), moved.double()
         mean = (p * moved).sum(1, keepdim=True)
@@ -221,10 +247,18 @@ def _add(
             torch.zeros(height, height, dtype=torch.float64),
         )
     own_inputs, own_gradients = sums[name]
-    own_gradients += (rows.T @ rows).double() / positions
+    own_gradients += _moment(rows) / positions
     if given is not None:
         for columns in _columns(module, given):
-            own_inputs += (columns.T @ columns).double()
+            own_inputs += _moment(columns)
+
+
+def _moment(values: Float[Tensor, "call one"]) -> Float[Tensor, "one one"]:
+    """Returns valuesᵀ values in float64, multiplied in float32 where these hold the squares."""
+    largest = float(values.abs().max()) if values.numel() else 0.0
+    if largest > LOUD or 0 < largest < 1 / LOUD:
+        values = values.double()
+    return (values.T @ values).double()
 
 
 def _columns(module: Layer, given: Tensor) -> Iterator[Float[Tensor, "call column"]]:

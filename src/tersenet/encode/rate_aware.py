@@ -27,7 +27,7 @@ from tersenet.core.types import Edit, EditKind, Method, Skip, Subject, Workbench
 from tersenet.encode.coded import write_
 from tersenet.encode.fisher import fisher_diagonal
 from tersenet.encode.norms import absorb_norms_
-from tersenet.encode.rate_distortion import parameters, quantise_diagonal
+from tersenet.encode.rate_distortion import in_units, parameters, quantise_diagonal
 from tersenet.errors import DataError
 from tersenet.train import TrainingOptions, fit
 
@@ -82,6 +82,11 @@ class RateAware(Method[AwarePlan]):
     seed: int = Field(default=0, ge=0)
     """Of the labels sampled for the Fisher information."""
 
+    @property
+    def idle(self) -> Mapping[str, str]:
+        """Without the original's answers there is nothing to soften."""
+        return {} if self.weight else {"temperature": "it needs a weight above 0"}
+
     def plan(self, subject: Subject, bench: Workbench) -> AwarePlan:
         """Sets the steps.
 
@@ -95,7 +100,7 @@ class RateAware(Method[AwarePlan]):
             )
         matrices = {k: w for k, w in parameters(subject.model).items() if w.ndim > 1 and w.any()}
         # Of what is not zero: a mask says nothing about how far apart the others lie.
-        steps = {k: short_step(self.step * float(w[w != 0].std())) for k, w in matrices.items()}
+        steps = {k: short_step(self.step * _deviation(w[w != 0])) for k, w in matrices.items()}
         return AwarePlan(
             epochs=self.epochs,
             steps={k: step for k, step in steps.items() if step > 0},
@@ -151,10 +156,10 @@ class RateAware(Method[AwarePlan]):
                 model.get_parameter(name).copy_(torch.from_numpy(one.weights()))
         inputs = torch.cat([inputs for inputs, _ in subject.calibration])[:SAMPLES]
         generator = torch.Generator().manual_seed(self.seed)
-        fisher = fisher_diagonal(model, [inputs], generator=generator)
+        fisher = in_units(fisher_diagonal(model, [inputs], generator=generator), weights)
         for name, own in weights.items():
             if name not in coded:
-                mean = np.full_like(own, fisher[name].mean().item())
+                mean = np.full(own.shape, fisher[name].mean().item())
                 coded[name] = quantise_diagonal(own, mean, lam=self.lam, step=None, dependent=False)
         return {name: coded[name] for name in weights}
 
@@ -163,6 +168,11 @@ class RateAware(Method[AwarePlan]):
     ) -> nn.Module:
         """Returns the network: its values changed, its structure did not."""
         return model
+
+
+def _deviation(weights: np.ndarray) -> float:
+    """The standard deviation in float64: that of large 32-bit floats has no 32-bit float."""
+    return float(weights.astype(np.float64).std())
 
 
 def bits(scaled: Float[Tensor, "row column"]) -> Float[Tensor, ""]:

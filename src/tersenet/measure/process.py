@@ -77,12 +77,25 @@ def check(files: Mapping[str, Path], deployment: Deployment) -> None:
             raise MeasureError(f"{path} does not exist: give the path of an ONNX file.")
 
 
+_CRASHED: Final = "it crashed inside the runtime: choose another runtime, or another version of it"
+_REMEDIES: Final = {
+    "SIGKILL": "free some memory, or measure smaller batches",
+    "SIGILL": "this processor lacks an instruction that the runtime was built with: choose another "
+    "runtime, or an older version of it",
+    "SIGSEGV": _CRASHED,
+    "SIGBUS": _CRASHED,
+    "SIGABRT": _CRASHED,
+    "SIGFPE": _CRASHED,
+}
+"""What helps, by the signal that ended a process."""
+
+
 def _answer(done: subprocess.CompletedProcess[str], task: str, subject: str) -> dict[str, Any]:
     if done.returncode < 0:
         name = signal.Signals(-done.returncode).name
         raise MeasureError(
-            f"the process that measured the {task} of {subject} was killed by {name}: free some "
-            "memory, or measure smaller batches."
+            f"the process that measured the {task} of {subject} was killed by {name}: "
+            f"{_REMEDIES.get(name, 'start it again')}."
         )
     try:
         answer = json.loads(done.stdout)

@@ -8,12 +8,12 @@ from typing import Final, final
 
 from torch import nn
 
-from tersenet.core.files import read_kept, write_json
 from tersenet.core.types import Edit, Subject, Workbench
 from tersenet.errors import StructureError
 from tersenet.export import to_onnx
 from tersenet.graph import Graph, remove
 from tersenet.measure import compare
+from tersenet.measure.times import keep_times, read_times
 from tersenet.prune.blocks import Block
 from tersenet.prune.dropping import drop
 
@@ -64,7 +64,7 @@ class FileTimer:
             MeasureError: if the files cannot be timed.
         """
         path = None if self.bench.folder is None else self.bench.folder / _FILE
-        known = read_kept(path)
+        known = read_times(path)
         deployment = replace(self.subject.deployment, batches=(self.batch,))
         where = f"{deployment.runtime}, {deployment.threads} threads, batch {self.batch}"
         key = f"{where}: " + ", ".join(f"{name} {len(units)}" for name, units in keep.items())
@@ -86,7 +86,7 @@ class FileTimer:
             )
             known[key] = round(1 / found.ratio, 5)
             if path is not None:
-                write_json(path, known)
+                keep_times(path, known)
         return known[key]
 
 

@@ -7,6 +7,7 @@ arXiv:2210.06659. Costs depend on the widths on both sides of each layer, as in 
 """
 
 import copy
+import dataclasses
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -29,6 +30,7 @@ from tersenet.prune.file_time import Counts, FileTimer, Trial, fit_to_time, smal
 from tersenet.prune.gains import block_gains, loss_gains, score_gains
 from tersenet.prune.latency_plan import LatencyPlan
 from tersenet.prune.score import ChannelScore
+from tersenet.prune.staircase import computing
 from tersenet.prune.taylor import Taylor
 from tersenet.prune.width_choice import widths_within
 from tersenet.prune.width_costs import Costs, measure_costs
@@ -97,6 +99,15 @@ class LatencyAware(Method[LatencyPlan]):
     attempts: int = Field(default=6, ge=1)
     """Files to time at most until one keeps to the budget and uses it up."""
 
+    @property
+    def idle(self) -> Mapping[str, str]:
+        """Options of the criterion that say how many units go: here the time says so."""
+        options = ("keep", "scope", "counts", "at_a_time")
+        return {
+            f"criterion.{self.criterion.name}.{option}": "latency says how many units go"
+            for option in options
+        }
+
     def plan(self, subject: Subject, bench: Workbench) -> LatencyPlan:
         """Decides which units stay.
 
@@ -112,6 +123,8 @@ class LatencyAware(Method[LatencyPlan]):
                 "prune latency-aware finds no group to remove units from: see why with "
                 "'tersenet inspect'."
             )
+        decided = computing(groups, graph.sites, subject.deployment, bench)
+        subject = dataclasses.replace(subject, deployment=decided)
         scores = self.criterion.score(subject, groups)
         liked, stairs = self.criterion.liked(subject, graph, groups, bench)
         options = {name: tuple(sorted(counts)) for name, counts in liked.items()}

@@ -13,11 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, final
 
-from tersenet.core.files import read_kept, write_json
 from tersenet.core.types import Deployment, Workbench
 from tersenet.graph import Site
 from tersenet.measure.rounds import interleave
 from tersenet.measure.runtimes import open_session
+from tersenet.measure.times import keep_times, read_times
 from tersenet.prune.probe import write_layers
 
 __all__ = ["LatencyTable", "LayerKind", "kind_of", "measure_table"]
@@ -131,7 +131,7 @@ def measure_table(
         MeasureError: if the runtime is not installed or does not take the layers.
     """
     path = None if bench.folder is None else bench.folder / _FILE
-    known = read_kept(path)
+    known = read_times(path)
     times: dict[LayerKind, dict[Widths, float]] = {}
     for done, (kind, widths) in enumerate(wanted.items()):
         bench.tick("timing layers", done, len(wanted))
@@ -141,7 +141,7 @@ def measure_table(
         if key not in known:
             known[key] = _measure(kind, pairs, deployment, batch)
             if path is not None:
-                write_json(path, known)
+                keep_times(path, known)
         times[kind] = dict(zip(pairs, known[key], strict=True))
     return LatencyTable(times=times)
 

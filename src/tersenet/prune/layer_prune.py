@@ -21,6 +21,7 @@ from pydantic import (
 from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 
+from tersenet.core.listed import listed
 from tersenet.core.registry import method, methods
 from tersenet.core.types import Edit, EditKind, Method, Skip, Subject, Workbench
 from tersenet.errors import StructureError
@@ -219,10 +220,9 @@ class LayerPrune(Method[LayerPlan]):
         for option in ("only", "skip"):
             for glob in getattr(self, option):
                 if not any(fnmatchcase(name, glob) for name in names):
-                    some = ", ".join(f"'{one.name}'" for one in blocks[:6]) or "none"
+                    some = listed("layers to drop", (one.name for one in blocks))
                     raise StructureError(
-                        f"'{glob}' in {option} of prune layers matches no layer: those that can "
-                        f"go are {some}."
+                        f"'{glob}' in {option} of prune layers matches no layer: {some}."
                     )
         considered, left = [], list(skips)
         for block in blocks:

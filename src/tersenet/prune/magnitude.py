@@ -15,6 +15,7 @@ from pydantic import Field, model_validator
 from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 
+from tersenet.core.listed import listed
 from tersenet.core.registry import method
 from tersenet.core.types import Edit, EditKind, Method, Skip, Subject, Workbench
 from tersenet.errors import StructureError
@@ -205,10 +206,9 @@ class Magnitude(Method[MaskPlan]):
         for option in ("only", "skip", "rates"):
             for glob in getattr(self, option):
                 if not any(_is(site, glob) for site in sites):
-                    names = ", ".join(f"'{site}'" for site in sites[:6])
                     raise StructureError(
-                        f"'{glob}' in {option} of prune magnitude matches no site: there are "
-                        f"{names or 'none'}, …; see them all with 'tersenet inspect'."
+                        f"'{glob}' in {option} of prune magnitude matches no site: "
+                        f"{listed('sites', sites)}; 'tersenet inspect' shows all."
                     )
 
     def _why_not(self, site: Site) -> str | None:

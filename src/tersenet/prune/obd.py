@@ -22,6 +22,7 @@ from tersenet.prune.observe import ObservedScore, summed_loss
 from tersenet.prune.second_order import damage
 from tersenet.prune.taylor import filters_of
 from tersenet.prune.weights import unit_sums
+from tersenet.train.layout import SafeConvolutions
 
 __all__ = ["OBD"]
 
@@ -64,7 +65,7 @@ class OBD(ObservedScore):
         generator = torch.Generator().manual_seed(self.seed)
         total = {name: torch.zeros_like(one) for name, one in weights.items()}
         data, seen, wanted = self.data(subject), 0, list(weights.values())
-        with evaluating(subject.model), torch.enable_grad():
+        with evaluating(subject.model), torch.enable_grad(), SafeConvolutions():
             for inputs, targets in data:
                 outputs = functional_call(subject.model, dict(weights), (inputs,))
                 loss = summed_loss(subject, outputs, targets)

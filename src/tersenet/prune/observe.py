@@ -27,6 +27,7 @@ from tersenet.errors import DataError, StructureError
 from tersenet.graph import ChannelGroup
 from tersenet.graph.trace import evaluating
 from tersenet.prune.score import ChannelScore
+from tersenet.train.layout import SafeConvolutions
 
 __all__ = ["ObservedScore", "Watch", "observe", "summed_loss", "to_units"]
 
@@ -140,7 +141,7 @@ class Watch:
         """Returns the network's output, and remembers what each site gave on the way."""
         self._outputs.clear()
         self._samples = len(inputs)
-        with _Readers(self._made) as readers:
+        with SafeConvolutions(), _Readers(self._made) as readers:
             outputs = self._model(inputs)
         for made, normed in self._normed.items():
             _, site, call = self._made[made]

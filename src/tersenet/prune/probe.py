@@ -9,9 +9,10 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-__all__ = ["Probe", "write_layers", "write_probe"]
+__all__ = ["DEPTH", "Probe", "write_layers", "write_probe"]
 
-_DEPTH: Final = 6  # layers in the file: what enters and leaves it weighs less
+DEPTH: Final = 6
+"""Layers in a file: what enters and leaves it weighs less."""
 _OPSET: Final = 17
 
 
@@ -29,7 +30,7 @@ class Probe:
     runtime: str
     threads: int
     precision: str
-    """fp32, or int8 with asymmetric activations and symmetric weights of each filter."""
+    """fp32; int8 with asymmetric activations and symmetric weights of each filter; or either."""
     batches: tuple[int, ...]
 
     @property
@@ -50,14 +51,14 @@ class Probe:
     @property
     def macs(self) -> int:
         """Of one sample through the chain at the widest count."""
-        return _DEPTH * math.prod(self.kernel) * math.prod(self.positions) * self.size**2
+        return DEPTH * math.prod(self.kernel) * math.prod(self.positions) * self.size**2
 
 
 def write_probe(probe: Probe, channels: int, path: Path) -> None:
     """Writes the chain at a width of `channels`; the batch is free."""
     file = _File(int8=probe.precision == "int8")
     found = file.quantised("x")
-    for i in range(_DEPTH):
+    for i in range(DEPTH):
         found = file.layer(found, f"w{i}", (channels, channels, *probe.kernel))
         found = file.quantised(file.node("Relu", [found], f"{found}.relu"))
     shape = ["n", channels, *probe.positions]
@@ -87,7 +88,7 @@ def write_layers(
     """
     file = _File(int8=int8)
     x, total = file.quantised("x"), ""
-    for i in range(_DEPTH):
+    for i in range(DEPTH):
         found = file.layer(x, f"w{i}", weight, groups=groups, tokens=bool(positions))
         found = file.quantised(found)
         total = file.quantised(file.node("Add", [found, total], f"sum{i}")) if total else found
@@ -96,7 +97,7 @@ def write_layers(
         file.save(path, ["n", *positions, reads], total, ["n", *positions, makes])
     else:
         file.save(path, ["n", reads, *positions], total, ["n", makes, *positions])
-    return _DEPTH
+    return DEPTH
 
 
 @final

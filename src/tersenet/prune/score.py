@@ -11,10 +11,19 @@ from pydantic import Field, model_validator
 from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 
+from tersenet.core.listed import listed
 from tersenet.core.types import Edit, Method, Skip, Subject, Workbench
 from tersenet.errors import StructureError
 from tersenet.graph import ChannelGroup, Graph, provable, remove, replay, trace
-from tersenet.prune.counts import best_units, fit_counts, global_counts, layer_counts
+from tersenet.prune.counts import (
+    Cut,
+    best_units,
+    fit_counts,
+    global_counts,
+    layer_counts,
+    relative_scores,
+    weighed_counts,
+)
 from tersenet.prune.greedy import greedy
 from tersenet.prune.plan import PrunePlan
 from tersenet.prune.staircase import Staircase, staircases
@@ -66,6 +75,12 @@ class ChannelScore(Method[PrunePlan]):
         if self.at_a_time and (self.multiple_of is not None or self.scope != "global"):
             raise ValueError("at_a_time needs multiple_of: null and scope: global")
         return self
+
+    @property
+    def idle(self) -> Mapping[str, str]:
+        """Counts take the place of what would decide them."""
+        options = ("keep", "scope", "multiple_of", "least") if self.counts else ()
+        return dict.fromkeys(options, "counts say how many units stay")
 
     @abc.abstractmethod
     def score(
@@ -136,9 +151,20 @@ class ChannelScore(Method[PrunePlan]):
             given = self._given(groups)
             return {name: best_units(scores[name], count) for name, count in given.items()}, ()
         wanted = self._wanted(subject, groups, scores)
-        liked, measured = self.liked(subject, graph, groups, bench)
-        counts = fit_counts(wanted, liked)
-        return {name: best_units(scores[name], count) for name, count in counts.items()}, measured
+        measured = self._staircases(subject, graph, groups, bench)
+        liked = self._counts(groups, measured)
+        if measured:
+            relative = relative_scores(scores, comparable=self.comparable)
+            counts = weighed_counts(
+                [
+                    _cut(group, graph, wanted[group.name], liked[group.name], measured, relative)
+                    for group in groups
+                ]
+            )
+        else:
+            counts = fit_counts(wanted, liked)
+        keep = {name: best_units(scores[name], count) for name, count in counts.items()}
+        return keep, tuple(dict.fromkeys(measured.values()))
 
     def _given(self, groups: Sequence[ChannelGroup]) -> dict[str, int]:
         """Returns how many units each group keeps by `counts`."""
@@ -177,11 +203,10 @@ class ChannelScore(Method[PrunePlan]):
         for option in ("only", "skip", "counts"):
             for glob in getattr(self, option):
                 if not any(_matches(group, glob) for group in every):
-                    names = ", ".join(f"'{group.name}'" for group in graph.groups[:6])
+                    names = [group.name for group in graph.groups]
                     raise StructureError(
                         f"'{glob}' in {option} of prune {self.name} matches no group and no site: "
-                        f"there are {names or 'no groups'}, …; see them all with "
-                        "'tersenet inspect'."
+                        f"{listed('groups', names)}; 'tersenet inspect' shows all."
                     )
         groups, skips = [], [Skip(one.name, one.reason or "") for one in graph.frozen]
         for group in graph.groups:
@@ -209,11 +234,23 @@ class ChannelScore(Method[PrunePlan]):
         bench: Workbench,
     ) -> tuple[Mapping[str, Sequence[int]], tuple[Staircase, ...]]:
         """Returns the counts each group may keep, and what was measured to find them."""
-        measured: dict[str, Staircase] = {}
-        if self.multiple_of == "auto":
-            measured = staircases(groups, graph.sites, subject.deployment, bench)
+        measured = self._staircases(subject, graph, groups, bench)
+        return self._counts(groups, measured), tuple(dict.fromkeys(measured.values()))
+
+    def _staircases(
+        self, subject: Subject, graph: Graph, groups: Sequence[ChannelGroup], bench: Workbench
+    ) -> dict[str, Staircase]:
+        """Returns what counts cost, by group; nothing where no runtime is to be asked."""
+        if self.multiple_of != "auto":
+            return {}
+        return staircases(groups, graph.sites, subject.deployment, bench)
+
+    def _counts(
+        self, groups: Sequence[ChannelGroup], measured: Mapping[str, Staircase]
+    ) -> dict[str, list[int]]:
+        """Returns the counts each group may keep."""
         step = self.multiple_of if isinstance(self.multiple_of, int) else 1
-        liked = {
+        return {
             group.name: [
                 count
                 for count in (
@@ -225,7 +262,32 @@ class ChannelScore(Method[PrunePlan]):
             ]
             for group in groups
         }
-        return liked, tuple(dict.fromkeys(measured.values()))
+
+
+def _cut(
+    group: ChannelGroup,
+    graph: Graph,
+    wanted: int,
+    liked: Sequence[int],
+    measured: Mapping[str, Staircase],
+    relative: Mapping[str, Tensor],
+) -> Cut:
+    """Returns what `group` may be rounded to, and what going down saves and loses."""
+    stairs = measured[group.name]
+    up = min(count for count in liked if count >= wanted)
+    down = max((count for count in liked if count <= wanted), default=up)
+    filters = {member.tensor for member in group.filters}
+    macs = sum(site.layer.macs for site in graph.sites if site.tensor in filters)
+    saved = stairs.cost(up) - stairs.cost(down)
+    ranked = relative[group.name].sort(descending=True).values
+    return Cut(
+        name=group.name,
+        wanted=wanted,
+        down=down,
+        up=up,
+        saves=saved * stairs.ms * macs / stairs.macs,
+        loses=float(ranked[down:up].sum()),
+    )
 
 
 def _matches(group: ChannelGroup, glob: str) -> bool:

@@ -20,6 +20,7 @@ from tersenet.graph import ChannelGroup
 from tersenet.graph.trace import evaluating
 from tersenet.prune.observe import ObservedScore, observe, summed_loss, to_units
 from tersenet.prune.weights import unit_sums
+from tersenet.train.layout import SafeConvolutions
 
 __all__ = ["Taylor"]
 
@@ -78,7 +79,7 @@ class Taylor(ObservedScore):
         total = {group.name: torch.zeros(group.size, dtype=torch.float64) for group in groups}
         weights = filters_of(subject, groups)
         data = self.data(subject)
-        with evaluating(subject.model), torch.enable_grad():
+        with evaluating(subject.model), torch.enable_grad(), SafeConvolutions():
             for inputs, targets in data:
                 outputs = functional_call(subject.model, weights, (inputs,))
                 loss = summed_loss(subject, outputs, targets) / len(inputs)

@@ -2,7 +2,8 @@
 
 What 8 bits bring depends on the processor, the runtime and the network: from half of float's
 speed to three times it. So files are written and timed, side by side with the float file; then
-those layers of the fastest that are faster in float are left so.
+those layers of the fastest that are faster in float are left so. Where bytes count all the same,
+what stays float may have its weights stored in fewer bits.
 """
 
 import copy
@@ -13,19 +14,20 @@ from pathlib import Path
 from typing import ClassVar, Final, final
 
 import torch
-from pydantic import Field, TypeAdapter
+from pydantic import Field, TypeAdapter, model_validator
 from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 
 from tersenet.core.files import write_json
 from tersenet.core.registry import method
-from tersenet.core.types import Edit, Method, Predict, Skip, Subject, Workbench
+from tersenet.core.types import Edit, Method, Precision, Predict, Skip, Subject, Workbench
 from tersenet.errors import QuantizeError, TersenetError
 from tersenet.export import Converted, kernels, to_onnx
 from tersenet.measure import compare_many, open_session
 from tersenet.quantize.build import QuantizePlan, replayed
 from tersenet.quantize.layer_times import layer_times
 from tersenet.quantize.static import Static
+from tersenet.quantize.weights import Weights
 
 __all__ = ["Auto", "AutoPlan", "Trial"]
 
@@ -67,6 +69,7 @@ class AutoPlan:
     chosen: str | None
     """The scheme's name; None leaves the network in float."""
     inner: QuantizePlan | None
+    """Of the scheme, or of the weights alone where the network computes in float."""
     left_float: tuple[str, ...] = ()
     """Layers that are faster so."""
 
@@ -89,8 +92,10 @@ class AutoPlan:
             for one in self.trials
             if one.speedup is not None and one.agreement is not None
         )
-        if self.inner is None:
-            return f"stays float, 8 bits do not pay here ({told or 'nothing could be run'})"
+        if self.chosen is None:
+            stays = f"stays float, 8 bits do not pay here ({told or 'nothing could be run'})"
+            return f"{stays}; stored: {self.inner.summary}" if self.inner else stays
+        assert self.inner is not None
         count = len(self.left_float)
         left = f", {count} layer{'s' * (count > 1)} left in float" if count else ""
         return f"{self.chosen}{left} ({told}): {self.inner.summary}"
@@ -115,6 +120,7 @@ class Auto(Method[AutoPlan]):
 
     family: ClassVar[str] = "quantize"
     plan_type: ClassVar[type] = AutoPlan
+    computes_in: ClassVar[Precision | None] = "either"
 
     agreement: float = Field(default=0.98, ge=0, le=1)
     """Share of calibration samples, at least, that must get the float network's answer."""
@@ -126,6 +132,15 @@ class Auto(Method[AutoPlan]):
     """To go on timing for beyond that number."""
     by_layer: bool = True
     """Whether layers are timed in float, too."""
+    stored_bits: int | None = Field(default=None, ge=2, le=8)
+    """Of each weight in the file where the network stays in float, for budgets of bytes; null
+    leaves them in 32. Needs by_layer: false, as layers that alone stay float keep theirs."""
+
+    @model_validator(mode="after")
+    def _check_stored(self) -> "Auto":
+        if self.stored_bits is not None and self.by_layer:
+            raise ValueError("stored_bits needs by_layer: false: quantised whole, or stored whole")
+        return self
 
     def plan(self, subject: Subject, bench: Workbench) -> AutoPlan:
         """Writes and times a file for each scheme.
@@ -159,8 +174,9 @@ class Auto(Method[AutoPlan]):
         with tempfile.TemporaryDirectory() as folder:
             files = {"float": Path(folder) / "float.onnx"}
             to_onnx(model, subject.example, files["float"])
-            for index, (name, scheme) in enumerate(SCHEMES.items()):
-                bench.tick("trying schemes", index, len(SCHEMES))
+            schemes = _distinct(SCHEMES)
+            for index, (name, scheme) in enumerate(schemes.items()):
+                bench.tick("trying schemes", index, len(schemes))
                 path = Path(folder) / f"{index}.onnx"
                 try:
                     plans[name], written[name] = _written(scheme, subject, path)
@@ -186,8 +202,18 @@ class Auto(Method[AutoPlan]):
             else dataclasses.replace(one, reason="another was faster")
             for one in trials
         )
-        chosen = None if best is None else best.scheme
-        return AutoPlan(trials=told, chosen=chosen, inner=None if chosen is None else plans[chosen])
+        if best is not None:
+            return AutoPlan(trials=told, chosen=best.scheme, inner=plans[best.scheme])
+        stored = self._stored
+        inner = None if stored is None else stored.plan(subject, bench)
+        return AutoPlan(trials=told, chosen=None, inner=inner)
+
+    @property
+    def _stored(self) -> Weights | None:
+        """How weights are stored where the network stays in float."""
+        if self.stored_bits is None:
+            return None
+        return Weights(bits=self.stored_bits, weight_range="mse")
 
     def _partly(
         self,
@@ -236,8 +262,12 @@ class Auto(Method[AutoPlan]):
         self, model: nn.Module, plan: AutoPlan, subject: Subject, bench: Workbench
     ) -> tuple[nn.Module, Sequence[Edit]]:
         """Returns the quantised graph and its edits, or the network itself and none."""
-        if plan.chosen is None or plan.inner is None:
+        if plan.inner is None:
             return model, []
+        if plan.chosen is None:
+            stored = self._stored
+            assert stored is not None  # or there were no inner plan
+            return stored.apply(model, plan.inner, subject, bench)
         scheme = dataclasses.replace(SCHEMES[plan.chosen], skip=plan.left_float)
         return scheme.apply(model, plan.inner, subject, bench)
 
@@ -279,6 +309,14 @@ class Auto(Method[AutoPlan]):
                 )
             )
         return found
+
+
+def _distinct(schemes: Mapping[str, Static]) -> dict[str, Static]:
+    """The schemes that are not the same on this processor, where 7-bit weights may be the rule."""
+    found: dict[Static, str] = {}
+    for name, scheme in schemes.items():
+        found.setdefault(dataclasses.replace(scheme, reduce_range=scheme.reduced), name)
+    return {name: schemes[name] for name in found.values()}
 
 
 def _written(scheme: Static, subject: Subject, path: Path) -> tuple[QuantizePlan, Converted]:

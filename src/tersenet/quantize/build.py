@@ -193,20 +193,35 @@ def replayed(model: nn.Module, edits: Sequence[Edit], example: tuple[Tensor, ...
 
 
 def check_share(
-    module: GraphModule, sites: Sequence[Site], skips: Sequence[Skip], *, asked: bool
+    module: GraphModule,
+    sites: Sequence[Site],
+    skips: Sequence[Skip],
+    *,
+    asked: bool,
+    way_out: str = "name the others in skip",
 ) -> float:
     """Returns the share of weights that `sites` hold.
+
+    Args:
+        module: a prepared graph.
+        sites: those that are to be quantised.
+        skips: the others, and why.
+        asked: whether an option left layers out.
+        way_out: what the method has to ask for fewer.
 
     Raises:
         QuantizeError: if there is no site, or less than half of the weights unless `asked` for.
     """
     total = sum(p.numel() for p in module.parameters() if p.ndim > 1)
     share = sum(tensor_of(module, site.weight).numel() for site in sites) / max(1, total)
-    if not sites or (share < 0.5 and not asked):
-        reasons = "; ".join(f"{one.site}: {one.reason}" for one in skips[:5])
+    reasons = "; ".join(f"{one.site}: {one.reason}" for one in skips[:5])
+    why = f" ({reasons})" if reasons else ""
+    if not sites:
+        raise QuantizeError(f"no layer is left that can be quantised{why}: leave this step out.")
+    if share < 0.5 and not asked:
         raise QuantizeError(
             f"only {100 * share:.1f} % of the weights, in {len(sites)} layers, can be quantised"
-            f"{f' ({reasons})' if reasons else ''}: name the layers you want in only."
+            f"{why}: {way_out} to quantise what can be all the same."
         )
     return share
 

@@ -24,6 +24,8 @@ from tersenet.quantize.structure import sites_of
 __all__ = ["Half", "HalfPlan"]
 
 _TYPES: Final = {"fp16": torch.float16, "bf16": torch.bfloat16}
+_SAMPLES: Final = 64
+"""Calibration samples to judge by whether what underflows is felt."""
 
 
 @final
@@ -70,6 +72,7 @@ class Half(Method[HalfPlan]):
                 the weights can be stored so without `skip` having asked for it.
         """
         del bench
+        kind, other = _TYPES[self.dtype], {"fp16": ": try bf16", "bf16": ""}[self.dtype]
         module = prepared(subject.model, subject.example)
         sites_of(module)  # refuses what is quantised already
         found = _matrices(module)
@@ -80,17 +83,27 @@ class Half(Method[HalfPlan]):
                 raise QuantizeError(f"{name} is NaN or infinite somewhere: find what made it so.")
             if any(matches(pattern, name) for pattern in self.skip):
                 skips.append(Skip(name, "in skip"))
-            elif not torch.isfinite(tensor.to(_TYPES[self.dtype])).all():
-                skips.append(Skip(name, f"reaches beyond what {self.dtype} holds: try bf16"))
+            elif not torch.isfinite(tensor.to(kind)).all():
+                skips.append(Skip(name, f"reaches beyond what {self.dtype} holds{other}"))
+            elif _loss(tensor, kind) > 1 or (
+                _loss_of_lines(tensor, kind) > 1 and _felt(module, name, kind, subject)
+            ):
+                reason = f"is lost in part below what {self.dtype} resolves{other}"
+                skips.append(Skip(name, reason))
             else:
                 shapes[name] = tuple(tensor.shape)
         total = sum(tensor.numel() for tensor in found.values())
         share = sum(found[name].numel() for name in shapes) / max(1, total)
-        if not shapes or (share < 0.5 and not self.skip):
-            reasons = "; ".join(f"{one.site}: {one.reason}" for one in skips[:5])
+        reasons = "; ".join(f"{one.site}: {one.reason}" for one in skips[:5])
+        if not shapes:
+            raise QuantizeError(
+                f"no weight can be stored as {self.dtype} "
+                f"({reasons or 'there is no float32 matrix'}): leave this step out."
+            )
+        if share < 0.5 and not self.skip:
             raise QuantizeError(
                 f"only {100 * share:.1f} % of the weights can be stored as {self.dtype} "
-                f"({reasons or 'there is no float32 matrix'}): name in skip what is to stay."
+                f"({reasons}): name in skip what is to stay."
             )
         return HalfPlan(dtype=self.dtype, shapes=shapes, skips=tuple(skips), share=share)
 
@@ -136,6 +149,51 @@ class Half(Method[HalfPlan]):
                     f"{edit.data['shape']} here; plan again."
                 )
         return _narrowed(module, {edit.site: _TYPES[edit.after] for edit in edits})
+
+
+def _loss(tensor: Tensor, kind: torch.dtype) -> float:
+    """Returns the rounding error in units of the largest that rounding to `kind` makes.
+
+    By norm: half a unit in the last place, unless numbers underflow or are subnormal.
+    """
+    whole = tensor.double()
+    size = float(whole.norm())
+    return float((tensor.to(kind).double() - whole).norm()) / (size * _rounding(kind) or 1.0)
+
+
+def _loss_of_lines(tensor: Tensor, kind: torch.dtype) -> float:
+    """Returns the largest loss of a row or column: of all that makes, or reads, one channel."""
+    whole = tensor.double()
+    error = (tensor.to(kind).double() - whole).square()
+    worst = 0.0
+    for dim in (0, 1):
+        others = [one for one in range(tensor.ndim) if one != dim]
+        sizes = whole.square().sum(others).sqrt()
+        lost = error.sum(others).sqrt()[sizes > 0] / sizes[sizes > 0]
+        worst = max(worst, float(lost.max()) / _rounding(kind) if lost.numel() else 0.0)
+    return worst
+
+
+def _rounding(kind: torch.dtype) -> float:
+    return torch.finfo(kind).eps / 2
+
+
+@torch.no_grad()
+def _felt(module: GraphModule, name: str, kind: torch.dtype, subject: Subject) -> bool:
+    """Whether the outputs move by more than rounding would where a tensor's faint rows are lost.
+
+    Rows that training left at next to nothing underflow in many networks, and nobody misses them.
+    """
+    parameter = module.get_parameter(name)
+    inputs = subject.example
+    if subject.calibration:
+        inputs = (subject.calibration[0][0][:_SAMPLES],)
+    before, kept = module(*inputs).double(), parameter.detach().clone()
+    parameter.copy_(kept.to(kind))
+    after = module(*inputs).double()
+    parameter.copy_(kept)
+    moved, size = float((after - before).norm()), float(before.norm())
+    return not moved <= _rounding(kind) * size
 
 
 def _matrices(module: GraphModule) -> dict[str, Tensor]:

@@ -67,15 +67,15 @@ def asymmetric(
     a ReLU cut stay exact.
 
     Raises:
-        QuantizeError: if bits are not 2 to 16, or a range is NaN, infinite or of zero width.
+        QuantizeError: if bits are not 2 to 16, or a range is NaN, infinite, of zero width, or so
+            narrow that its scale has no 32-bit float.
     """
     _check_bits(bits)
     low, high = minimum.double().clamp(max=0), maximum.double().clamp(min=0)
     _check_range(low, high)
     per_unit = (2**bits - 1) / (high - low)
-    # The end of the range that is farther from zero decides; a scale that underflows float32
-    # would divide by zero.
-    scale = (1 / per_unit).clamp(min=torch.finfo(torch.float32).tiny).float()
+    # The end of the range that is farther from zero decides.
+    scale = _scales(1 / per_unit)
     kind = torch.uint8 if bits <= 8 else torch.uint16
     zero_point = (-low * per_unit).round().to(kind)
     return Grid(scale=scale, zero_point=zero_point, low=0, high=2**bits - 1, group=group)
@@ -100,7 +100,7 @@ def symmetric(
     low, per_unit = -high, high / largest
     if mode == "full":
         low, per_unit = -high - 1, (2**bits - 1) / 2 / largest
-    scale = (1 / per_unit).clamp(min=torch.finfo(torch.float32).tiny).float()
+    scale = _scales(1 / per_unit)
     zero_point = torch.zeros_like(scale, dtype=torch.int8 if bits <= 8 else torch.int16)
     return Grid(scale=scale, zero_point=zero_point, low=low, high=high, group=group)
 
@@ -141,6 +141,20 @@ def _along(parameter: Tensor, x: Tensor, axis: int, grid: Grid) -> Tensor:
     shape = [1] * x.ndim
     shape[axis] = -1
     return parameter.view(shape)
+
+
+def _scales(exact: Tensor) -> Tensor:
+    """Returns scales in float32, where one that underflows would divide by zero.
+
+    A channel among others may, as nobody feels it; a whole tensor would be lost.
+    """
+    least = torch.finfo(torch.float32).tiny
+    if exact.numel() and (exact < least).all():
+        raise QuantizeError(
+            f"cannot quantise values as small as these: a step of {float(exact.max()):.3g} has no "
+            "32-bit float; multiply them, and divide what reads them."
+        )
+    return exact.clamp(min=least).float()
 
 
 def _check_bits(bits: int) -> None:

@@ -64,8 +64,13 @@ def check_patterns(
     """
     known = [*names, *unlisted]
     for pattern in patterns:
-        if not any(matches(pattern, name) for name in known):
+        if any(matches(pattern, name) for name in known):
+            continue
+        if not names:
             raise QuantizeError(
-                f"quantize: {option} '{pattern}' matches no layer: the layers are "
-                f"{', '.join(names)}."
+                f"quantize: {option} '{pattern}' matches no layer, as the network has none that "
+                "can be quantised: leave this step out."
             )
+        raise QuantizeError(
+            f"quantize: {option} '{pattern}' matches no layer: the layers are {', '.join(names)}."
+        )

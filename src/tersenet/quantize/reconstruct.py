@@ -26,6 +26,7 @@ from tersenet.export.trace import bytes_per_sample
 from tersenet.quantize.insert import ValueRange
 from tersenet.quantize.linear import Grid, round_trip
 from tersenet.quantize.lockstep import Env, Stretch, run_node
+from tersenet.train.layout import SafeConvolutions
 
 __all__ = ["Reconstruction", "reconstruct"]
 
@@ -107,7 +108,7 @@ def reconstruct(
     spread = target.var().clamp(min=1e-12)
     count = len(target)
     size = sum(one.numel() for one in logits)
-    with torch.enable_grad():
+    with torch.enable_grad(), SafeConvolutions():
         for step in range(settings.steps):
             rows = torch.randint(count, (min(settings.samples, count),), generator=generator)
             env = {**fixed, **{one: _mixed(real[one][rows], rough[one][rows], settings.drop,

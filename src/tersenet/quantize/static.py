@@ -5,7 +5,7 @@ Inference", 2017, arXiv:1712.05877: batch norm folded, weights symmetric per out
 (Krishnamoorthi 2018, arXiv:1806.08342), activations asymmetric per tensor.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar, Final, Literal, final
 
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.fx import GraphModule
 
 from tersenet.core.registry import method
-from tersenet.core.types import Edit, Method, Skip, Subject, Workbench
+from tersenet.core.types import Edit, Method, Precision, Skip, Subject, Workbench
 from tersenet.errors import QuantizeError
 from tersenet.measure.device import describe_device
 from tersenet.quantize.balance import balance
@@ -46,6 +46,7 @@ from tersenet.quantize.weight_grids import WeightRange
 
 __all__ = ["Static"]
 
+_WAY_OUT: Final = "name those you want in only"
 _DIAGNOSED: Final = 64
 """Samples that the noise of layers is measured on."""
 
@@ -63,6 +64,7 @@ class Static(Method[QuantizePlan]):
 
     family: ClassVar[str] = "quantize"
     plan_type: ClassVar[type] = QuantizePlan
+    computes_in: ClassVar[Precision | None] = "int8"
 
     bits: int = Field(default=8, ge=2, le=16)
     """Of a weight; up to 4 it takes half a byte in the file."""
@@ -113,6 +115,22 @@ class Static(Method[QuantizePlan]):
     skip: tuple[str, ...] = ()
     """Those of sites to leave in float."""
 
+    @property
+    def idle(self) -> Mapping[str, str]:
+        """Options of ranges, groups and roundings that are not taken."""
+        found = {}
+        if self.range != "percentile":
+            found["percentile"] = "it needs range: percentile"
+        if "group" not in (self.per, *(one.per for one in self.overrides)):
+            found["group"] = "it needs per: group"
+        if self.rounding not in ("adaround", "block"):
+            found |= dict.fromkeys(("steps", "drop"), "it needs rounding: adaround or block")
+        if self.statistics is not None and not (self._decides_by_data or self.diagnose):
+            found["samples"] = "statistics say what was seen, and nothing else looks at samples"
+        if 8 not in (self.bits, *(one.bits for one in self.overrides)):
+            found["reduce_range"] = "it needs weights of 8 bits"
+        return found
+
     def plan(self, subject: Subject, bench: Workbench) -> QuantizePlan:
         """Observes activations and decides ranges.
 
@@ -129,9 +147,9 @@ class Static(Method[QuantizePlan]):
             )
         module, unbalanced = self._prepared(subject.model, subject)
         found, refused = sites_of(module)
-        sites, unwanted = self._wanted(found)
+        sites, unwanted = self._wanted(found, refused)
         asked = bool(self.only or self.skip or any(one.keep_float for one in self.overrides))
-        share = check_share(module, sites, [*refused, *unwanted], asked=asked)
+        share = check_share(module, sites, [*refused, *unwanted], asked=asked, way_out=_WAY_OUT)
         notes = [f"{one.site} {one.reason}" for one in unbalanced]
         if self.reduced and any(
             self.scheme_of(site.name, reduced=False).bits == 8 for site in sites
@@ -286,10 +304,13 @@ class Static(Method[QuantizePlan]):
         )
         return f"the layers that cost most: {worst}"
 
-    def _wanted(self, found: Sequence[Site]) -> tuple[list[Site], list[Skip]]:
+    def _wanted(
+        self, found: Sequence[Site], refused: Sequence[Skip]
+    ) -> tuple[list[Site], list[Skip]]:
         names = [site.name for site in found if not site.table]
+        others = [*(one.name for one in found if one.table), *(one.site for one in refused)]
         check_patterns("only", self.only, names)
-        check_patterns("skip", self.skip, names)
+        check_patterns("skip", self.skip, names, unlisted=others)
         patterns, copies = [one.layers for one in self.overrides], map(copy_name, names)
         check_patterns("override", patterns, [*names, "input"], unlisted=copies)
         sites, skips = [], []

@@ -1,6 +1,6 @@
 """Weights alone in fewer bits: the file shrinks, and layers compute in float as before."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import ClassVar, Literal, final
 
 from pydantic import Field
@@ -58,6 +58,14 @@ class Weights(Method[QuantizePlan]):
     skip: tuple[str, ...] = ()
     """Globs or regular expressions of sites to leave in float."""
 
+    @property
+    def idle(self) -> Mapping[str, str]:
+        """Options of groups and of a rounding that are not taken."""
+        found = {} if self.per == "group" else {"group": "it needs per: group"}
+        if self.rounding != "gptq":
+            found["samples"] = "it needs rounding: gptq"
+        return found
+
     def plan(self, subject: Subject, bench: Workbench) -> QuantizePlan:
         """Lists the weights.
 
@@ -68,7 +76,8 @@ class Weights(Method[QuantizePlan]):
         del bench
         module = prepared(subject.model, subject.example)
         found, skips = sites_of(module)
-        check_patterns("skip", self.skip, [site.name for site in found])
+        names = [site.name for site in found]
+        check_patterns("skip", self.skip, names, unlisted=[one.site for one in skips])
         sites = [one for one in found if not any(matches(p, one.name) for p in self.skip)]
         skips += [Skip(one.name, "in skip") for one in found if one not in sites]
         share = check_share(module, sites, skips, asked=bool(self.skip))

@@ -4,8 +4,9 @@ A recipe is YAML with strict keys. Wherever a method, a model or a data set is n
 `name: {options}` is `Name(**options)`.
 """
 
+import inspect
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import MISSING, dataclass, fields, replace
 from pathlib import Path
 from typing import Annotated, Any, Final, final
 
@@ -163,9 +164,16 @@ def read_recipe(path: Path, *, own_network: bool = False) -> Recipe:
     )
     head = _head(root)
     steps = _steps(root.child("steps"))
-    quantised = any(step.family == "quantize" for step in steps)
+    precisions = [step.computes_in for step in steps if step.computes_in]
     deployment = _section(root, "deployment", Deployment, hidden=("precision",))
     budget = _section(root, "budget", Budget)
+    if budget.batch != Budget().batch and budget.latency_ms is None and budget.speedup is None:
+        raise root.error(
+            "budget.batch has no effect: it says at which batch latency_ms or speedup is meant; "
+            "give one of them, or take it out.",
+            "budget",
+            "batch",
+        )
     if budget.batch not in deployment.batches and (budget.latency_ms or budget.speedup):
         raise root.error(
             f"budget.batch is {budget.batch}, which deployment.batches "
@@ -179,7 +187,7 @@ def read_recipe(path: Path, *, own_network: bool = False) -> Recipe:
         model=_entry(root.child("model"), "model", MODELS) if network else None,
         weights=_path(root, "weights", path) if network else None,
         data=_entry(root.child("data"), "data set", TASKS) if network else None,
-        deployment=replace(deployment, precision="int8" if quantised else "fp32"),
+        deployment=replace(deployment, precision=precisions[-1] if precisions else "fp32"),
         budget=budget,
         steps=steps,
         source=path.read_text(encoding="utf-8"),
@@ -254,7 +262,32 @@ def _step(place: Located) -> tuple[Method[Any], ...]:
         return _repeated(family)
     known = methods(str(family.scope[-1]))
     chosen = family.only_entry(f"{family.scope[-1]} method", known)
-    return (chosen.build(known[chosen.scope[-1]]),)
+    step = chosen.build(known[chosen.scope[-1]])
+    _check_idle(chosen, step)
+    return (step,)
+
+
+def _check_idle(place: Located, step: Method[Any]) -> None:
+    """Complains about an option that is set and decides nothing: nothing is ignored in silence.
+
+    What it is anyway may be written, as in a recipe that has every option written out.
+    """
+    for option, needs in step.idle.items():
+        parts, owner = option.split("."), step
+        for part in parts[:-1]:
+            owner = getattr(owner, part, owner)  # a method's own name stands between the two
+        if hasattr(owner, parts[-1]) and getattr(owner, parts[-1]) != _usual(owner, parts[-1]):
+            raise place.error(
+                f"{'.'.join((*place.scope, option))} has no effect: {needs}; take it out.", *parts
+            )
+
+
+def _usual(owner: Any, option: str) -> Any:
+    """Returns an option's default."""
+    for field in fields(owner):
+        if field.name == option and field.default_factory is not MISSING:
+            return field.default_factory()
+    return inspect.signature(type(owner)).parameters[option].default
 
 
 def _repeated(place: Located) -> tuple[Method[Any], ...]:

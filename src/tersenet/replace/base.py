@@ -12,6 +12,7 @@ from pydantic import Field, TypeAdapter
 from pydantic.dataclasses import dataclass as settings
 from torch import Tensor, nn
 
+from tersenet.core.listed import listed
 from tersenet.core.types import Edit, EditKind, Method, Skip, Subject, Workbench
 from tersenet.errors import StructureError
 from tersenet.graph.trace import evaluating
@@ -233,7 +234,7 @@ class Replacement(Method[ReplacePlan]):
                 if not any(fnmatchcase(name, glob) for name in names):
                     raise StructureError(
                         f"'{glob}' in {option} of replace {self.name} matches no convolution: "
-                        f"there are {', '.join(names[:6]) or 'none'}."
+                        f"{listed('convolutions', names)}."
                     )
 
     def _considered(self, name: str, conv: Convolution) -> Sizes | str:

@@ -9,10 +9,10 @@ from typing import Final, final
 import torch
 from torch import Tensor, nn
 
-from tersenet.core.files import read_kept, write_json
 from tersenet.core.types import Deployment, Workbench
 from tersenet.export import to_onnx
 from tersenet.measure import compare
+from tersenet.measure.times import keep_times, read_times
 from tersenet.replace.sites import Convolution
 
 __all__ = ["block_times"]
@@ -40,7 +40,7 @@ def block_times(
         MeasureError: if the runtime is not installed or does not take the files.
     """
     path = None if bench.folder is None else bench.folder / _FILE
-    known = read_kept(path)
+    known = read_times(path)
     deployment = replace(deployment, batches=(batch,))
     found = {}
     for done, (kind, (conv, sizes)) in enumerate(pairs.items()):
@@ -49,7 +49,7 @@ def block_times(
         if key not in known:
             known[key] = _measure(conv, lambda c=conv, s=sizes: block(c, s), deployment)
             if path is not None:
-                write_json(path, known)
+                keep_times(path, known)
         found[kind] = (known[key][0], known[key][1])
     return found
 

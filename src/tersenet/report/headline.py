@@ -91,6 +91,7 @@ def _conditions(summary: RunSummary, records: Records) -> list[tuple[str, Markup
         ("Device", Markup("{}, {} cores, {} memory").format(device.cpu, cores, memory)),
         ("System", escape(device.system)),
         ("Vector units", escape(", ".join(device.isa) or "none recorded")),
+        ("What follows", escape(device.meaning)),
     ]
     measured = _measured(records)
     if measured:

@@ -1,8 +1,9 @@
 """Running recipes: the main path, the run folder, saving and resuming."""
 
-from tersenet.run.environment import header_of, versions
+from tersenet.run.environment import header_of, moved, versions
 from tersenet.run.folder import RunFolder, read_header, read_run
 from tersenet.run.interrupts import interruptible
+from tersenet.run.origin import Origin, differences, origin_of
 from tersenet.run.pipeline import run_steps
 from tersenet.run.record import RunSummary, step_to_json
 from tersenet.run.saved import History, load, save
@@ -12,13 +13,17 @@ from tersenet.run.watch import SILENT, Watch
 __all__ = [
     "SILENT",
     "History",
+    "Origin",
     "RunFolder",
     "RunSummary",
     "Trained",
     "Watch",
+    "differences",
     "header_of",
     "interruptible",
     "load",
+    "moved",
+    "origin_of",
     "read_header",
     "read_run",
     "run_steps",

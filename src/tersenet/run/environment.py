@@ -9,9 +9,10 @@ import torch
 
 from tersenet.measure import describe_device
 from tersenet.recipe import Recipe
+from tersenet.run.origin import Origin
 from tersenet.run.record import Header
 
-__all__ = ["header_of", "versions"]
+__all__ = ["header_of", "moved", "versions"]
 
 LIBRARIES: Final = ("tersenet", "torch", "numpy", "onnx", "onnxscript", "onnxruntime", "openvino")
 
@@ -27,7 +28,7 @@ def versions() -> dict[str, str]:
     return found
 
 
-def header_of(recipe: Recipe, *, command: str) -> Header:
+def header_of(recipe: Recipe, *, command: str, origin: Origin) -> Header:
     """Returns how a run of `recipe` begins, now and here."""
     return Header(
         name=recipe.name,
@@ -39,4 +40,27 @@ def header_of(recipe: Recipe, *, command: str) -> Header:
         threads=torch.get_num_threads(),
         versions=versions(),
         started=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        origin=origin,
     )
+
+
+def moved(header: Header) -> str:
+    """Returns what is another machine now than when the run began; empty where nothing is.
+
+    What was planned from timings there is kept, and figures before and after are of two machines.
+    """
+    device, found = describe_device(), versions()
+    changed = [
+        f"{was} then, {now} now"
+        for was, now in (
+            (header.device.cpu, device.cpu),
+            (" ".join(header.device.isa), " ".join(device.isa)),
+        )
+        if was != now
+    ]
+    changed += [
+        f"{name} {was} then, {found.get(name)} now"
+        for name, was in header.versions.items()
+        if found.get(name) != was
+    ]
+    return "; ".join(changed)

@@ -40,7 +40,12 @@ class RunFolder:
     def __init__(self, path: Path, header: Header) -> None:
         self.path = path
         self.header = header
-        self._journal = _journal(path)
+        self._journal = _journal(path, header)
+
+    @property
+    def go_on(self) -> str:
+        """The call that goes on with this run."""
+        return _go_on(self.path, self.header)
 
     @classmethod
     @contextlib.contextmanager
@@ -51,16 +56,17 @@ class RunFolder:
             RunError: if the folder holds something, or cannot be written.
         """
         if path.exists() and (not path.is_dir() or any(map(_matters, path.iterdir()))):
-            what = "another run" if (path / "run.json").exists() else "other files"
+            if not (path / "run.json").exists():
+                raise RunError(f"{path} holds other files: give another folder with folder=….")
             raise RunError(
-                f"{path} holds {what}: give another folder with --out, or finish a run there with "
-                f"'tersenet compress --resume {path}'."
+                f"{path} holds another run: give another folder with folder=…, or finish that one "
+                f"with tersenet.resume({str(path)!r})."
             )
         try:
             path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise RunError(
-                f"cannot make the folder {path} ({error.strerror}): choose another with --out."
+                f"cannot make the folder {path} ({error.strerror}): choose another with folder=…."
             ) from error
         with held(path):
             value = {
@@ -81,7 +87,7 @@ class RunFolder:
         """
         header = read_header(path)
         with held(path):
-            _journal(path).mend()
+            _journal(path, header).mend()
             for torn in path.rglob(".*.partial"):
                 torn.unlink(missing_ok=True)
             yield cls(path, header)
@@ -153,10 +159,11 @@ def read_run(path: Path) -> RunSummary:
     Raises:
         RunError: if there is no run, or it is damaged.
     """
-    summary = _summary(read_header(path), _journal(path).events)
+    header = read_header(path)
+    summary = _summary(header, _journal(path, header).events)
     if not summary.steps:
         raise RunError(
-            f"{path} has no finished step yet: go on with 'tersenet compress --resume {path}'."
+            f"{path} has no finished step yet: go on with {_go_on(path, summary.header)}."
         )
     return summary
 
@@ -181,7 +188,7 @@ def read_header(path: Path) -> Header:
     """
     file = path / "run.json"
     if not file.is_file():
-        raise RunError(f"{path} holds no run: start one with 'tersenet compress RECIPE'.")
+        raise RunError(f"{path} holds no run: start one with tersenet.compress(…).")
     try:
         value = json.loads(file.read_text(encoding="utf-8"))
         form, version = value.pop("format", None), value.pop("version", None)
@@ -195,8 +202,14 @@ def read_header(path: Path) -> Header:
         raise RunError(f"{file} is damaged ({type(error).__name__}): start a new run.") from error
 
 
-def _journal(path: Path) -> Journal:
-    return Journal(path / "journal.jsonl", go_on=f"'tersenet compress --resume {path}'")
+def _journal(path: Path, header: Header) -> Journal:
+    return Journal(path / "journal.jsonl", go_on=f"go on with {_go_on(path, header)}")
+
+
+def _go_on(path: Path, header: Header) -> str:
+    if "model:" in header.recipe:
+        return f"tersenet.resume({str(path)!r})"
+    return f"tersenet.compress(model, task, recipe=…, folder={str(path)!r})"
 
 
 def _matters(path: Path) -> bool:

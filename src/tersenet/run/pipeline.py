@@ -3,7 +3,7 @@
 import copy
 import dataclasses
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from torch import nn
 from tersenet.core.files import write_json
 from tersenet.core.types import (
     Budget,
+    Deployment,
     Edit,
     EditKind,
     Method,
@@ -20,12 +21,14 @@ from tersenet.core.types import (
     Plan,
     Proof,
     Removal,
+    Speedup,
     StepRecord,
     Subject,
     Workbench,
 )
 from tersenet.errors import StructureError
 from tersenet.graph import prove
+from tersenet.measure import compare_many
 from tersenet.prune import prove_drops
 from tersenet.repair import flush_denormals_
 from tersenet.run.folder import RunFolder
@@ -62,8 +65,11 @@ def run_steps(
         done = tuple(edit for _, edits in history.steps for edit in edits)
         subject = dataclasses.replace(subject, model=model, edits=done, removal=removal)
         records.append(record)
-    verdict = judge(records, budget, seconds=folder.wall_seconds)
-    if folder.verdict is None:
+    verdict = folder.verdict
+    if verdict is None:
+        watch.tick("comparing the steps", 0, 1)
+        slower = _slower(records, budget, subject.deployment, folder.path)
+        verdict = judge(records, budget, seconds=folder.wall_seconds, slower=slower)
         folder.finish(verdict)
     folder.adopt(records[verdict.step].files)
     return Outcome(
@@ -75,6 +81,39 @@ def run_steps(
         folder=folder.path,
         chosen=verdict.step,
     )
+
+
+def _slower(
+    records: Sequence[StepRecord], budget: Budget, deployment: Deployment, root: Path
+) -> Callable[[int, int], bool]:
+    """Returns whether a later step's file is surely slower than an earlier one's.
+
+    Both were timed against the original, at different times: where that says so they are timed
+    in turns, beside a second session of the earlier one, which shows what is noise.
+    """
+    batch = budget.batch if budget.batch in deployment.batches else min(deployment.batches)
+    alone = dataclasses.replace(deployment, batches=(batch,))
+
+    def at_batch(index: int) -> Speedup | None:
+        return next((one for one in records[index].speedups if one.batch == batch), None)
+
+    def slower(later: int, earlier: int) -> bool:
+        own, other = at_batch(later), at_batch(earlier)
+        if own is None or other is None or own.high >= other.low:
+            return False
+        files = {
+            step: root / records[index].files["onnx"]
+            for step, index in (("earlier", earlier), ("again", earlier), ("later", later))
+        }
+        found = compare_many(
+            files,
+            deployment=alone,
+            iterations=deployment.iterations,
+            seconds=deployment.seconds,
+        )
+        return found["later"][0].high < min(1.0, found["again"][0].low)
+
+    return slower
 
 
 def step_names(steps: Sequence[Method[Any]]) -> list[str]:

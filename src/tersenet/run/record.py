@@ -7,6 +7,7 @@ from typing import Any, Final, final
 from pydantic import TypeAdapter
 
 from tersenet.core.types import Bound, Device, Status, StepRecord
+from tersenet.run.origin import Origin
 
 __all__ = ["Header", "RunSummary", "Verdict", "step_from_json", "step_to_json"]
 
@@ -31,6 +32,8 @@ class Header:
     """Of Python, tersenet and the libraries that decide the numbers."""
     started: str
     """ISO 8601, UTC."""
+    origin: Origin | None = None
+    """What it is of; None in folders of version 0.1.0, which did not note it."""
 
 
 @final

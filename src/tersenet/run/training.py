@@ -10,11 +10,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from tersenet.core.digest import digest
 from tersenet.core.files import load_weights, save_tensors, write_json
 from tersenet.core.threads import on_threads
 from tersenet.core.types import Score, Workbench
 from tersenet.errors import RunError
 from tersenet.recipe import TrainingRecipe
+from tersenet.run.origin import data_digest
 from tersenet.run.training_log import TrainingLog
 from tersenet.train import Classification, fit
 from tersenet.train.hardware import device_of
@@ -63,7 +65,7 @@ def train(
             load_weights(model, recipe.weights)
         with joined(device_of(recipe.training, rank=own_rank())) as ranks:
             if ranks.leads:
-                _claim(folder, recipe)
+                _claim(folder, recipe, _began(recipe, model, task))
             ranks.wait()
             score = _fitted(
                 recipe, model, task, folder, ranks, tick, after_epoch, tensorboard=tensorboard
@@ -119,14 +121,33 @@ def _write(
     write_json(folder / "result.json", result)
 
 
-def _claim(folder: Path, recipe: TrainingRecipe) -> None:
+def _began(recipe: TrainingRecipe, model: nn.Module, task: Classification) -> dict[str, str]:
+    """Returns what a training is of; its recipe names files, whose content may change."""
+    found = {
+        "recipe": recipe.resolved(),
+        "training data": data_digest(task.train),
+        "test data": data_digest(task.test),
+    }
+    if recipe.weights is not None:
+        found["weights"] = digest(model.state_dict())
+    return found
+
+
+def _claim(folder: Path, recipe: TrainingRecipe, began: dict[str, str]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     marker = folder / "training.json"
-    if marker.exists():
-        held = json.loads(marker.read_text(encoding="utf-8"))
-        if held != {"recipe": recipe.resolved()}:
-            raise RunError(
-                f"{folder} holds the training of another recipe: give another folder with --out."
-            )
-    else:
-        write_json(marker, {"recipe": recipe.resolved()})
+    if not marker.exists():
+        write_json(marker, began)
+        return
+    held = json.loads(marker.read_text(encoding="utf-8"))
+    if held.get("recipe") != began["recipe"]:
+        raise RunError(
+            f"{folder} holds the training of another recipe: give another folder with folder=…."
+        )
+    # Folders of version 0.1.0 note the recipe alone.
+    changed = [name for name, now in began.items() if held.get(name, now) != now]
+    if changed:
+        raise RunError(
+            f"{folder} holds a training of {recipe.name} with other {', '.join(changed)}: give the "
+            "same again to go on, or another folder with folder=…."
+        )

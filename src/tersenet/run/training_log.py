@@ -60,7 +60,7 @@ def _writer(folder: Path) -> Any:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError as error:
         raise RunError(
-            "--tensorboard needs the package tensorboard, which is not installed: install "
+            "tensorboard=True needs the package tensorboard, which is not installed: install "
             "'tersenet[tensorboard]', or read metrics.csv, which is written always."
         ) from error
     return SummaryWriter(str(folder))

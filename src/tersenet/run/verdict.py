@@ -1,24 +1,38 @@
 """Whether a budget holds, which step to hand back, and what to try next."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
-from tersenet.core.types import Bound, Budget, Status, StepRecord
+from tersenet.core.types import Bound, Budget, EditKind, Status, StepRecord
 from tersenet.run.record import Verdict
 
 __all__ = ["judge"]
 
 
-def judge(records: Sequence[StepRecord], budget: Budget, *, seconds: float) -> Verdict:
+def judge(
+    records: Sequence[StepRecord],
+    budget: Budget,
+    *,
+    seconds: float,
+    slower: Callable[[int, int], bool] = lambda later, earlier: False,
+) -> Verdict:
     """Returns the verdict on the step that meets the most bounds, the latest of equals.
 
-    The original is handed back only where no step was asked for.
-
     A step that overshoots one bound, accuracy say, thus does not bury an earlier one that holds
-    them all.
+    them all. Nor does one whose file is `slower(later, earlier)` by what it changed, where the
+    budget holds without it; without a budget the last step is what was asked for. The original
+    is handed back only where no step was asked for.
     """
     checked = [budget.check(records[0], record) for record in records]
+    met = [sum(bound.met for bound in bounds) for bounds in checked]
     steps = range(1, len(records)) or range(1)
-    step = max(steps, key=lambda i: (sum(bound.met for bound in checked[i]), i))
+    best = max(met[index] for index in steps)
+    step, *later = (index for index in steps if met[index] == best)
+    passed = []
+    for index in later:
+        if checked[index] and _rewritten(records[step + 1 : index + 1]) and slower(index, step):
+            passed.append(index)
+        else:
+            step, passed = index, []
     bounds = tuple(checked[step])
     if not any(record.edits for record in records):
         status = Status.UNCHANGED
@@ -29,17 +43,33 @@ def judge(records: Sequence[StepRecord], budget: Budget, *, seconds: float) -> V
     return Verdict(
         status=status,
         bounds=bounds,
-        advice=_advice(records, step, status, bounds),
+        advice=_advice(records, step, passed, status, bounds),
         seconds=seconds,
         step=step,
     )
 
 
+def _rewritten(records: Sequence[StepRecord]) -> bool:
+    """Whether what computes was changed, and not values alone, which take no time."""
+    kinds = {edit.kind for record in records for edit in record.edits}
+    return bool(kinds - {EditKind.TUNE, EditKind.MASK})
+
+
 def _advice(
-    records: Sequence[StepRecord], step: int, status: Status, bounds: Sequence[Bound]
+    records: Sequence[StepRecord],
+    step: int,
+    passed: Sequence[int],
+    status: Status,
+    bounds: Sequence[Bound],
 ) -> str:
     parts = []
-    if step != len(records) - 1:
+    if passed:
+        names = " and ".join(records[index].name for index in passed)
+        parts.append(
+            f"The file handed back is that of step {step}, {records[step].name}: {names} made it "
+            "slower here, and the budget does not need it."
+        )
+    elif step != len(records) - 1:
         parts.append(
             f"The file handed back is that of step {step}, {records[step].name}: it meets more of "
             "the budget than the last one."

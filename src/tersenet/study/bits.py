@@ -24,7 +24,7 @@ from tersenet.quantize.mixed.choice import stored_bytes
 from tersenet.quantize.mixed.sensitivity import rounded
 from tersenet.quantize.structure import Site, sites_of
 from tersenet.study.folder import open_study
-from tersenet.study.subject import digest, read_subject
+from tersenet.study.subject import digest, digests, read_subject
 from tersenet.train import Classification
 
 __all__ = ["bits", "bits_of_recipe"]
@@ -90,7 +90,8 @@ def bits(
         "data": task.train.name,
         "weights": digest(model),
     }
-    with open_study(folder, name="bits", settings=settings) as study:
+    of = digests(model, task)
+    with open_study(folder, name="bits", settings=settings, of=of) as study:
         found: dict[str, dict[int, float]] = {}
         for done, site in enumerate(sites):
             tick("measuring layers", done, len(sites))

@@ -11,6 +11,7 @@ import contextlib
 import csv
 import io
 import json
+import logging
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final, TypeVar, final
@@ -21,6 +22,7 @@ from tersenet.core.files import write_atomically, write_json
 from tersenet.core.findings import Findings, Table
 from tersenet.core.journal import Journal, held
 from tersenet.errors import RunError
+from tersenet.measure.times import machine
 
 __all__ = ["StudyFolder", "open_study", "read_findings", "write_findings"]
 
@@ -29,6 +31,8 @@ _VERSION: Final = 1
 _FINDINGS: Final = TypeAdapter(Findings)
 
 T = TypeVar("T")
+
+_log = logging.getLogger(__name__)
 
 
 @final
@@ -58,29 +62,45 @@ class StudyFolder:
 
 
 @contextlib.contextmanager
-def open_study(path: Path, *, name: str, settings: Mapping[str, Any]) -> Iterator[StudyFolder]:
+def open_study(
+    path: Path,
+    *,
+    name: str,
+    settings: Mapping[str, Any],
+    of: Mapping[str, str] | None = None,
+) -> Iterator[StudyFolder]:
     """Starts a study in a new or empty folder, or goes on with the same one there.
 
     Args:
         path: the folder.
         name: the study's.
         settings: all that its points depend on, as JSON values.
+        of: digests of what the settings only name, such as weights and data.
 
     Raises:
         RunError: if the folder holds something else, is at work, or cannot be written.
     """
     header = json.loads(
-        json.dumps({"format": _FORMAT, "version": _VERSION, "name": name, "settings": settings})
+        json.dumps(
+            {
+                "format": _FORMAT,
+                "version": _VERSION,
+                "name": name,
+                "settings": settings,
+                "of": of or {},
+                "machine": machine(),
+            }
+        )
     )
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise RunError(
-            f"cannot make the folder {path} ({error.strerror}): choose another with --out."
+            f"cannot make the folder {path} ({error.strerror}): choose another with folder=…."
         ) from error
     file = path / "study.json"
     if not file.exists() and any(not one.name.startswith(".") for one in path.iterdir()):
-        raise RunError(f"{path} holds other files: give another folder with --out.")
+        raise RunError(f"{path} holds other files: give another folder with folder=….")
     with held(path):
         if file.exists():
             _check(file, header)
@@ -116,16 +136,25 @@ def _check(file: Path, header: Mapping[str, Any]) -> None:
     try:
         found = json.loads(file.read_bytes())
     except ValueError as error:
-        raise RunError(f"{file} is damaged: give another folder with --out.") from error
-    if found == header:
-        return
+        raise RunError(f"{file} is damaged: give another folder with folder=….") from error
     if found.get("name") != header["name"] or found.get("version") != header["version"]:
-        raise RunError(f"{file.parent} holds another study: give another folder with --out.")
+        raise RunError(f"{file.parent} holds another study: give another folder with folder=….")
     theirs, ours = found["settings"], header["settings"]
     changed = sorted(key for key in {*theirs, *ours} if theirs.get(key) != ours.get(key))
+    # Folders of version 0.1.0 note neither digests nor the machine.
+    noted = found.get("of", {})
+    changed += [key for key, now in header["of"].items() if noted.get(key, now) != now]
+    if not changed:
+        if (where := found.get("machine", header["machine"])) != header["machine"]:
+            _log.warning(
+                "%s was begun on another machine (%s), not this one (%s): points that are timed "
+                "from here on do not compare with those before",
+                file.parent, where, header["machine"],
+            )  # fmt: skip
+        return
     raise RunError(
-        f"{file.parent} holds this study with another {', '.join(changed)}: give the same again to "
-        "go on, or another folder with --out."
+        f"{file.parent} holds this study with another {', '.join(dict.fromkeys(changed))}: give "
+        "the same again to go on, or another folder with folder=…."
     )
 
 

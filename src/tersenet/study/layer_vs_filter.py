@@ -28,6 +28,7 @@ from tersenet.study.one_latency import CRITERIA, matched, pair, pair_table
 from tersenet.study.pareto import pareto_chart, pareto_table
 from tersenet.study.published_layers import published_table
 from tersenet.study.random_models import KINDS, Kind, RandomModels
+from tersenet.study.subject import digests
 
 __all__ = ["layer_vs_filter"]
 
@@ -106,12 +107,14 @@ def layer_vs_filter(
         "beside": [one.output.name for one in designs],
     }
     points: dict[Kind, list[Mapping[str, Any]]] = {kind: [] for kind in KINDS}
+    task, model = read.build_task(), read.build_model().eval()
+    load_weights(model, read.weights)
     with (
-        open_study(folder, name="layer-vs-filter", settings=settings) as kept,
+        open_study(
+            folder, name="layer-vs-filter", settings=settings, of=digests(model, task)
+        ) as kept,
         tempfile.TemporaryDirectory() as aside,
     ):
-        task, model = read.build_task(), read.build_model().eval()
-        load_weights(model, read.weights)
         subject = task.subject(model, deployment=deployment)
         example = subject.example
         whole = Path(aside) / "whole.onnx"

@@ -24,7 +24,7 @@ from tersenet.prune.sensitivity import LEVELS, zeroed
 from tersenet.prune.units import Units, cut
 from tersenet.study.allocations import Allocations, compare_allocations
 from tersenet.study.folder import StudyFolder, open_study
-from tersenet.study.subject import digest, read_subject
+from tersenet.study.subject import digest, digests, read_subject
 from tersenet.train import Classification, TopOne
 
 __all__ = ["GRANULARITIES", "Granularity", "sensitivity", "sensitivity_of_recipe"]
@@ -117,7 +117,8 @@ def sensitivity(
         "data": judge.images.name,
         "weights": digest(model),
     }
-    with open_study(folder, name="sensitivity", settings=settings) as study:
+    of = digests(model, task)
+    with open_study(folder, name="sensitivity", settings=settings, of=of) as study:
         points = _points(study, model, sites, judge, granularities, tick)
         allocations = None
         if "element" in granularities:

@@ -21,7 +21,7 @@ from tersenet.decompose import DecomposePlan, Decomposition, Manual, Rate, Tucke
 from tersenet.distill import Response
 from tersenet.errors import MeasureError
 from tersenet.study.folder import open_study
-from tersenet.study.subject import digest, read_subject
+from tersenet.study.subject import digest, digests, read_subject
 from tersenet.train import Classification
 
 __all__ = ["ARMS", "Arm", "Staged", "staged", "staged_low_rank", "staged_low_rank_of_recipe"]
@@ -135,7 +135,8 @@ def staged_low_rank(
         "weights": digest(model),
     }
     found: dict[str, list[Staged]] = {arm.name: [] for arm in ARMS}
-    with open_study(folder, name="staged-low-rank", settings=settings) as study:
+    of = digests(model, task)
+    with open_study(folder, name="staged-low-rank", settings=settings, of=of) as study:
         for seed in range(seeds):
             subject = replace(task, seed=seed).subject(copy.deepcopy(model).eval())
             for number, arm in enumerate(ARMS):

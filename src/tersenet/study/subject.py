@@ -5,11 +5,13 @@ from pathlib import Path
 
 from torch import nn
 
+from tersenet.core.digest import digest as digest_of
 from tersenet.core.files import load_weights
 from tersenet.recipe import read_recipe
+from tersenet.run.origin import data_digest
 from tersenet.train import Classification
 
-__all__ = ["digest", "read_subject"]
+__all__ = ["digest", "digests", "read_subject"]
 
 
 def read_subject(recipe: Path) -> tuple[nn.Module, Classification]:
@@ -28,3 +30,12 @@ def digest(model: nn.Module) -> str:
         found.update(name.encode())
         found.update(value.detach().cpu().contiguous().numpy().tobytes())
     return found.hexdigest()[:16]
+
+
+def digests(model: nn.Module, task: Classification) -> dict[str, str]:
+    """Returns digests of a network and its data, for the folder of a study."""
+    return {
+        "weights": digest_of(model.state_dict()),
+        "training data": data_digest(task.train),
+        "test data": data_digest(task.test),
+    }

@@ -1,12 +1,15 @@
 """The state of a training, as one safetensors file: enough to go on bit for bit."""
 
-from dataclasses import dataclass
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, final
 
 import torch
 from torch import Tensor, nn
 
+from tersenet.core.digest import alike
 from tersenet.core.files import load_tensors, save_tensors
 from tersenet.errors import RunError
 from tersenet.train.average import Average
@@ -29,6 +32,8 @@ class State:
     """The sum of the epoch's losses so far."""
     steps: int
     """In all."""
+    began: Mapping[str, Sequence[float]] = field(default_factory=dict)
+    """Sketches of what the training began from, by what they are of."""
 
     def save(self, path: Path, *, done: int) -> None:
         """Writes the state after `done` steps."""
@@ -41,7 +46,8 @@ class State:
             tensors |= {f"average/{name}": one for name, one in self.average.values.items()}
         # Dropout draws from PyTorch's own generator: without its state it would draw anew.
         tensors |= {_LOSSES: self.losses, _RANDOM: torch.get_rng_state()}
-        save_tensors(path, tensors, {"done": str(done), "steps": str(self.steps)})
+        facts = {"done": str(done), "steps": str(self.steps), "began": json.dumps(self.began)}
+        save_tensors(path, tensors, facts)
 
     def restore(self, path: Path) -> int:
         """Reads a state back, and returns how many steps were done; 0 where there is none.
@@ -61,6 +67,14 @@ class State:
         if not same or shapes != {name: value.shape for name, value in weights.items()}:
             raise RunError(
                 f"{path} is the checkpoint of another training: remove it to start over."
+            )
+        # Files of version 0.1.0 do not note it.
+        began = json.loads(metadata.get("began", "{}"))
+        changed = [name for name, now in self.began.items() if not alike(began.get(name, now), now)]
+        if changed:
+            raise RunError(
+                f"{path} is the checkpoint of a training with other {', '.join(changed)}: remove "
+                "it to start over."
             )
         self.model.load_state_dict(weights)
         momenta = _below("momentum/", tensors)

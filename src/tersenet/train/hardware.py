@@ -1,5 +1,6 @@
 """Where a training runs, and in which precision it multiplies."""
 
+import os
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Final
 
@@ -12,6 +13,8 @@ from tersenet.train.options import TrainingOptions
 __all__ = ["device_of", "products_of"]
 
 _BF16: Final = {"avx512_bf16", "amx_bf16", "bf16"}
+_CAPS: Final = ("ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA")
+"""By which a person keeps oneDNN, whose kernels multiply here, to older instructions."""
 
 
 def device_of(options: TrainingOptions, *, rank: int = 0) -> torch.device:
@@ -41,7 +44,7 @@ def products_of(options: TrainingOptions, device: torch.device) -> AbstractConte
     if device.type == "cuda":
         has = torch.cuda.is_bf16_supported(including_emulation=False)
     else:
-        has = bool(_BF16 & set(describe_device().isa))
+        has = bool(_BF16 & set(describe_device().isa)) and not _capped()
     if has:
         return torch.autocast(device.type, dtype=torch.bfloat16)
     if options.precision == "auto":
@@ -49,3 +52,9 @@ def products_of(options: TrainingOptions, device: torch.device) -> AbstractConte
     raise RunError(
         f"precision is bf16, which this {device.type} does not compute in: set it to auto or fp32."
     )
+
+
+def _capped() -> bool:
+    """Whether oneDNN is kept from the instructions that multiply bf16."""
+    cap = next((os.environ[name].upper() for name in _CAPS if os.environ.get(name)), "DEFAULT")
+    return not (cap in ("DEFAULT", "ALL") or "BF16" in cap or "FP16" in cap or "AMX" in cap)

@@ -5,22 +5,34 @@ arXiv:1608.03983). A checkpoint holds weights, their average, momentum, the stat
 generator and the step; batches are a function of the step, so a killed run continues bit for bit.
 """
 
+import logging
 import time
 from collections.abc import Callable, Sequence
+from typing import Final
 
 import torch
 from torch import Tensor, nn
 
+from tersenet.core.digest import sketch
 from tersenet.core.types import Edit, TrainingBatches, Workbench
 from tersenet.errors import MeasureError
 from tersenet.train.average import Average
 from tersenet.train.checkpoint import State
 from tersenet.train.hardware import device_of, products_of
+from tersenet.train.layout import SafeConvolutions
 from tersenet.train.masks import Masks
 from tersenet.train.options import TrainingOptions
+from tersenet.train.pace import Pace
 from tersenet.train.parallel import ALONE, Ranks
 
 __all__ = ["Objective", "TrainingOptions", "fit"]
+
+_log = logging.getLogger(__name__)
+
+_COUNTED: Final = (
+    "epochs", "learning_rate", "momentum", "weight_decay", "warmup", "ema", "label_smoothing",
+)  # fmt: skip
+"""Options that decide the numbers; a training may go on with other hardware or checkpoints."""
 
 Objective = Callable[[nn.Module, Tensor, Tensor], Tensor]
 """(model, inputs, targets) to a scalar: the mean loss of a batch."""
@@ -57,6 +69,8 @@ def fit(
     steps = max(1, round(options.epochs * batches.steps_per_epoch))
     device = device_of(options, rank=ranks.rank)
     products_of(options, device)  # complains before anything is done
+    checkpoint = bench.folder / "checkpoint.safetensors" if bench.folder else None
+    began = _began(model, batches, options) if checkpoint else {}
     model.to(device)
     optimizer = _optimizer(model, options)
     state = State(
@@ -65,23 +79,25 @@ def fit(
         average=Average(model, decay=options.ema) if options.ema else None,
         losses=torch.zeros((), device=device),
         steps=steps,
+        began=began,
     )
-    checkpoint = bench.folder / "checkpoint.safetensors" if bench.folder else None
     first = state.restore(checkpoint) if checkpoint else 0
     model.to(memory_format=torch.channels_last).train()  # pyright: ignore[reportCallIssue]
-    saved = time.monotonic()
+    saved, pace = time.monotonic(), Pace(clock=time.monotonic)
     for step in range(first, steps):
+        pace.begin()
         for group in optimizer.param_groups:
             group["lr"] = options.rate(step, steps)
         inputs, targets = (one.to(device) for one in ranks.share(batches.batch(step)))
-        with products_of(options, device), ranks.normalising(model):
-            loss = objective(model, inputs.to(memory_format=torch.channels_last), targets)
-        if not torch.isfinite(loss):
-            raise MeasureError(
-                f"the loss became {loss.item()} at training step {step}: lower learning_rate."
-            )
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        with SafeConvolutions():
+            with products_of(options, device), ranks.normalising(model):
+                loss = objective(model, inputs.to(memory_format=torch.channels_last), targets)
+            if not torch.isfinite(loss):
+                raise MeasureError(
+                    f"the loss became {loss.item()} at training step {step}: lower learning_rate."
+                )
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
         ranks.average_([one.grad for one in model.parameters() if one.grad is not None])
         optimizer.step()
         if after_step:
@@ -91,7 +107,10 @@ def fit(
             state.average.follow_(model, step=step)
         state.losses.add_(loss.detach())
         done = step + 1
-        bench.tick(f"loss {loss.item():.3f}", done, steps)
+        slow = pace.end(step)
+        if slow:
+            _log.warning(slow)
+        bench.tick(slow or f"loss {loss.item():.3f}", done, steps)
         if done % batches.steps_per_epoch == 0:
             ranks.average_([state.losses])
             if after_epoch:
@@ -107,6 +126,19 @@ def fit(
         state.average.put_in_(model)
     model.to("cpu")
     return model.to(memory_format=torch.contiguous_format).eval()  # pyright: ignore[reportCallIssue]
+
+
+def _began(
+    model: nn.Module, batches: TrainingBatches, options: TrainingOptions
+) -> dict[str, list[float]]:
+    """Sketches what a training is of, as another's checkpoint may have the same shapes."""
+    inputs, targets = batches.batch(0)
+    rates = [float(value) for name, value in vars(options).items() if name in _COUNTED]
+    return {
+        "weights to start from": sketch(list(model.state_dict().values())),
+        "data": sketch([inputs, targets]),
+        "options": rates,
+    }
 
 
 def _optimizer(model: nn.Module, options: TrainingOptions) -> torch.optim.SGD:

@@ -49,8 +49,8 @@ def _cifar(classes: Literal[10, 100]) -> Callable[..., Classification]:
     def load_cifar(
         *,
         folder: Path,
-        train_images: Count = 50_000,
-        test_images: Count = 10_000,
+        train_images: Annotated[int, Field(ge=1, le=50_000)] = 50_000,
+        test_images: Annotated[int, Field(ge=1, le=10_000)] = 10_000,
         batch_size: Count = 128,
         pad: Side = 4,
         flip: bool = True,

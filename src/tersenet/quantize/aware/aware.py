@@ -6,7 +6,7 @@ Learning from the float original's answers beside the labels: Mishra and Marr, "
 2017, arXiv:1711.05852.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import ClassVar, final
 
 import torch
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.fx import GraphModule
 
 from tersenet.core.registry import method
-from tersenet.core.types import Edit, Method, Skip, Subject, Workbench
+from tersenet.core.types import Edit, Method, Precision, Skip, Subject, Workbench
 from tersenet.errors import QuantizeError
 from tersenet.quantize.aware.activations import ActivationKind
 from tersenet.quantize.aware.bits import Bits, site_bits
@@ -73,6 +73,7 @@ class Aware(Method[AwarePlan]):
 
     family: ClassVar[str] = "quantize"
     plan_type: ClassVar[type] = AwarePlan
+    computes_in: ClassVar[Precision | None] = "int8"
 
     weight_bits: int = Field(default=4, ge=1, le=8)
     """Of a weight; the kind of grid says which it can have."""
@@ -109,6 +110,11 @@ class Aware(Method[AwarePlan]):
     that matches counts."""
     skip: tuple[str, ...] = ()
     """Globs or regular expressions of layers to leave in float."""
+
+    @property
+    def idle(self) -> Mapping[str, str]:
+        """Without the original's answers there is nothing to soften."""
+        return {} if self.weight else {"temperature": "it needs a weight above 0"}
 
     def plan(self, subject: Subject, bench: Workbench) -> AwarePlan:
         """Chooses layers and bits, and counts the steps.

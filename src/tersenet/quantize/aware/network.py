@@ -320,7 +320,7 @@ def layers_of(
     folded = prepared(model, example)
     found, refused = sites_of(folded)
     names = [site.name for site in found]
-    check_patterns("skip", skip, names)
+    check_patterns("skip", skip, names, unlisted=[one.site for one in refused])
     left = [name for name in names if any(matches(pattern, name) for pattern in skip)]
     skips = [*refused, *(Skip(name, "in skip") for name in left)]
     chosen = [site for site in found if site.name not in left]

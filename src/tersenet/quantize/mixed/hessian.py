@@ -23,6 +23,7 @@ from tersenet.quantize.linear import round_trip
 from tersenet.quantize.scheme import Scheme
 from tersenet.quantize.structure import Site
 from tersenet.quantize.weight_grids import weight_grid
+from tersenet.train.layout import SafeConvolutions
 
 __all__ = ["hessian_sensitivity", "hessian_traces"]
 
@@ -59,17 +60,20 @@ def hessian_traces(
         weight.requires_grad_(True)
     sums, count = [0.0] * len(sites), sum(len(targets) for _, targets in batches)
     for done, (inputs, targets) in enumerate(batches):
-        total = loss(module(inputs), targets)
-        slopes = torch.autograd.grad(total, weights, create_graph=True)
-        for probe in range(probes):
-            signs = [
-                torch.randint(0, 2, one.shape, generator=generator).mul(2).sub(1).to(one.dtype)
-                for one in weights
-            ]
-            curved = torch.autograd.grad(slopes, weights, signs, retain_graph=probe < probes - 1)
-            for index, (sign, product) in enumerate(zip(signs, curved, strict=True)):
-                sums[index] += float((sign * product).sum()) / probes
-            tick("probing curvature", done * probes + probe + 1, len(batches) * probes)
+        with SafeConvolutions():
+            total = loss(module(inputs), targets)
+            slopes = torch.autograd.grad(total, weights, create_graph=True)
+            for probe in range(probes):
+                signs = [
+                    torch.randint(0, 2, one.shape, generator=generator).mul(2).sub(1).to(one.dtype)
+                    for one in weights
+                ]
+                curved = torch.autograd.grad(
+                    slopes, weights, signs, retain_graph=probe < probes - 1
+                )
+                for index, (sign, product) in enumerate(zip(signs, curved, strict=True)):
+                    sums[index] += float((sign * product).sum()) / probes
+                tick("probing curvature", done * probes + probe + 1, len(batches) * probes)
     for weight, was in zip(weights, learned, strict=True):
         weight.requires_grad_(was)
     found = {site.name: total / count for site, total in zip(sites, sums, strict=True)}

@@ -12,7 +12,7 @@ from torch.fx import GraphModule
 from torch.nn import functional
 
 from tersenet.core.registry import method
-from tersenet.core.types import Edit, Method, Skip, Subject, Workbench
+from tersenet.core.types import Edit, Method, Precision, Skip, Subject, Workbench
 from tersenet.errors import QuantizeError
 from tersenet.measure import compare_many
 from tersenet.quantize.aware import Aware, AwarePlan, Bits
@@ -108,6 +108,7 @@ class Mixed(Method[MixedPlan]):
 
     family: ClassVar[str] = "quantize"
     plan_type: ClassVar[type] = MixedPlan
+    computes_in: ClassVar[Precision | None] = "int8"
 
     average_bits: float | None = Field(default=None, ge=2, le=8)
     """Of a weight, over all that are quantised: the budget. This, or one of the next two."""
@@ -131,6 +132,20 @@ class Mixed(Method[MixedPlan]):
     """Fixed bits by glob or regular expression of layers; the first that matches counts."""
     then: Then = Field(default_factory=lambda: Static(weight_range="mse"))
     """static or aware, as in a recipe; its own bits of weights give way to the chosen."""
+
+    @property
+    def idle(self) -> Mapping[str, str]:
+        """Options of another measure or budget, and bits that give way to the chosen."""
+        given = "the bits are chosen here"
+        found = {"then.static.bits": given, "then.aware.weight_bits": given}
+        found |= {f"then.{self.then.name}.{option}": why for option, why in self.then.idle.items()}
+        if self.measure != "hessian":
+            found |= dict.fromkeys(("probes", "seed"), "it needs measure: hessian")
+        if self.speedup is not None:
+            found["counted"] = "the budget is of time, not of bytes"
+        # Whether there will be weights of 8 bits is not known yet.
+        found.pop("then.static.reduce_range", None)
+        return found
 
     def plan(self, subject: Subject, bench: Workbench) -> MixedPlan:
         """Measures every layer at every choice, and chooses.
