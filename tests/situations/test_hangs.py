@@ -79,16 +79,17 @@ def start(found: list[subprocess.Popen[str]], *arguments: object) -> subprocess.
         text=True,
         # A shell has what it runs in the background ignore interrupts, and so would the command.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509
+        process_group=0,  # as a shell gives each command
     )
     found.append(process)
     return process
 
 
 def interrupted(process: subprocess.Popen[str]) -> tuple[float, str]:
-    """Sends one interrupt; returns how long the end took, and what was said."""
+    """Presses Ctrl-C once; returns how long the end took, and what was said."""
     children = descendants(process.pid)
     began = time.monotonic()
-    process.send_signal(signal.SIGINT)
+    os.killpg(process.pid, signal.SIGINT)  # a terminal sends it to all of them
     _, said = process.communicate(timeout=30)
     took = time.monotonic() - began
     # By its own exit, or by the signal: a shell says 130 of both.
@@ -136,7 +137,7 @@ def test_a_second_interrupt_ends_it_at_once(
     assert process.stdout is not None
     process.stdout.readline()
     time.sleep(1)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(signal.SIGINT)  # and kill -INT to one
     time.sleep(0.5)
     took, said = interrupted(process)
     assert took < 2
@@ -229,6 +230,27 @@ def test_a_killed_command_leaves_nobody_behind(
     _, said = process.communicate(timeout=30)
     assert "ended by the system, as where memory is short: the last checkpoint is kept" in said
     assert gone(children)
+
+
+TIMING = """
+import os, time
+from tersenet.study.one_thread import one_thread
+if __name__ == "__main__":
+    with one_thread() as call:
+        print(call(os.getpid), flush=True)
+        call(time.sleep, 60)
+"""
+
+
+def test_a_process_for_timings_ends_with_the_study(
+    started: list[subprocess.Popen[str]],
+) -> None:
+    process = start(started, "-c", TIMING)
+    assert process.stdout is not None
+    child = int(process.stdout.readline())
+    assert alive(child)
+    process.kill()
+    assert gone([child])
 
 
 LIBRARY = """
