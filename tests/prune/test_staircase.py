@@ -1,7 +1,5 @@
 """Liked counts: the rule on given costs, the probes on the runtime, the cache."""
 
-import json
-
 import numpy as np
 import onnx
 import pytest
@@ -10,6 +8,7 @@ import torch
 from tersenet.core.types import Deployment, Subject, Workbench
 from tersenet.graph import trace
 from tersenet.measure.runtimes import open_session
+from tersenet.measure.times import read_times
 from tersenet.models.resnet_cifar import resnet
 from tersenet.prune import L1, Staircase, staircase, staircases
 from tersenet.prune.probe import Probe, write_probe
@@ -124,7 +123,7 @@ def test_one_measurement_for_each_kind_kept_for_resuming(tmp_path, monkeypatch):
     (tmp_path / "staircase.json").write_text("{ torn")
     assert staircases(graph.groups, graph.sites, subject.deployment, bench) == first
     assert len(measured) == 6
-    assert len(json.loads((tmp_path / "staircase.json").read_text())) == 3
+    assert len(read_times(tmp_path / "staircase.json")) == 3
 
 
 def test_plans_keep_to_what_was_measured(monkeypatch):
