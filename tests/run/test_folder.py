@@ -77,7 +77,7 @@ def test_refuses_a_folder_with_another_run(tmp_path: Path) -> None:
     with RunFolder.create(tmp_path / "run", HEADER):
         pass
     with (
-        pytest.raises(RunError, match=r"holds another run: .* resume"),
+        pytest.raises(RunError, match=r"holds another run: .*resume"),
         RunFolder.create(tmp_path / "run", HEADER),
     ):
         pass

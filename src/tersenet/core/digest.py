@@ -23,7 +23,7 @@ def digest(tensors: Mapping[str, Tensor]) -> str:
         plain = tensor.detach().cpu().contiguous()
         found.update(f"{name}\0{plain.dtype}\0{tuple(plain.shape)}\0".encode())
         if plain.numel():
-            found.update(plain.reshape(-1).view(torch.uint8).numpy())
+            found.update(plain.reshape(-1).view(torch.uint8).numpy().tobytes())
     return found.hexdigest()
 
 
