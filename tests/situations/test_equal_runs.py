@@ -26,7 +26,7 @@ from tersenet.measure import describe_device
 from tersenet.quantize import Static
 from tersenet.recipe import read_recipe
 from tersenet.report import render
-from tersenet.run import RunSummary, header_of, measurement, step_to_json
+from tersenet.run import Origin, RunSummary, header_of, measurement, step_to_json
 from tersenet.run.verdict import judge
 
 FACTS = {"name": "quantize static", "proofs": (), "notes": ("of the plan",), "seconds": 0.0}
@@ -130,8 +130,11 @@ def test_a_note_that_an_earlier_version_kept_is_told_once(
 
 def summary(steps: tuple[StepRecord, ...]) -> RunSummary:
     recipe = read_recipe(Path("recipes/smoke.yaml"))
+    origin = Origin(
+        network="resnet", weights="", training_data="", test_data="", task={}, answers=()
+    )  # fmt: skip
     return RunSummary(
-        header=header_of(recipe, command="tersenet compress"),
+        header=header_of(recipe, command="tersenet compress", origin=origin),
         steps=steps,
         verdict=judge(steps, Budget(), seconds=1.0),
     )
