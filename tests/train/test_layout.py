@@ -36,7 +36,7 @@ def test_gradients_are_those_of_float64_by_every_kernel(isa: str, threads: str) 
     )
     assert child.returncode == 0, child.stderr[-2000:]
     found = json.loads(child.stdout)
-    assert found["count"] == 36 + 68 + 200
+    assert found["count"] == 36 + 68 + 200 + 40
     assert found["off"] == []
 
 
@@ -137,6 +137,23 @@ def test_what_is_safe_is_left_alone(name: str) -> None:
     with SafeConvolutions(), Strides() as strides:
         LEFT_ALONE[name]()
     assert strides.seen == [[2, 2]]
+
+
+@pytest.mark.parametrize("how", ["straight", "transposed", "same", "autocast"])
+def test_dilated_ones_are_computed_in_float32(how: str) -> None:
+    x, weight = torch.randn(1, 4, 9, 9), torch.randn(4, 4, 3, 3, requires_grad=True)
+    call: Callable[..., Tensor] = functional.conv2d
+    options: dict[str, Any] = {"dilation": 2, "padding": "same" if how == "same" else 1}
+    if how == "transposed":
+        call = functional.conv_transpose2d
+    given = (x, weight) if how == "autocast" else (x.bfloat16(), weight.bfloat16())
+    want = call(*(one.bfloat16().float() for one in given), **options)
+    if how == "autocast":  # what comes in float32 is not rounded before
+        want = call(*given, **options)
+    with torch.autocast("cpu", enabled=how == "autocast"), SafeConvolutions():
+        found = call(*given, **options)
+    assert found.dtype is torch.bfloat16
+    assert torch.equal(found, want.bfloat16())
 
 
 def test_without_gradients_nothing_changes() -> None:

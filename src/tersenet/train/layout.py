@@ -1,14 +1,13 @@
 """Which convolutions may be given to PyTorch with a backward pass, and how the others are.
 
-On a CPU, channels last in memory is the fastest layout to train in, and `fit` trains in it. One
-class of convolutions must not reach it, nor any tensor that a user hands over in that layout:
+On a CPU, channels last in memory is the fastest layout to train in, and `fit` trains in it. Two
+classes of convolutions must not reach PyTorch so, nor must any that a user hands over in that
+layout. Both were seen with PyTorch 2.13.0, which brings oneDNN 3.12.0 (80afa71).
 
-    kernel 1, a stride over 1, no groups, and fewer channels than a vector register holds
-    (8 floats with AVX2, 16 with AVX-512) on the side that is strided over: the inputs of a
-    convolution, the outputs of a transposed one.
-
-Seen with PyTorch 2.13.0, which brings oneDNN 3.12.0 (80afa71): the gradient by such a weight
-first gathers the strided image into a workspace. Rows are as wide as the channels, room is taken
+*Strided by 1 x 1*: kernel 1, a stride over 1, no groups, and fewer channels than a vector register
+holds (8 floats with AVX2, 16 with AVX-512) on the side that is strided over: the inputs of a
+convolution, the outputs of a transposed one. The gradient by such a weight first gathers the
+strided image into a workspace. Rows are as wide as the channels, room is taken
 for as many, but each part of the image begins at `position * block` instead of
 `position * channels`, behind the end of the workspace. What follows is a segmentation fault, a
 heap error, an endless loop, or other tensors silently wrong. uxlfoundation/oneDNN issue 6035.
@@ -16,10 +15,15 @@ Each of these was provoked: on AVX2 with images from 8 x 8 on, on AVX-512 from 4
 smaller one is gathered in one part, which begins at 0), in float32 and in bfloat16.
 
 A kernel of 1 reads every s-th position and nothing else, so the same convolution with stride 1 of
-`x[:, :, ::s, ::s]` is equal to it, and does no more work. `SafeConvolutions` puts that in its
-place. It asks neither for the processor nor for the layout: the newest processor is unknown, and
-a layout is a matter of strides that any operation before may change. Convolutions that are not of
-the class are left alone, bit for bit.
+`x[:, :, ::s, ::s]` is equal to it, and does no more work.
+
+*Dilated, in bfloat16*: where the processor multiplies bfloat16 itself, the gradient by the weight
+is NaN or of another order of magnitude (of 500 random convolutions all that were wrong had a
+dilation over 1, whatever their groups; all are right in float32). These are computed in float32.
+
+`SafeConvolutions` puts the one and the other in their place. It asks neither for the processor nor
+for the layout: the newest processor is unknown, and a layout is a matter of strides that any
+operation before may change. All other convolutions are left alone, bit for bit.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -54,6 +58,8 @@ class SafeConvolutions(TorchFunctionMode):
             call = read(*args, **(kwargs or {}))
             if call.overruns:
                 return call.gathered()
+            if call.garbles:
+                return call.widened()
         return func(*args, **(kwargs or {}))
 
 
@@ -67,6 +73,7 @@ class _Call:
     bias: Tensor | None
     stride: tuple[int, ...]
     padding: tuple[int, ...] | str
+    dilation: tuple[int, ...]
     groups: int
     transposed: bool
     output_padding: tuple[int, ...]
@@ -83,6 +90,15 @@ class _Call:
         # An image is strided over by parts if it is s times as wide as the other one.
         return not any(self.padding) and all(
             end < step for end, step in zip(self._ends(), self._steps(), strict=True)
+        )
+
+    @property
+    def garbles(self) -> bool:
+        """Whether the gradient by the weight would be computed in 16 bits with dilation."""
+        return (
+            max(self.dilation) > 1
+            and self.input.device.type == "cpu"
+            and self._precision in _HALVES
         )
 
     def gathered(self) -> Tensor:
@@ -107,6 +123,31 @@ class _Call:
             return spread
         return spread + self.bias.view(-1, *[1] * self._axes).to(spread.dtype)
 
+    def widened(self) -> Tensor:
+        """Returns the outputs computed in float32, in the precision asked for."""
+        functions = _TRANSPOSED if self.transposed else _STRAIGHT
+        function: Callable[..., Tensor] = functions[self._axes - 1]
+        rest: dict[str, Any] = {"output_padding": self.output_padding} if self.transposed else {}
+        with torch.autocast("cpu", enabled=False):
+            wide = function(
+                self.input.float(),
+                self.weight.float(),
+                None if self.bias is None else self.bias.float(),
+                stride=self.stride,
+                padding=self.padding,
+                dilation=self.dilation,
+                groups=self.groups,
+                **rest,
+            )
+        return wide.to(self._precision)
+
+    @property
+    def _precision(self) -> torch.dtype:
+        """What PyTorch would multiply in."""
+        if torch.is_autocast_enabled("cpu") and self.input.dtype is torch.float32:
+            return torch.get_autocast_dtype("cpu")
+        return self.input.dtype
+
     def _by_one(self, values: Tensor, bias: Tensor | None) -> Tensor:
         functions = _TRANSPOSED if self.transposed else _STRAIGHT
         return functions[self._axes - 1](values, self.weight, bias)
@@ -124,6 +165,7 @@ class _Call:
 
 _STRAIGHT: Final = (torch.conv1d, torch.conv2d, torch.conv3d)
 _TRANSPOSED: Final = (torch.conv_transpose1d, torch.conv_transpose2d, torch.conv_transpose3d)
+_HALVES: Final = (torch.bfloat16, torch.float16)
 _Sizes = int | Sequence[int]
 
 
@@ -133,7 +175,7 @@ def _read(
     bias: Tensor | None,
     stride: _Sizes,
     padding: _Sizes | str,
-    dilation: _Sizes,  # noqa: ARG001 # of a kernel of 1 it says nothing
+    dilation: _Sizes,
     transposed: bool,
     output_padding: _Sizes,
     groups: int,
@@ -146,6 +188,7 @@ def _read(
         bias=bias,
         stride=_sizes(stride),
         padding=padding if isinstance(padding, str) else _sizes(padding),
+        dilation=_sizes(dilation),
         groups=groups,
         transposed=transposed,
         output_padding=_sizes(output_padding),

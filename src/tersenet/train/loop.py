@@ -89,6 +89,7 @@ def fit(
         for group in optimizer.param_groups:
             group["lr"] = options.rate(step, steps)
         inputs, targets = (one.to(device) for one in ranks.share(batches.batch(step)))
+        optimizer.zero_grad(set_to_none=True)
         with SafeConvolutions():
             with products_of(options, device), ranks.normalising(model):
                 loss = objective(model, inputs.to(memory_format=torch.channels_last), targets)
@@ -96,7 +97,6 @@ def fit(
                 raise MeasureError(
                     f"the loss became {loss.item()} at training step {step}: lower learning_rate."
                 )
-            optimizer.zero_grad(set_to_none=True)
             loss.backward()
         ranks.average_([one.grad for one in model.parameters() if one.grad is not None])
         optimizer.step()
