@@ -1,7 +1,6 @@
 """What a person calls: compress a network by a recipe, go on with a run, load what came out."""
 
 import contextlib
-import copy
 import json
 import logging
 import shutil
@@ -20,6 +19,7 @@ from tersenet.core.threads import on_threads
 from tersenet.core.types import Deployment, Outcome, Subject
 from tersenet.errors import MeasureError, RunError, TersenetError
 from tersenet.graph import Inspection, inspect
+from tersenet.graph.trace import twin
 from tersenet.measure import BenchResult, bench
 from tersenet.recipe import Recipe, read_recipe, read_training
 from tersenet.report import render, render_findings
@@ -84,7 +84,7 @@ def compress(
         TersenetError: of the kind that `tersenet.errors` draws.
     """
     read = read_recipe(Path(recipe), own_network=True)
-    model = copy.deepcopy(model)
+    model = twin(model)
     path = Path(folder) if folder else free_folder(read.name)
     history = History({"class": f"{type(model).__module__}.{type(model).__qualname__}"}, ())
     command = f"tersenet.compress(model, task, recipe={str(recipe)!r})"

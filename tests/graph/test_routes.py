@@ -222,23 +222,23 @@ def test_outputs_that_do_not_matter_may_shrink():
 
 def test_a_group_that_cannot_be_proved_is_left_out():
     class Wrong(nn.Module):
-        """What zeros hide: a removed gate is 0.5, and counts in a sum that its weight feeds."""
+        """A weight that is multiplied by itself: what is left of it is another one."""
 
         def __init__(self) -> None:
             super().__init__()
-            self.a, self.b, self.c = nn.Linear(16, 8), nn.Linear(8, 8), nn.Linear(8, 3)
-            self.gates = nn.Parameter(torch.randn(3, 8))
+            self.a, self.b = nn.Linear(16, 8), nn.Linear(8, 8)
+            self.mix = nn.Parameter(torch.randn(3, 8))
 
         def forward(self, x: Tensor) -> Tensor:
-            x = self.c(self.b(self.a(x).relu()).relu())
-            return x * functional.linear(torch.ones(8), self.gates.sigmoid())
+            x = self.b(self.a(x).relu()).relu()
+            return functional.linear(x, (self.mix @ self.mix.t()) @ self.mix)
 
     model = Wrong()
     graph = trace(model, (TOKENS,))
     keep = {one.name: tuple(range(one.size // 2)) for one in graph.groups}
-    assert set(keep) >= {"a", "b"}
+    assert {name.split(" ")[0] for name in keep} == {"a", "b"}
     left, skips = provable(model, graph, keep)
-    assert {name: left[name] for name in ("a", "b")} == dict.fromkeys(("a", "b"), (0, 1, 2, 3))
+    assert left["a"] == (0, 1, 2, 3)
     smaller, edits = remove(
         copy.deepcopy(model), graph, {name: left[name] for name in keep if left[name] == keep[name]}
     )

@@ -75,7 +75,7 @@ CASES = {
     "weight norm": Case(
         "=fc =f1",
         lambda v, g: torch.ops.aten._weight_norm(v, g, 0),
-        "fc1",
+        "fc",
         whole=False,
         declared="f",
     ),

@@ -8,7 +8,6 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from pydantic import ValidationError
 
-from tersenet.errors import QuantizeError
 from tersenet.quantize import Scheme, quantize, round_trip
 
 SCHEMES = st.builds(
@@ -61,8 +60,15 @@ def test_channels_of_a_transposed_convolution() -> None:
 def test_an_empty_channel_gets_the_range_of_all() -> None:
     weight = torch.tensor([[0.0, 0.0], [1.0, -4.0]])
     assert Scheme().grid(weight).scale.tolist() == pytest.approx([4 / 127] * 2)
-    with pytest.raises(QuantizeError, match="zero width"):
-        Scheme().grid(torch.zeros(2, 3))
+
+
+def test_a_weight_of_zeros_is_exact() -> None:
+    for mode in ("restricted", "full", "asymmetric"):
+        for per in ("tensor", "channel", "group"):
+            grid = Scheme(mode=mode, per=per, group=2).grid(torch.zeros(2, 3))
+            assert not round_trip(torch.zeros(2, 3), grid).any()
+            assert torch.isfinite(grid.scale).all()
+            assert (grid.scale > 0).all()
 
 
 def test_bad_options() -> None:

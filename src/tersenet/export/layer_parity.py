@@ -201,8 +201,9 @@ def _cut_values(converted: Converted, kind: str) -> dict[str, str]:
         if kind == "float" or node.target in integer or value in outputs:
             wanted[value] = node.name
     # Renamed by the exporter: our name is that of what is returned.
-    (returned,) = converted.program.graph.output_node().all_input_nodes
-    wanted |= dict.fromkeys(outputs, returned.name)
+    names = [one.name for one in converted.proto.graph.output]
+    # Not all that the program returns: what forward() leaves in buffers stands before it.
+    wanted |= dict(zip(names, converted.program.graph_signature.user_outputs, strict=True))
     return wanted
 
 

@@ -26,7 +26,7 @@ from tersenet.errors import ExportError
 from tersenet.export.kept_float import keep_float
 from tersenet.export.packing import derive_bias_scales, drop_clamps, pack_levels, store_halves
 from tersenet.export.qops import DEQUANTIZE, QUANTIZE
-from tersenet.export.trace import exported
+from tersenet.export.trace import exported, refuse_state
 from tersenet.graph.trace import quiet
 
 __all__ = ["Converted", "convert", "to_onnx"]
@@ -86,6 +86,7 @@ def convert(model: nn.Module, example: tuple[Tensor, ...]) -> Converted:
             )
         if result is None or result.exported_program is None:
             raise ExportError("the exporter returned nothing")
+        refuse_state(result.exported_program, type(model).__name__)
         proto = result.model_proto
         _pool_globally(proto)
         _share_initializers(proto)
@@ -98,6 +99,8 @@ def convert(model: nn.Module, example: tuple[Tensor, ...]) -> Converted:
         outputs = ["output" if i == 0 else f"output_{i}" for i in range(len(proto.graph.output))]
         origin = _shorten(proto, [one.name for one in proto.graph.input], inputs, outputs)
         onnx.checker.check_model(proto, full_check=True)
+    except ExportError:
+        raise
     except Exception as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".:")
         raise ExportError(

@@ -13,7 +13,7 @@ from torch.fx.graph import CodeGen
 from tersenet.errors import ExportError
 from tersenet.graph.trace import export, quiet
 
-__all__ = ["BATCH_NORM", "bytes_per_sample", "exported", "operand", "trace"]
+__all__ = ["BATCH_NORM", "bytes_per_sample", "exported", "operand", "refuse_state", "trace"]
 
 BATCH_NORM: Final = torch.ops.aten._native_batch_norm_legit_no_training.default
 """What batch norm in eval mode is traced as; of the three tensors it returns the first counts."""
@@ -38,13 +38,17 @@ def trace(model: nn.Module, example: tuple[Tensor, ...]) -> GraphModule:
 
     Raises:
         StructureError: as `exported`.
-        ExportError: if the network does not return a single tensor.
+        ExportError: if the network does not return a single tensor, or depends on its last call.
     """
     program = exported(model, example)
     with quiet():
         # Functional: `x += y` and inplace ReLUs become operators with a result of their own.
-        module = program.run_decompositions({}).module(check_guards=False)
+        program = program.run_decompositions({})
+        refuse_state(program, type(model).__name__)
+        module = program.module(check_guards=False)
     graph = module.graph
+    if program.graph_signature.buffers_to_mutate:
+        _forget(module)
     for node in list(graph.nodes):
         if node.op == "call_module" and node.target == "_guards_fn":
             graph.erase_node(node)
@@ -60,6 +64,47 @@ def trace(model: nn.Module, example: tuple[Tensor, ...]) -> GraphModule:
     graph.set_codegen(CodeGen())
     plain = GraphModule(module, graph, class_name=type(model).__name__)
     return plain.eval()
+
+
+def refuse_state(program: ExportedProgram, name: str) -> None:
+    """Raises ExportError where a network's output depends on what its last call has left.
+
+    A counter or a running mean that nothing returned depends on is no harm: a file goes without.
+
+    Args:
+        program: the network, in functional form.
+        name: of its class.
+    """
+    signature = program.graph_signature
+    buffers = signature.inputs_to_buffers
+    kept = set(signature.buffers_to_mutate.values())
+    nodes = {node.name: node for node in program.graph.nodes}
+    pending = [nodes[one] for one in signature.user_outputs if one in nodes]
+    seen: set[Node] = set()
+    while kept and pending:
+        node = pending.pop()
+        if buffers.get(node.name) in kept:
+            raise ExportError(
+                f"{name} computes its output with '{buffers[node.name]}', which forward() changes "
+                "in eval mode too, and a file keeps nothing between calls: change it in training "
+                "alone."
+            )
+        pending += [one for one in node.all_input_nodes if one not in seen]
+        seen.update(node.all_input_nodes)
+
+
+def _forget(module: GraphModule) -> None:
+    """Takes out what is only written back to buffers, for the next call."""
+    graph = module.graph
+    for node in list(graph.nodes):
+        written = node.args[0] if node.target is torch.ops.aten.copy_.default else None
+        if isinstance(written, Node) and written.op == "get_attr":
+            graph.erase_node(node)
+    graph.eliminate_dead_code()
+    read = {node.target for node in graph.nodes if node.op == "get_attr"}
+    for name in [name for name, _ in module.named_buffers() if name not in read]:
+        path, _, own = name.rpartition(".")
+        delattr(module.get_submodule(path), own)
 
 
 def operand(node: Node, index: int) -> Any:

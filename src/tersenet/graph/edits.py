@@ -15,6 +15,7 @@ from torch.fx import GraphModule
 from tersenet.core.types import Edit, EditKind
 from tersenet.errors import StructureError
 from tersenet.graph.attributes import follow, guesses
+from tersenet.graph.computed import length_left
 from tersenet.graph.groups import Graph
 from tersenet.graph.program import labels_in, rebuilt
 from tersenet.graph.program_layers import restore_layers
@@ -68,6 +69,8 @@ def slice_edits(model: nn.Module, graph: Graph, keep: Mapping[str, Sequence[int]
         before = _text(shapes[name])
         shapes[name][dim] = len(kept)
         data: dict[str, Any] = {"dim": dim, "keep": kept}
+        if name in graph.walk.lengths:
+            data["length"] = graph.walk.lengths[name]
         if (name, dim) in notes:
             data["over_kept"] = sorted(set(notes[name, dim]))
         edits.append(
@@ -182,6 +185,18 @@ def _sliced(model: nn.Module, edits: Sequence[Edit]) -> dict[int, tuple[Tensor, 
                 "replay edits on the architecture that they were made on."
             )
         found[id(old)] = (old, new.detach().index_select(dim, torch.tensor(keep).to(new.device)))
+    for site, length in {
+        one.site: one.data["length"] for one in edits if "length" in one.data
+    }.items():
+        if length not in tensors:
+            raise _foreign(next(one for one in edits if one.site == site))
+        old, (whole, left) = tensors[length], found[id(tensors[site])]
+        g = found.get(id(old), (old, old))[1]
+        for edit in edits:
+            if edit.site == site and g.ndim and g.shape[edit.data["dim"]] > 1:
+                keep = torch.tensor(edit.data["keep"]).to(whole.device)
+                whole = whole.index_select(edit.data["dim"], keep)
+        found[id(old)] = (old, length_left(g, whole, left))
     return {
         key: (old, nn.Parameter(new, old.requires_grad) if isinstance(old, nn.Parameter) else new)
         for key, (old, new) in found.items()

@@ -91,6 +91,8 @@ def _groups(
     by_signature: dict[Any, list[list[tuple[str, int, int]]]] = defaultdict(list)
     declared: dict[Any, set[str | None]] = {}
     for root, found in _places(walk).items():
+        if all(tensor in walk.trained_only for tensor, _, _ in found):
+            continue  # nothing that ships would get smaller
         signature = frozenset((tensor, dim) for tensor, dim, _ in found)
         key = (signature, walk.labels.reason(root))
         by_signature[key].append(found)

@@ -49,6 +49,8 @@ class Labels:
         self._held: set[int] = set()  # classes that a parameter carries
         self._joints: list[_Joint] = []
         self._changes: list[tuple[Array, str | None]] = []
+        self.when = ""
+        """When what is read now is computed: said behind the reasons that follow."""
 
     def fresh(self, size: int, *, held: bool = False) -> Array:
         """Returns `size` new labels, tied to nothing; `held` where a parameter carries them."""
@@ -60,6 +62,7 @@ class Labels:
 
     def fixed(self, size: int, reason: str) -> Array:
         """Returns labels for a dimension that cannot shrink."""
+        reason += self.when
         if reason not in self._of_reason:
             label = int(self.fresh(1)[0])
             self._of_reason[reason] = label
@@ -84,7 +87,7 @@ class Labels:
     def freeze(self, labels: Array, reason: str) -> None:
         """Fixes the classes of `labels`; a class keeps its first reason."""
         for label in set(labels.ravel().tolist()):
-            self._reason.setdefault(self.root(label), reason)
+            self._reason.setdefault(self.root(label), reason + self.when)
 
     def declare(self, labels: Array, change: str | None) -> None:
         """Notes that removing any of `labels` takes a proof over kept indices.

@@ -54,13 +54,18 @@ def group_norm(at: Visit) -> Value | list[Value] | None:
 
 
 @rule("aten._weight_norm")
-def weight_norm(at: Visit) -> Value:
-    """Scales each filter of v to the length g; a removed input adds nothing to a length."""
-    v, g, dim = at.value("v"), at.value("g"), at.args.get("dim", 0)
-    for own, length in zip(v, g, strict=True):
+def weight_norm(at: Visit) -> Value | list[Value] | None:
+    """Scales each filter of v to the length g; `edits.py` takes from g what leaves the length."""
+    if at.depends_on_input("v") or at.depends_on_input("g"):
+        return at.unknown("makes its weight from the input")
+    v, g = at.value("v"), at.value("g")
+    for own, length in zip(v, g, strict=False):  # one length for all has no dimensions
         if len(own) == len(length):
             at.tie(own, length)
-    at.over_kept([v[dim]])  # a filter of zeros has no direction
+        else:
+            at.freeze(length, "scales by it")
+    if g:
+        at.over_kept([v[at.args.get("dim", 0)]])  # each filter by itself
     return v
 
 

@@ -17,7 +17,16 @@ from tersenet.graph.einsum import filters, letters
 from tersenet.graph.recurrent import CELLS, cells, is_recurrent
 from tersenet.graph.visit import operator_name, shape_of
 
-__all__ = ["LEVELS", "Product", "from_inputs", "named_tensors", "products", "sample_count"]
+__all__ = [
+    "LEVELS",
+    "Product",
+    "from_inputs",
+    "is_product",
+    "named_and_read",
+    "named_tensors",
+    "products",
+    "sample_count",
+]
 
 LEVELS: Final = ".levels"
 """How the name of a buffer ends that holds integer-coded weights."""
@@ -80,6 +89,12 @@ def products(program: torch.export.ExportedProgram) -> list[Product]:
     return found
 
 
+def is_product(node: fx.Node) -> bool:
+    """Returns whether a node multiplies and accumulates."""
+    name = _form(node)
+    return name in _CONVOLUTIONS or name in _TRANSPOSED or name in _MATRIX or name == _EINSUM
+
+
 def sample_count(program: torch.export.ExportedProgram) -> int:
     """Returns how many samples the traced batch holds."""
     user = set(program.graph_signature.user_inputs)
@@ -93,6 +108,11 @@ def named_tensors(program: torch.export.ExportedProgram) -> dict[fx.Node, str]:
     known: Mapping[str, str] = {**signature.inputs_to_parameters, **signature.inputs_to_buffers}
     nodes = (node for node in program.graph.nodes if node.op == "placeholder")
     return {node: known[node.name] for node in nodes if node.name in known}
+
+
+def named_and_read(program: torch.export.ExportedProgram) -> set[str]:
+    """Returns the names of the parameters and buffers that a program reads."""
+    return {name for node, name in named_tensors(program).items() if node.users}
 
 
 def from_inputs(

@@ -1,7 +1,6 @@
 """Proof that a smaller network is the original with the removed units zeroed."""
 
 import contextlib
-import copy
 import math
 from collections.abc import Sequence
 from typing import Final, final
@@ -13,7 +12,7 @@ from torch.utils import _pytree as pytree
 from tersenet.core.types import Edit, Proof
 from tersenet.errors import StructureError
 from tersenet.graph.reference import masked, over_kept
-from tersenet.graph.trace import at_least_two, evaluating, user_line
+from tersenet.graph.trace import at_least_two, evaluating, twin, user_line
 from tersenet.graph.walk import Walk, wanted_leaves
 
 __all__ = ["Reference", "compare", "difference", "masked_reference", "prove"]
@@ -97,7 +96,7 @@ def masked_reference(
     if any("over_kept" in edit.data for edit in slices):
         inputs = at_least_two(inputs)
         walk = walk or Walk(before, inputs, outputs=outputs)
-        zeroed = over_kept(zeroed, walk, slices)
+        zeroed = over_kept(before, walk, slices)
     if walk is not None and walk.path is not None:
         claim += ", on the path that forward() takes with these inputs"
     return Reference(before, zeroed, inputs, claim=claim, outputs=outputs)
@@ -133,7 +132,7 @@ class Reference:
         found, both, precision = None, self._double, "float64"
         if both is not None:
             with contextlib.suppress(Exception):  # whatever a forward() raises: told below
-                found = self._run(copy.deepcopy(after).double(), torch.float64)
+                found = self._run(twin(after).double(), torch.float64)
         if both is None or found is None:
             found = self._run_smaller(after)
             both = self._single = self._single or self._in_single()
@@ -158,7 +157,7 @@ class Reference:
 
     def _both(self, dtype: torch.dtype) -> tuple[list[Tensor], list[Tensor]]:
         # Copies: a forward() may keep what it saw.
-        before, reference = (copy.deepcopy(one).to(dtype) for one in self._networks)
+        before, reference = (twin(one).to(dtype) for one in self._networks)
         return self._run(before, dtype), self._run(reference, dtype)
 
     def _run(self, model: nn.Module, dtype: torch.dtype) -> list[Tensor]:
@@ -173,7 +172,7 @@ class Reference:
 
     def _run_smaller(self, model: nn.Module) -> list[Tensor]:
         try:
-            return self._run(copy.deepcopy(model), torch.float32)
+            return self._run(twin(model), torch.float32)
         except Exception as error:
             lines = str(error).strip().splitlines() or [type(error).__name__]
             raise StructureError(

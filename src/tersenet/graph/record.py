@@ -5,9 +5,10 @@ otherwise while it is being exported. What is written down is one path through f
 sizes of the example; whether it says enough, proofs on other inputs decide.
 """
 
-import copy
 import operator
 import traceback
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Any, Final, final
 
 import torch
@@ -26,7 +27,7 @@ from torch.export.graph_signature import (
 from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from tersenet.graph.trace import UnreadableError, at_least_two, evaluating, quiet
+from tersenet.graph.trace import UnreadableError, at_least_two, evaluating, quiet, twin
 
 __all__ = ["recorded"]
 
@@ -39,22 +40,27 @@ _KINDS: Final = {
 
 
 def recorded(
-    model: nn.Module, example: tuple[Tensor, ...], error: UnreadableError
+    model: nn.Module,
+    example: tuple[Tensor, ...],
+    error: UnreadableError | None,
+    *,
+    mode: Callable[[nn.Module], AbstractContextManager[nn.Module]] = evaluating,
 ) -> ExportedProgram:
     """Returns what the network does with its example, as a program for inputs of these sizes.
 
     Args:
         model: the network.
         example: its inputs.
-        error: why it cannot be exported.
+        error: why it cannot be exported; None where what goes unused does not matter.
+        mode: what puts the network in the mode to read.
 
     Raises:
         UnreadableError: `error`, if a parameter goes unused: what else reads the values on
             another path would not be seen.
     """
     inputs = tuple(one.clone() for one in at_least_two(example))
-    own = copy.deepcopy(model)  # its forward() runs for real, and may keep what it saw
-    with evaluating(own), torch.no_grad(), quiet():
+    own = twin(model)  # its forward() runs for real, and may keep what it saw
+    with mode(own), torch.no_grad(), quiet():
         recorder = _Recorder(own, inputs)
         with recorder:
             outputs = own(*inputs)
@@ -62,7 +68,7 @@ def recorded(
     used = {node for node in program.graph.nodes if node.users}
     places = program.graph_signature.inputs_to_parameters
     for node in program.graph.nodes:
-        if node.name in places and node not in used:
+        if error is not None and node.name in places and node not in used:
             raise UnreadableError(
                 f"{str(error).rstrip('.')}; or give an example that uses all of the network, "
                 f"'{places[node.name]}' too: then one path through forward() will do."

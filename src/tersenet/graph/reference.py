@@ -2,22 +2,27 @@
 
 Where a norm or a mean runs over the units, zeros would count in its statistics. Those operators
 alone are computed on the kept indices, as the smaller network declares; all else is the original.
+A weight that forward() computes is computed whole, of the original's parameters, and zeroed then.
 """
 
 import copy
 from collections.abc import Sequence
 from typing import Any, final
 
+import numpy as np
 import torch
+from jaxtyping import Bool
 from torch import Tensor, fx, nn
 from torch.fx.node import map_arg
 
 from tersenet.core.types import Edit, EditKind
 from tersenet.errors import StructureError
+from tersenet.graph.computed import of_parameters
 from tersenet.graph.constants import fit
 from tersenet.graph.labels import Value
+from tersenet.graph.products import from_inputs, is_product
 from tersenet.graph.program import labels_in, module_of
-from tersenet.graph.trace import tensors_of
+from tersenet.graph.trace import tensors_of, twin
 from tersenet.graph.walk import Cut, Walk
 
 __all__ = ["masked", "over_kept"]
@@ -29,7 +34,7 @@ def masked(before: nn.Module, edits: Sequence[Edit]) -> nn.Module:
     Raises:
         StructureError: if an edit is no slice of the network.
     """
-    own = copy.deepcopy(before)
+    own = twin(before)
     tensors = tensors_of(own)
     kept: dict[tuple[str, int], Tensor] = {}
     for edit in edits:
@@ -48,24 +53,24 @@ def masked(before: nn.Module, edits: Sequence[Edit]) -> nn.Module:
     return own
 
 
-def over_kept(zeroed: nn.Module, walk: Walk, edits: Sequence[Edit]) -> nn.Module:
-    """Returns a masked network whose statistics are taken over the kept indices.
+def over_kept(before: nn.Module, walk: Walk, edits: Sequence[Edit]) -> nn.Module:
+    """Returns a network with units zeroed, whose statistics are taken over the kept indices.
 
     Args:
-        zeroed: the original with the removed entries zeroed.
+        before: the original.
         walk: the original's program, on inputs of the size to come.
         edits: the slices.
     """
-    return _OverKept(zeroed, walk, Cut.of(walk, edits)).eval()
+    return _OverKept(before, walk, Cut.of(walk, edits)).eval()
 
 
 @final
 class _OverKept(nn.Module):
     """Runs a program node by node."""
 
-    def __init__(self, zeroed: nn.Module, walk: Walk, cut: Cut) -> None:
+    def __init__(self, before: nn.Module, walk: Walk, cut: Cut) -> None:
         super().__init__()
-        self.module = module_of(walk, zeroed)
+        self.module = module_of(walk, before)
         self._walk, self._cut = walk, cut
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "_OverKept":
@@ -93,6 +98,43 @@ class _Interpreter(fx.Interpreter):
                 self._fitted[node.name] = node
                 fit(node, cut, lambda one: self._labels(own.get(getattr(one, "name", ""))))
         self._own = own
+        self._inner = {node.name for node in of_parameters(walk.program)}
+        """Of the calls that a weight is made of: they read parameters as they are."""
+        self._between = _between_parameters(walk)
+        self._zeroed: dict[fx.Node, Any] = {}
+
+    def fetch_args_kwargs_from_env(self, n: fx.Node) -> Any:
+        if n.name not in self._inner:
+            return map_arg(n.args, self._masked), map_arg(n.kwargs, self._masked)
+        if is_product(n):
+            return map_arg(n.args, self._factor), map_arg(n.kwargs, self._factor)
+        return super().fetch_args_kwargs_from_env(n)
+
+    def _masked(self, node: fx.Node) -> Any:
+        """Returns a value, that of a parameter with zeros for what is removed."""
+        own, x = self._own[node.name], self.env[self._own[node.name]]
+        if own.op != "get_attr" and own.name not in self._inner:
+            return x
+        if own not in self._zeroed:  # one for all readers, as some write into it
+            self._zeroed[own] = self._without(x, self._labels(own))
+        return self._zeroed[own]
+
+    def _factor(self, node: fx.Node) -> Any:
+        """Returns a factor of a product of parameters, zeroed where its units are its own."""
+        own = self._own[node.name]
+        value = self._labels(own)
+        if isinstance(value, tuple):
+            value = tuple(x if self._between[x].all() else np.empty(0, int) for x in value)
+        return self._without(self.env[own], value)
+
+    def _without(self, x: Any, value: Any) -> Any:
+        if not isinstance(x, Tensor) or not isinstance(value, tuple):
+            return x
+        for dim, labels in enumerate(value):
+            if self._cut.size(labels) != len(labels):
+                kept = torch.from_numpy(self._cut.kept(labels)).to(x.device)
+                x = x.new_zeros(x.shape).index_copy(dim, kept, x.index_select(dim, kept))
+        return x
 
     def run_node(self, n: fx.Node) -> Any:
         node = self._fitted.get(n.name)
@@ -122,3 +164,15 @@ class _Interpreter(fx.Interpreter):
                 kept = torch.from_numpy(self._cut.kept(labels))
                 x = x.new_zeros(shape).index_copy(dim, kept, x)
         return x
+
+
+def _between_parameters(walk: Walk) -> Bool[np.ndarray, " label"]:
+    """Returns for each label whether no activation carries it, such as the rank of two factors."""
+    roots = walk.labels.roots()
+    carried = np.zeros(len(roots), dtype=bool)
+    for node in from_inputs(walk.program):
+        found = walk.values.get(node)
+        for value in found if isinstance(found, list) else [found]:
+            for labels in value or ():
+                carried[roots[labels]] = True
+    return ~carried[roots]

@@ -137,6 +137,15 @@ def batch_norm(at: Visit) -> Value:
     return x
 
 
+@rule("aten.native_batch_norm")
+def batch_norm_with_statistics(at: Visit) -> list[Value]:
+    """As batch norm; what it normalised with stands beside it."""
+    x = at.value("input")
+    batch_norm(at)
+    told = (x[1] if at.args.get("training") else at.fixed(0),)
+    return [x, told, told]
+
+
 @rule("aten.prelu")
 def prelu(at: Visit) -> Value:
     """One slope for all channels, or one for each."""
@@ -262,6 +271,25 @@ def reverse(at: Visit) -> Value:
 def uniform(at: Visit) -> Value:
     """Makes a constant of one value: as long as what it meets."""
     return tuple(at.labels.fresh(size) for size in at.shape)
+
+
+_DRAWN = "empty rand randn new_empty bernoulli uniform normal exponential"
+_LIKE = "bernoulli_ uniform_ normal_ exponential_ empty_like rand_like randn_like"
+
+
+@rule(*(f"aten.{name}" for name in _DRAWN.split()))
+def drawn(at: Visit) -> Value | list[Value] | None:
+    """Draws numbers: in training one for each of what is left, elsewhere no two times the same."""
+    if not at.labels.when:
+        return at.unknown("makes values in forward()")
+    x = at.value("self") if "new_" not in at.op else ()
+    return x or tuple(at.labels.fresh(size) for size in at.shape)
+
+
+@rule(*(f"aten.{name}" for name in _LIKE.split()))
+def drawn_like(at: Visit) -> Value | list[Value] | None:
+    """The same, as many as there are of another tensor."""
+    return at.value("self") if at.labels.when else at.unknown("makes values in forward()")
 
 
 @rule("aten.sym_size", "aten.sym_numel", "aten._assert_tensor_metadata")

@@ -4,12 +4,10 @@ Found by running it: an export with sizes left open is many times as dear as a f
 it is only asked for what the network does.
 """
 
-import copy
-
 import torch
 from torch import Tensor, nn
 
-from tersenet.graph.trace import evaluating, quiet
+from tersenet.graph.trace import evaluating, quiet, twin
 
 __all__ = ["taken_sizes"]
 
@@ -34,7 +32,7 @@ def _doubled(one: Tensor, dims: list[int]) -> Tensor:
 
 
 def _runs(model: nn.Module, inputs: tuple[Tensor, ...]) -> bool:
-    own = copy.deepcopy(model)  # a forward() may keep what depends on the size
+    own = twin(model)  # a forward() may keep what depends on the size
     with evaluating(own), torch.no_grad(), quiet():
         try:
             own(*inputs)

@@ -6,7 +6,6 @@ no longer fits, one more edit changes a number it keeps, or puts its exported pr
 place; which of them, the proof decides.
 """
 
-import copy
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
@@ -20,6 +19,8 @@ from tersenet.graph.edits import number_edits, program_edit, replay, sized, slic
 from tersenet.graph.groups import Graph
 from tersenet.graph.proof import Reference, masked_reference
 from tersenet.graph.sizes import taken_sizes
+from tersenet.graph.trace import twin
+from tersenet.graph.training_proof import training_failure
 from tersenet.graph.walk import Walk
 
 __all__ = ["provable", "remove"]
@@ -66,13 +67,13 @@ def provable(
     slice_edits(model, graph, keep)
     smaller = {name: units for name, units in keep.items() if len(units) < graph.group(name).size}
     try:
-        _removed(copy.deepcopy(model), graph, smaller, reread=False)
+        _removed(twin(model), graph, smaller, reread=False)
     except StructureError:
         reasons: dict[str, str] = {}
 
         def failure(groups: Mapping[str, Sequence[int]]) -> str | None:
             try:
-                _removed(copy.deepcopy(model), graph, groups, reread=False)
+                _removed(twin(model), graph, groups, reread=False)
             except StructureError as error:
                 return str(error).rstrip(".").removeprefix(_UNPROVED)
             return None
@@ -99,14 +100,24 @@ def _removed(
     reference = masked_reference(model, slices, walk.example, outputs=walk.outputs, walk=walk)
     numbers, why = number_edits(model, graph, keep, slices), None
     for edits in (slices, [*slices, *numbers]) if numbers else (slices,):
-        own = replay(copy.deepcopy(model), edits)
-        why = _failure(reference, own) or _elsewhere(model, walk, slices, own)
+        own = replay(twin(model), edits)
+        why = (
+            _failure(reference, own)
+            or _elsewhere(model, walk, slices, own)
+            or (walk.trains_more and training_failure(model, slices, own, walk.example))
+            or None
+        )
         if why is None:
             return replay(model, edits), edits
     if walk.path is not None:
         raise StructureError(
             f"{_UNPROVED}{walk.path}, so that one path of it was read, and its own class fails: "
             f"{why}."
+        )
+    if walk.trains_more:
+        raise StructureError(
+            f"{_UNPROVED}its own class fails ({why}), and its program would lose what training "
+            "alone computes."
         )
     if reread and (larger := _open(model, walk)) is not None:
         program, why = _program(model, larger, slices, reference)

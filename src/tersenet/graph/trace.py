@@ -5,12 +5,15 @@ no decomposition is run.
 """
 
 import contextlib
+import copy
 import inspect
 import io
+import itertools
 import logging
 import traceback
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, Final
 
@@ -27,11 +30,14 @@ __all__ = [
     "quiet",
     "source_line",
     "tensors_of",
+    "twin",
+    "untouched",
     "user_line",
 ]
 
 _CHATTY: Final = ("torch", "torch.onnx", "torch.export", "torch._dynamo", "onnxscript", "onnx_ir")
-_TORCH: Final = str(Path(torch.__file__).parent)
+_OTHERS: Final = (str(Path(torch.__file__).parent), str(Path(__file__).parent))
+"""Where lines stand that are not the user's."""
 
 
 class UnreadableError(StructureError):
@@ -50,12 +56,44 @@ def evaluating(model: nn.Module) -> Iterator[nn.Module]:
             module.training = training
 
 
+@contextlib.contextmanager
+def untouched(model: nn.Module) -> Iterator[nn.Module]:
+    """Restores what forward() keeps on modules while it is read: a counter, a cache, a list."""
+    modules = list(model.modules())
+    attributes = [dict(vars(module)) for module in modules]
+    contents = [
+        (one, copy.copy(one))
+        for own in attributes
+        for one in own.values()
+        if isinstance(one, (list, dict, set))
+    ]
+    try:
+        yield model
+    finally:
+        for module, own in zip(modules, attributes, strict=True):
+            vars(module).clear()
+            vars(module).update(own)
+        for one, before in contents:
+            one.clear()
+            one.extend(before) if isinstance(one, list) else one.update(before)
+
+
+def twin(model: nn.Module) -> nn.Module:
+    """Returns a copy, also where modules keep tensors that were computed, as `weight_norm` does."""
+    kept = (one for module in model.modules() for one in vars(module).values())
+    tensors = itertools.chain(kept, model.buffers())
+    computed = (one for one in tensors if isinstance(one, Tensor) and not one.is_leaf)
+    return copy.deepcopy(model, {id(one): one.detach().clone() for one in computed})
+
+
 def export(
     model: nn.Module,
     example: tuple[Tensor, ...],
     *,
     any_batch: bool = False,
     further: Sequence[Sequence[int]] = (),
+    mode: Callable[[nn.Module], AbstractContextManager[nn.Module]] = evaluating,
+    grad: bool = False,
 ) -> torch.export.ExportedProgram:
     """Returns the network's graph for any batch size where the network allows that.
 
@@ -66,6 +104,8 @@ def export(
         example: its inputs, the first dimension of each the sample.
         any_batch: refuse a network that takes one batch size alone.
         further: of each input, the other dimensions to leave open where the network does.
+        mode: what puts the network in the mode to read.
+        grad: read what it computes while gradients are taken.
 
     Raises:
         StructureError: if the network does not run on the example, or, an UnreadableError, its
@@ -82,13 +122,13 @@ def export(
         for one, more in zip(inputs, further, strict=True)
     )
     dynamic = _by_name(model, tuple(dims))
-    with evaluating(model), torch.no_grad(), quiet():
+    with untouched(model), mode(model), torch.set_grad_enabled(grad), quiet():
         try:
             return torch.export.export(model, inputs, dynamic_shapes=dynamic, strict=False)
         except Exception as error:  # noqa: BLE001 (the exporter raises of every kind)
             failure = error
         try:
-            model(*inputs)
+            twin(model)(*inputs)
         except Exception as error:
             raise StructureError(
                 f"the network does not run on its example inputs ({_first_line(error)}"
@@ -131,7 +171,8 @@ def source_line(node: fx.Node) -> str:
     frames = [
         (head, code)
         for head, code in zip(stack.splitlines()[:-1], stack.splitlines()[1:], strict=True)
-        if head.strip().startswith('File "') and not head.strip().startswith(f'File "{_TORCH}')
+        if head.strip().startswith('File "')
+        and not head.strip().removeprefix('File "').startswith(_OTHERS)
     ]
     if not frames:
         return ""
@@ -165,7 +206,7 @@ def user_line(error: BaseException) -> str:
     cause: BaseException | None = error
     while cause is not None:
         for frame in reversed(traceback.extract_tb(cause.__traceback__)):
-            if not frame.filename.startswith((_TORCH, __file__, "<")):
+            if not frame.filename.startswith((*_OTHERS, "<")):
                 return f", at {_short(frame.filename)}:{frame.lineno}: {frame.line}"
         cause = cause.__cause__ or cause.__context__
     return ""

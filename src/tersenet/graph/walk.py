@@ -1,6 +1,7 @@
 """One walk of labels through an exported program, from parameters and inputs to outputs."""
 
-from collections.abc import Sequence, Set
+import itertools
+from collections.abc import Mapping, Sequence, Set
 from fnmatch import fnmatchcase
 from typing import Any, final
 
@@ -22,10 +23,12 @@ from tersenet.graph import (  # noqa: F401  (registers rules)
     reshapes,
     rules,
 )
+from tersenet.graph.computed import computes, lengths
 from tersenet.graph.labels import Array, Labels, Value
-from tersenet.graph.products import from_inputs, named_tensors
+from tersenet.graph.products import from_inputs, named_and_read, named_tensors
 from tersenet.graph.record import recorded
 from tersenet.graph.trace import UnreadableError, export, tensors_of
+from tersenet.graph.training import read_training
 from tersenet.graph.visit import Visit, rule_for, shape_of
 
 __all__ = ["Cut", "Walk", "wanted_leaves"]
@@ -58,54 +61,77 @@ class Walk:
         """Nodes that the proof computes over kept indices, with the dimensions concerned."""
         self.owned: dict[str, Value] = {}
         """The labels of parameters and buffers, by the first name of a shared tensor."""
+        self.lengths: dict[str, str] = {}
+        """By the direction of a weight, where it was divided by its length: that length."""
         self.tensors = tensors_of(model)
         self._first: dict[int, str] = {}
         for name, tensor in self.tensors.items():
             self._first.setdefault(id(tensor), name)
-        self._names = named_tensors(self.program)
-        self._run(_wanted(self.program, outputs))
+        self._run(self.program, self.values, self.kept_only, _wanted(self.program, outputs))
+        self.lengths |= lengths(self.program)
+        training = read_training(model, example, further=further)
+        self.labels.when = " in training"
+        for program in training.programs:
+            self._run(program, {}, {}, _wanted_too(program, outputs))
+            self.lengths |= lengths(program)
+        self.labels.when = ""
+        trained = itertools.chain(*(named_and_read(one) for one in training.programs))
+        self.trained_only = frozenset(trained) - named_and_read(self.program)
+        """Parameters and buffers that nothing but training reads."""
+        self.trains_more = training.more
+        """Whether training computes what the program of evaluation does not."""
+        if training.unread is not None:
+            for labels in itertools.chain(*self.owned.values()):
+                self.labels.freeze(labels, training.unread)
         self.labels.settle()
 
     def first_name(self, name: str) -> str:
         """Returns the name under which a tensor stands first: tied weights are one tensor."""
         return self._first[id(self.tensors[name])]
 
-    def _run(self, wanted: Set[int]) -> None:
-        nodes = self.program.graph.nodes
+    def _run(
+        self,
+        program: ExportedProgram,
+        values: dict[fx.Node, Any],
+        kept_only: dict[fx.Node, list[Array]],
+        wanted: Set[int],
+    ) -> None:
+        """Carries labels through a program; fills `values` and `kept_only`, by its nodes."""
+        nodes, names = program.graph.nodes, named_tensors(program)
         made = {one for one in nodes if one.op == "call_function" and not one.all_input_nodes}
-        derived = from_inputs(self.program, also=made)  # zeroing parameters leaves these as is
+        derived = from_inputs(program, also=made)  # zeroing parameters leaves these as is
+        user = program.graph_signature.user_inputs
         for node in nodes:
             if node.op == "placeholder":
-                self.values[node] = self._placeholder(node)
+                kind = "input" if node.name in user else "constant"
+                values[node] = self._placeholder(node, names.get(node), kind)
             elif node.op == "call_function":
                 at = Visit(
-                    node,
-                    labels=self.labels,
-                    values=self.values,
-                    from_input=derived,
-                    kept_only=self.kept_only,
+                    node, labels=self.labels, values=values, from_input=derived, kept_only=kept_only
                 )
-                self.values[node] = _carried(at)
+                values[node] = _carried(at)
+                if node not in derived and computes(node):
+                    for labels in itertools.chain(*at.tensors()):
+                        self.labels.declare(labels, None)
             elif node.op == "output":
-                self._output(node, wanted)
+                self._output(node, values, wanted)
 
-    def _placeholder(self, node: fx.Node) -> Value | None:
+    def _placeholder(self, node: fx.Node, name: str | None, kind: str) -> Value | None:
         if not isinstance(node.meta.get("val"), torch.Tensor):
             return None
         shape = shape_of(node)
-        if node not in self._names:
-            kind = "input" if node.name in self.program.graph_signature.user_inputs else "constant"
+        if name is None:
             reason = f"it meets the network's {kind} '{node.name}'"
             return tuple(self.labels.fixed(size, reason) for size in shape)
-        name = self.first_name(self._names[node])
+        name = self.first_name(name)
         if name not in self.owned:
             self.owned[name] = tuple(self.labels.fresh(size, held=True) for size in shape)
         return self.owned[name]
 
-    def _output(self, node: fx.Node, wanted: Set[int]) -> None:
+    def _output(self, node: fx.Node, values: Mapping[fx.Node, Any], wanted: Set[int]) -> None:
         results: Any = node.args[0]
         for place, one in enumerate(results):
-            found = self.values.get(one) if isinstance(one, fx.Node) and place in wanted else None
+            found = values.get(one) if isinstance(one, fx.Node) and place in wanted else None
             for value in found if isinstance(found, list) else [found or ()]:
                 for labels in value:
                     self.labels.freeze(labels, f"it is the network's output '{one.name}'")
@@ -197,6 +223,14 @@ def _wanted(program: ExportedProgram, outputs: Sequence[str] | None) -> set[int]
     mutated = results - spec.num_leaves
     wanted = {mutated + place for place in wanted_leaves(spec, outputs)}
     return wanted | set(range(mutated))
+
+
+def _wanted_too(program: ExportedProgram, outputs: Sequence[str] | None) -> set[int]:
+    """Returns the same of training, all of it where that has no outputs of these names."""
+    try:
+        return _wanted(program, outputs)
+    except StructureError:
+        return _wanted(program, None)
 
 
 def _name(path: Sequence[Any]) -> str:

@@ -68,7 +68,9 @@ class Program(nn.Module):
         for node in self.exported.graph.nodes:
             if node.op == "placeholder":
                 if node in names:
-                    yield tensors[names[node]]
+                    tensor = tensors[names[node]]
+                    # A copy of a buffer: forward() may count in it, and reading is no call.
+                    yield tensor if isinstance(tensor, nn.Parameter) else tensor.clone()
                 elif node.name in constants:
                     yield self.exported.constants[constants[node.name]]
                 else:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import final
 
 import torch
-from torch.fx import GraphModule
+from torch.fx import GraphModule, Node
 
 from tersenet.core.types import Batch, Workbench
 from tersenet.errors import QuantizeError
@@ -22,7 +22,7 @@ from tersenet.quantize.scheme import Scheme
 from tersenet.quantize.statistics import Statistics, read_statistics
 from tersenet.quantize.structure import Value, concatenations, passes
 
-__all__ = ["Calibration", "calibrated", "value_range"]
+__all__ = ["Calibration", "calibrated", "check_moves", "constant_notes", "value_range"]
 
 _DEVIATIONS = 4.0
 """Around the mean that `deviations` keeps."""
@@ -64,7 +64,8 @@ def calibrated(
     """Returns the range of every value, and the number of samples it was observed on.
 
     Raises:
-        QuantizeError: if a value is constant or not finite, or the statistics lack it.
+        QuantizeError: if all that reaches the output is constant, a value is not finite, or the
+            statistics lack it.
     """
     ends: dict[str, tuple[float, float]]
     if settings.statistics is not None:
@@ -89,7 +90,8 @@ def calibrated(
             lambda node, x: watched[names[node]].observe(x),
             lambda seen: bench.tick("calibrating", seen, settings.samples),
         )
-        ends = {name: _seen(name, one) for name, one in watched.items()}
+        check_moves(module, {one.node: watched[one.name] for one in values}, names)
+        ends = {name: _seen(one) for name, one in watched.items()}
     for joined in concatenations(values):
         low = min(ends[name][0] for name in joined)
         # Where levels start at zero they do a ReLU's work, which on a wider range needs a
@@ -108,12 +110,14 @@ def value_range(name: str, low: float, high: float, *, bits: int, mode: Mode) ->
     """Returns the range of one activation with its scale and level of zero.
 
     Raises:
-        QuantizeError: if it is of zero width or not finite.
+        QuantizeError: if it is not finite.
     """
     scheme = Scheme(bits=bits, mode=mode, per="tensor")
     try:
         # In double: a range within float32 may be wider than float32 holds.
-        grid = scheme.between(torch.tensor(low).double(), torch.tensor(high).double())
+        # Zero alone is on any grid: that of 1.
+        end = high if low or high else 1.0
+        grid = scheme.between(torch.tensor(low).double(), torch.tensor(end).double())
     except QuantizeError as error:
         raise QuantizeError(f"the activation {name}: {error}") from error
     return ValueRange(
@@ -131,13 +135,42 @@ def _layer(value: str) -> str:
     return value.removesuffix(".output")
 
 
-def _seen(name: str, one: Observer) -> tuple[float, float]:
-    if one.constant:
-        raise QuantizeError(
-            f"the activation {name} is {one.minimum:g} on every calibration sample: give "
-            "other samples, or skip the layers that read it."
-        )
-    return one.range()
+def check_moves(
+    module: GraphModule, seen: Mapping[Node, Observer], names: Mapping[Node, str]
+) -> None:
+    """Checks that some way from the inputs to the output leads past all constant values.
+
+    A branch that is zero, as a residual one starts, is exact on any grid. Where nothing else
+    reaches the output, the samples or the network are at fault.
+
+    Raises:
+        QuantizeError: naming the first value that is constant.
+    """
+    still = {node for node, one in seen.items() if one.constant}
+    moving: set[Node] = set()
+    for node in module.graph.nodes if still else ():
+        if node not in still and (node.op == "placeholder" or moving & set(node.all_input_nodes)):
+            moving.add(node)
+    if not still or module.graph.output_node() in moving:
+        return
+    first = next(node for node in module.graph.nodes if node in still)
+    raise QuantizeError(
+        f"the activation {names[first]} is {seen[first].minimum:g} on every calibration sample, "
+        "and so is all that the network returns: give other samples, or check its weights."
+    )
+
+
+def constant_notes(ranges: Sequence[ValueRange]) -> list[str]:
+    """Returns what to tell of values that were the same on all samples."""
+    return [
+        f"{one.value} was {one.low:g} on every calibration sample: its grid is made for that"
+        for one in ranges
+        if one.low == one.high
+    ]
+
+
+def _seen(one: Observer) -> tuple[float, float]:
+    return (one.minimum, one.maximum) if one.constant else one.range()
 
 
 def _original(value: Value, values: Sequence[Value]) -> str:

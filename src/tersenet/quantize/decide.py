@@ -53,7 +53,7 @@ def decided(
     The weights and biases in `module` are changed to fit.
 
     Raises:
-        QuantizeError: if a weight is all zero or not finite.
+        QuantizeError: if a weight is not finite.
     """
     grids = {
         site.name: weight_grid(

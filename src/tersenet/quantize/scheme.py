@@ -42,10 +42,10 @@ class Scheme:
         """Returns the grid that holds all of `weight`, whose output channel is `axis`.
 
         A channel or group of zeros, as pruning by masks leaves it, gets the whole tensor's
-        range.
+        range; where all of it is zero, which any grid holds, the range of 1.
 
         Raises:
-            QuantizeError: if `weight` is all zero or not finite.
+            QuantizeError: if `weight` is not finite.
         """
         low, high = self.extremes(weight, axis=axis)
         return self.between(low, high)
@@ -54,6 +54,8 @@ class Scheme:
         """Returns the least and largest value of all that share a scale."""
         found = weight.detach()
         whole = found.amin(), found.amax()
+        if not found.any():
+            whole = whole[0], torch.ones_like(whole[1])
         if self.per == "tensor":
             return whole
         rows = found.transpose(0, axis).flatten(1) if found.ndim > 1 else found[:, None]

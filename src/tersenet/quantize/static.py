@@ -29,7 +29,7 @@ from tersenet.quantize.build import (
     replayed,
     stored,
 )
-from tersenet.quantize.calibrate import Calibration, calibrated
+from tersenet.quantize.calibrate import Calibration, calibrated, constant_notes
 from tersenet.quantize.copies import carried_values, copied, copy_name
 from tersenet.quantize.decide import Deciding, Rounding, decided
 from tersenet.quantize.fold import tensor_of
@@ -135,9 +135,9 @@ class Static(Method[QuantizePlan]):
         """Observes activations and decides ranges.
 
         Raises:
-            QuantizeError: if there is no calibration data, a pattern matches nothing, a value is
-                constant or not finite, or less than half of the weights would be quantised
-                without `only`, `skip` or an override having asked for it.
+            QuantizeError: if there is no calibration data, a pattern matches nothing, all that
+                reaches the output is constant, a value is not finite, or less than half of the
+                weights would be quantised without `only`, `skip` or an override asking for it.
             ExportError: if the network cannot be traced.
         """
         needs_data = self.statistics is None or self._decides_by_data
@@ -174,6 +174,7 @@ class Static(Method[QuantizePlan]):
             if settings.bits_of(copy_name(site.name)) < settings.bits_of(name)
         ]
         ranges, samples = calibrated(module, values, subject.calibration, settings, bench)
+        notes += constant_notes(ranges)
         if self.diagnose:
             notes.append(self._told(module, sites, values, weights, ranges, subject))
         return QuantizePlan(

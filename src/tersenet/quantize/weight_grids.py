@@ -22,7 +22,7 @@ def weight_grid(weight: Tensor, site: Site, scheme: Scheme, *, kind: WeightRange
     """Returns the grid of a site's weight.
 
     Raises:
-        QuantizeError: if the weight is all zero or not finite.
+        QuantizeError: if the weight is not finite.
     """
     try:
         if kind == "min-max":

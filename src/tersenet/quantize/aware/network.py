@@ -32,6 +32,7 @@ from tersenet.quantize.aware.weights import (
     weight_quantiser,
 )
 from tersenet.quantize.build import check_share, prepared
+from tersenet.quantize.calibrate import check_moves
 from tersenet.quantize.fold import fold_batch_norm, tensor_of
 from tersenet.quantize.lift import Lifted
 from tersenet.quantize.overrides import check_patterns, matches
@@ -90,7 +91,7 @@ def build(
         known: grids found before, to start from where they have as many bits.
 
     Raises:
-        QuantizeError: if an activation is constant or not finite.
+        QuantizeError: if an activation is not finite, or all that reach the output are constant.
     """
     module = normalise(trace(model, example))
     folded = fold_batch_norm(copy.deepcopy(module))
@@ -257,19 +258,15 @@ def _observed(
     """Returns what each value was on the calibration samples, by its name.
 
     Raises:
-        QuantizeError: if one is not finite, or the same everywhere.
+        QuantizeError: if one is not finite, or all that reaches the output is constant.
     """
     nodes = {node.name: node for node in folded.graph.nodes}
     watch = _Watch(folded, {one.name: nodes[one.node] for one in placed})
     with torch.inference_mode():
         for inputs, _ in calibration:
             watch.run(inputs)
-    for name, seen in watch.ranges.items():
-        if seen.constant:
-            raise QuantizeError(
-                f"the activation {name} is {seen.minimum:g} on every calibration sample: give "
-                "other samples, or skip the layers that read it."
-            )
+    by_node = {nodes[one.node]: one.name for one in reversed(placed)}
+    check_moves(folded, {node: watch.ranges[name] for node, name in by_node.items()}, by_node)
     return {
         name: Seen(
             low=seen.minimum,

@@ -108,7 +108,7 @@ class MinMax(WeightQuantiser):
 
     def unit(self, weight: Tensor) -> Tensor:
         largest = weight.detach().abs().flatten(1).amax(1)
-        return torch.where(largest > 0, largest, largest.amax()) / self.high
+        return _positive(torch.where(largest > 0, largest, largest.amax()) / self.high)
 
 
 @final
