@@ -26,6 +26,7 @@ from tersenet.errors import ExportError
 from tersenet.export.kept_float import keep_float
 from tersenet.export.packing import derive_bias_scales, drop_clamps, pack_levels, store_halves
 from tersenet.export.qops import DEQUANTIZE, QUANTIZE
+from tersenet.export.refusal import refusal
 from tersenet.export.trace import exported
 from tersenet.graph.trace import quiet
 
@@ -99,11 +100,7 @@ def convert(model: nn.Module, example: tuple[Tensor, ...]) -> Converted:
         origin = _shorten(proto, [one.name for one in proto.graph.input], inputs, outputs)
         onnx.checker.check_model(proto, full_check=True)
     except Exception as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".:")
-        raise ExportError(
-            f"{type(model).__name__} cannot be written as ONNX: {reason[:300]}. Replace the "
-            "operation by one that ONNX has."
-        ) from error
+        raise ExportError(refusal(error, program, type(model).__name__)) from error
     return Converted(proto=proto, program=result.exported_program, origin=origin)
 
 
