@@ -67,18 +67,18 @@ def test_answers_part_where_the_best_two_are_within_what_levels_explain(quantise
     graph, path, _ = quantised
     due = _run(graph, IMAGES)
     margins = due.flatten(1).topk(2).values.diff().abs().squeeze(1)
-    closest, widest = margins.argsort()[:3], margins.argsort()[-3:]
+    # Levels may make the best two equal: exchanging these would change nothing.
+    closest = margins.where(margins > 0, float("inf")).argsort()[:3]
+    widest = margins.argsort()[-3:]
 
     def compared(samples: Tensor) -> Any:
         file = iter(_swapped(due, samples).split(64))
         return compare_outputs(graph, path, IMAGES, predict=lambda _: next(file), kind="int8")
 
     ties, wrong = compared(closest), compared(widest)
-    assert ties.agreement <= 0.97 or margins[closest].max() == 0  # 99.5 % were due
+    assert ties.agreement == wrong.agreement == pytest.approx(0.97)  # 99.5 % were due
     assert ties.holds
-    assert wrong.agreement == pytest.approx(0.97)
-    if margins[widest].min() > 0.1 * due.abs().max():
-        assert not wrong.holds
+    assert not wrong.holds
 
 
 def test_the_right_file_holds_and_one_of_a_layer_moved_does_not(
