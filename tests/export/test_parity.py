@@ -81,7 +81,7 @@ def test_damaged_layer_is_named(
 ) -> None:
     damaged = tmp_path / "damaged.onnx"
     _damage(file, damaged, shape, nth)
-    text = rf"1e-4 is allowed; the first layer that does is {layer}, by [0-9.]+ of its largest"
+    text = rf"1e-4 is allowed; the first layer that .* is {layer}, by [0-9.]+ of its largest"
     with pytest.raises(ParityError, match=text):
         check_parity(network, damaged, IMAGES, predict=_predict(damaged), kind="float")
 
@@ -102,7 +102,7 @@ def _written(model: nn.Module, folder: Path) -> Path:
 
 def test_nan_agrees_with_nothing(network: nn.Module, file: Path) -> None:
     predict = _predict(file)
-    with pytest.raises(ParityError, match="no single layer does"):
+    with pytest.raises(ParityError, match="every layer by itself is within one level"):
         check_parity(
             network, file, IMAGES, predict=lambda x: predict(x) * float("nan"), kind="int8"
         )
@@ -121,7 +121,9 @@ class _Layer(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.weight = _Levels(
-            levels=torch.randint(-127, 128, (32, 32), dtype=torch.int8), scale=torch.tensor(0.001)
+            # Of 7 bits, so that a pair of products fits 16 on any processor.
+            levels=torch.randint(-63, 64, (32, 32), dtype=torch.int8),
+            scale=torch.tensor(0.002),
         )
         self.output = _Levels(
             scale=torch.tensor(0.02), zero_point=torch.tensor(128, dtype=torch.uint8)
@@ -143,7 +145,7 @@ def test_damaged_integer_layer_is_named(tmp_path: Path) -> None:
     to_onnx(model, (x,), path)
     assert check_parity(model, path, x, predict=_predict(path), kind="int8").agreement == 1
     _damage(path, damaged, (32, 32), 1)
-    with pytest.raises(ParityError, match=r"first layer that does is 1, by \d+ levels"):
+    with pytest.raises(ParityError, match=r"first layer that by itself .* is 1, by \d+ levels"):
         check_parity(model, damaged, x, predict=_predict(damaged), kind="int8")
 
 
@@ -155,7 +157,7 @@ def quantised(network: nn.Module, tmp_path_factory: pytest.TempPathFactory) -> A
         example=(IMAGES[:1],),
         calibration=[(IMAGES[:128], torch.zeros(128))],
     )
-    settings = Static(reduce_range=False)
+    settings = Static(reduce_range=True)  # exact on any processor
     plan = settings.plan(subject, Workbench())
     graph, _ = settings.apply(copy.deepcopy(network), plan, subject, Workbench())
     path = tmp_path_factory.mktemp("quantised") / "int8.onnx"
@@ -211,7 +213,7 @@ def test_damage_that_moves_no_answer_is_told(quantised: Any, tmp_path: Path, lay
         with torch.inference_mode():
             return graph(x)
 
-    text = rf"every layer is due to be within one level; the first .* is {layer}, by \d+ levels"
+    text = rf"layers differ, though the answers are .*; the first .* is {layer}, by \d+ levels"
     with pytest.raises(ParityError, match=text):
         check_parity(
             graph,
@@ -263,7 +265,7 @@ def test_a_layer_left_in_float_is_not_quantised_by_the_runtime(bias: bool, tmp_p
     subject = Subject(
         model=model, example=(IMAGES[:2],), calibration=[(IMAGES[:64], torch.zeros(64))]
     )
-    settings = Static(reduce_range=False, only=("0", "6"))
+    settings = Static(reduce_range=True, only=("0", "6"))
     plan = settings.plan(subject, Workbench())
     graph, _ = settings.apply(copy.deepcopy(model), plan, subject, Workbench())
     path = tmp_path / "partly.onnx"

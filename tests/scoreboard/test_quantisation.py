@@ -187,7 +187,7 @@ def test_row_38_integer_execution() -> None:
     model = nn.Sequential(nn.Conv2d(1, 16, 3), nn.ReLU(), nn.Flatten(), nn.Linear(576, 4)).eval()
     images = torch.randn(64, 1, 8, 8)
     subject = Subject(model=model, example=(images[:2],), calibration=[(images, images)])
-    static = quantize.Static(reduce_range=False)
+    static = quantize.Static(reduce_range=True)  # exact on any processor
     graph, _ = static.apply(model, static.plan(subject, Workbench()), subject, Workbench())
     with TemporaryDirectory() as folder:
         path = Path(folder) / "int8.onnx"

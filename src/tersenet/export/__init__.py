@@ -6,7 +6,7 @@ from tersenet.export.float_layers import alike, in_float
 from tersenet.export.kernels import Kernels, kernels
 from tersenet.export.layer_parity import LayerParity, compare_layers
 from tersenet.export.onnx_file import Converted, to_onnx
-from tersenet.export.parity import Parity, check_parity, first_divergence
+from tersenet.export.parity import Parity, check_parity, compare_outputs, first_divergence
 from tersenet.export.pt2e import compiled, to_pt2e
 from tersenet.export.trace import exported, trace
 
@@ -21,6 +21,7 @@ __all__ = [
     "alike",
     "check_parity",
     "compare_layers",
+    "compare_outputs",
     "compiled",
     "exported",
     "first_divergence",

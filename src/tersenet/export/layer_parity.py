@@ -25,9 +25,12 @@ from tersenet.export.trace import BATCH_NORM, bytes_per_sample
 
 __all__ = [
     "CHUNK",
+    "FLOAT_LEVEL",
     "FLOAT_TOLERANCE",
     "LOUD",
+    "SIGNS",
     "LayerParity",
+    "allowed_levels",
     "compare_layers",
     "layer_of",
     "relative",
@@ -35,13 +38,15 @@ __all__ = [
 
 FLOAT_TOLERANCE: Final = 1e-4
 """Largest difference of what is computed in float, relative to the largest value."""
-_LEVEL: Final = 1 / 255
+FLOAT_LEVEL: Final = 1 / 255
 """The same for what a quantised network returns in float: one level of 8 bits."""
 LOUD: Final = 4.0
 """Times the inputs, for the samples that saturate."""
 CHUNK: Final = 64
 """Samples run at once: bounds the memory for activations."""
 _LOUD_SHARE: Final = 8
+SIGNS: Final = 2
+"""From the lowest level to the highest, where only signs are kept."""
 _FLIPS: Final = 1e-3
 """Share of signs that may differ: of a sum that is zero but for rounding, either is right."""
 
@@ -94,7 +99,7 @@ def compare_layers(
             f"{path} is not the file of this network, its values have other names: export it again."
         ) from error
     module = converted.program.module(check_guards=False)
-    follower = _Follower(module, _LEVEL if kind == "int8" else FLOAT_TOLERANCE)
+    follower = _Follower(module, FLOAT_LEVEL if kind == "int8" else FLOAT_TOLERANCE)
     saturates = kind == "int8" and inputs.is_floating_point()
     until, samples, loud = time.monotonic() + seconds, 0, 0
     with torch.inference_mode():
@@ -150,15 +155,20 @@ class _Follower(Interpreter):
     def _by_level(self, node: Node, ours: Tensor, theirs: Tensor) -> str | None:
         low, high = (end for end in node.args[3:5] if isinstance(end, int))
         apart = (ours.int() - theirs.int()).abs()
-        if high - low == 2:  # signs: one level would be any difference at all
+        if high - low == SIGNS:  # signs: one level would be any difference at all
             flipped = float((apart > 0).float().mean())
             self.levels = max(self.levels, int(flipped > 0))
             return None if flipped <= _FLIPS else f"{100 * flipped:.2g} % of its signs"
         levels = int(apart.max())
-        # Of 16 bits a level is less than sums in float32 can tell apart.
-        allowed = max(1, round(FLOAT_TOLERANCE * (high - low)))
+        allowed = allowed_levels(low, high)
         self.levels = max(self.levels, -(-levels // allowed))
         return None if levels <= allowed else f"{levels} levels"
+
+
+def allowed_levels(low: int, high: int) -> int:
+    """Returns by how many levels right kernels may differ, of levels from `low` to `high`."""
+    # Of 16 bits a level is less than sums in float32 can tell apart.
+    return max(1, round(FLOAT_TOLERANCE * (high - low)))
 
 
 def relative(ours: Tensor, theirs: Tensor) -> float:

@@ -25,7 +25,9 @@ from tersenet.core.files import write_atomically
 from tersenet.errors import ExportError
 from tersenet.export.kept_float import keep_float
 from tersenet.export.packing import derive_bias_scales, drop_clamps, pack_levels, store_halves
+from tersenet.export.pads import settle_pads
 from tersenet.export.qops import DEQUANTIZE, QUANTIZE
+from tersenet.export.refusal import refusal
 from tersenet.export.trace import exported, refuse_state
 from tersenet.graph.trace import quiet
 
@@ -90,6 +92,7 @@ def convert(model: nn.Module, example: tuple[Tensor, ...]) -> Converted:
         proto = result.model_proto
         _pool_globally(proto)
         _share_initializers(proto)
+        settle_pads(proto)
         derive_bias_scales(proto)
         drop_clamps(proto)
         pack_levels(proto)
@@ -102,11 +105,7 @@ def convert(model: nn.Module, example: tuple[Tensor, ...]) -> Converted:
     except ExportError:
         raise
     except Exception as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".:")
-        raise ExportError(
-            f"{type(model).__name__} cannot be written as ONNX: {reason[:300]}. Replace the "
-            "operation by one that ONNX has."
-        ) from error
+        raise ExportError(refusal(error, program, type(model).__name__)) from error
     return Converted(proto=proto, program=result.exported_program, origin=origin)
 
 

@@ -10,6 +10,7 @@ import inspect
 import io
 import itertools
 import logging
+import re
 import traceback
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -38,6 +39,11 @@ __all__ = [
 _CHATTY: Final = ("torch", "torch.onnx", "torch.export", "torch._dynamo", "onnxscript", "onnx_ir")
 _OTHERS: Final = (str(Path(torch.__file__).parent), str(Path(__file__).parent))
 """Where lines stand that are not the user's."""
+_SPECIALISED: Final = re.compile(
+    r"size\(\)\[0\] as dynamic but your code specialized it to be a constant \((\d+)\)"
+    r"|shape\[0\] to be equal to (\d+)"
+)
+"""How the exporter tells that code goes with one batch size."""
 
 
 class UnreadableError(StructureError):
@@ -48,7 +54,11 @@ class UnreadableError(StructureError):
 def evaluating(model: nn.Module) -> Iterator[nn.Module]:
     """Puts `model` in eval mode and restores every module's own flag afterwards."""
     flags = [(module, module.training) for module in model.modules()]
-    model.eval()
+    try:
+        model.eval()
+    except NotImplementedError:  # an exported program's module, whose graph is of one mode
+        for module, _ in flags:
+            module.training = False
     try:
         yield model
     finally:
@@ -113,6 +123,10 @@ def export(
     """
     if not example:
         raise StructureError("the network has no example inputs to be read with: give one.")
+    if isinstance(model, torch.jit.ScriptModule):
+        raise UnreadableError(
+            "a TorchScript module cannot be read as a graph: give the nn.Module it was made of."
+        )
     # A batch of one would be taken for a constant, one tensor given twice for one input.
     inputs = tuple(one.clone() for one in at_least_two(example))
     batch = torch.export.Dim.DYNAMIC if any_batch else torch.export.Dim.AUTO
@@ -127,6 +141,8 @@ def export(
             return torch.export.export(model, inputs, dynamic_shapes=dynamic, strict=False)
         except Exception as error:  # noqa: BLE001 (the exporter raises of every kind)
             failure = error
+        if (size := _only_batch(model, example, failure)) is not None:
+            raise UnreadableError(_fixed_batch(model, size)) from failure
         try:
             twin(model)(*inputs)
         except Exception as error:
@@ -138,6 +154,40 @@ def export(
         f"the network cannot be read as a graph ({_first_line(failure)}{user_line(failure)}): "
         "take decisions that depend on the data out of forward()."
     ) from failure
+
+
+def _only_batch(
+    model: nn.Module, example: tuple[Tensor, ...], failure: BaseException
+) -> int | None:
+    """The one batch size that the network takes, where that is why it cannot be exported."""
+    found = _SPECIALISED.search(str(failure))
+    if found:
+        return int(found[1] or found[2])
+    if all(one.ndim == 0 or len(one) != 1 for one in example):
+        return None
+    # Given one sample, it was tried on two.
+    try:
+        model(*example)
+    except Exception:  # noqa: BLE001 (the network's own)
+        return None
+    try:
+        model(*at_least_two(example))
+    except Exception:  # noqa: BLE001 (the same)
+        return 1
+    return None
+
+
+def _fixed_batch(model: nn.Module, size: int) -> str:
+    told = f"the network takes batches of {size} alone, and its batch size is to be left open"
+    if any(isinstance(one, fx.GraphModule) for one in model.modules()):
+        return (
+            f"{told}: export the program again with a dynamic batch, torch.export.export(..., "
+            "dynamic_shapes=({0: torch.export.Dim.DYNAMIC},))."
+        )
+    return (
+        f"{told}: write forward() for any, with x.shape[0] or -1 in place of {size} in shapes, and "
+        "no buffer of that many samples."
+    )
 
 
 @contextlib.contextmanager

@@ -2,21 +2,16 @@
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Final
-
-import torch
+from typing import Any
 
 from tersenet.core.files import CODED
-from tersenet.core.types import Cost, Proof, StepRecord, Subject
-from tersenet.export import Converted, check_parity, kernels, to_onnx
+from tersenet.core.types import Cost, StepRecord, Subject
+from tersenet.export import kernels, to_onnx
 from tersenet.graph import layers, macs, parameters
 from tersenet.measure import compare, energy_per_inference, peak_memory, predictor
+from tersenet.run.agreement import agreement_of
 
 __all__ = ["measure"]
-
-PARITY_SAMPLES: Final = 512
-_LAYERS_SECONDS: Final = 60.0
-"""After which no further samples are compared layer by layer."""
 
 
 def measure(
@@ -55,7 +50,7 @@ def measure(
     predict = predictor(path, deployment=deployment)
     say("checking the file against the network")
     encoded = any(name.endswith(".levels") for name, _ in model.named_buffers())
-    parity = _parity(subject, path, converted, encoded=encoded)
+    agreement = agreement_of(subject, path, converted, encoded=encoded)
     say("measuring accuracy")
     score = subject.quality(predict) if subject.quality else None
     say("measuring latency")
@@ -82,7 +77,8 @@ def measure(
         energy=energy,
     )
     facts = dict(facts)
-    facts["proofs"] = (*facts["proofs"], *parity)
+    facts["proofs"] = (*facts["proofs"], *agreement.proofs)
+    facts["notes"] = (*facts["notes"], *agreement.notes)
     return StepRecord(
         **facts,
         cost=cost,
@@ -91,52 +87,4 @@ def measure(
         layers=tuple(layers(model, subject.example)),
         int8_share=kernels(path).int8_share if encoded else None,
         files={**files, "onnx": str(path.relative_to(root))},
-    )
-
-
-def _parity(
-    subject: Subject, path: Path, converted: Converted, *, encoded: bool
-) -> tuple[Proof, ...]:
-    inputs = torch.cat([inputs for inputs, _ in subject.calibration] or [subject.example[0]])
-    parity = check_parity(
-        subject.model,
-        path,
-        inputs[:PARITY_SAMPLES],
-        predict=predictor(path, deployment=subject.deployment),
-        kind="int8" if encoded else "float",
-        thorough=True,
-        seconds=_LAYERS_SECONDS,
-        converted=converted,
-    )
-    if parity.layers is None:
-        return (
-            Proof(
-                claim=(
-                    f"the file computes what the network computes, on {parity.samples} samples "
-                    "(largest difference relative to the largest output)"
-                ),
-                max_error=parity.max_difference,
-                tolerance=parity.tolerance,
-            ),
-        )
-    layers = parity.layers
-    return (
-        Proof(
-            claim=(
-                f"the file gives the simulation's top-1 answer on {100 * parity.agreement:.2f} % "
-                f"of {parity.samples} samples, its outputs within {parity.max_difference:.2g} of "
-                "the largest (share that differs)"
-            ),
-            max_error=1 - parity.agreement,
-            tolerance=1 - parity.tolerance,
-        ),
-        Proof(
-            claim=(
-                f"each of {layers.values} activations is within one level of the simulation's in "
-                f"ONNX Runtime, on {layers.samples} samples and on {layers.loud} of them four "
-                "times as large (levels)"
-            ),
-            max_error=layers.levels,
-            tolerance=1,
-        ),
     )

@@ -1,0 +1,261 @@
+"""Padding written so that every runtime computes it alike.
+
+OpenVINO 2026.4 moves what follows from a level's zero point past a Pad along a single axis and then
+pads with the wrong value, or cannot open the file at all; ONNX Runtime is exact either way. So
+zeros before a convolution become its own `pads`, and any other Pad that is quantised afterwards
+pads the levels themselves, with the level of its value: in both forms there is nothing to move.
+Padding that repeats the other end, which OpenVINO does not read, is written as a concatenation.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Final, final
+
+import numpy as np
+import onnx
+from onnx import ModelProto, NodeProto, numpy_helper
+
+__all__ = ["settle_pads"]
+
+_BYTES: Final = {np.dtype(np.uint8), np.dtype(np.int8)}
+"""The levels that ONNX Runtime pads."""
+
+
+def settle_pads(proto: ModelProto) -> None:
+    """Rewrites each Pad of `proto`, in place, as a form that runtimes agree on."""
+    file = _File(proto)
+    if not any(node.op_type == "Pad" for node in proto.graph.node):
+        return
+    for pad in [node for node in proto.graph.node if node.op_type == "Pad"]:
+        _pad_levels(file, pad)
+    # A pad of a pad is folded one after the other.
+    while any(_fold(file, conv) for conv in list(proto.graph.node) if conv.op_type == "Conv"):
+        pass
+    file.sweep()
+    for pad in [node for node in proto.graph.node if node.op_type == "Pad"]:
+        _wrap(file, pad)
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class _Padding:
+    """What a Pad adds at the start and the end of each axis."""
+
+    begin: tuple[int, ...]
+    end: tuple[int, ...]
+    mode: str
+    value: float
+    """In reals, or a level."""
+
+    @property
+    def axes(self) -> set[int]:
+        """Those that change."""
+        return {i for i, ends in enumerate(zip(self.begin, self.end, strict=True)) if any(ends)}
+
+
+class _File:
+    """A graph under change: who computes, who reads, what is constant."""
+
+    def __init__(self, proto: ModelProto) -> None:
+        self.graph = proto.graph
+        self.returned = {one.name for one in proto.graph.output}
+        self.constants = {one.name: numpy_helper.to_array(one) for one in proto.graph.initializer}
+        for node in proto.graph.node:
+            if node.op_type == "Constant" and node.attribute[0].name == "value":
+                self.constants[node.output[0]] = numpy_helper.to_array(node.attribute[0].t)
+        self._count = 0
+
+    def source(self, name: str) -> NodeProto | None:
+        return next((node for node in self.graph.node if name in node.output), None)
+
+    def readers(self, name: str) -> list[NodeProto]:
+        return [node for node in self.graph.node if name in node.input]
+
+    def only_reader(self, name: str) -> NodeProto | None:
+        found = self.readers(name)
+        return found[0] if len(found) == 1 and name not in self.returned else None
+
+    def name(self, of: str) -> str:
+        self._count += 1
+        return f"{of}:pad{self._count}"  # not a name that the exporter gives
+
+    def constant(self, array: np.ndarray, of: str) -> str:
+        name = self.name(of)
+        self.graph.initializer.append(numpy_helper.from_array(array, name))
+        self.constants[name] = array
+        return name
+
+    def insert(self, before: NodeProto, *nodes: NodeProto) -> None:
+        index = list(self.graph.node).index(before)
+        for node in reversed(nodes):
+            self.graph.node.insert(index, node)
+
+    def padding(self, pad: NodeProto) -> _Padding | None:
+        """Of a Pad, by axis; None where that is only known at run time."""
+        operands = [*pad.input, "", "", ""][:4]
+        if any(name and name not in self.constants for name in operands[1:]):
+            return None
+        sizes, value, axes = (self.constants.get(name) for name in operands[1:])
+        if sizes is None:
+            return None
+        half = len(sizes) // 2
+        order = list(range(half)) if axes is None else [int(one) for one in axes]
+        if min(order, default=0) < 0:
+            return None
+        begin, end = [0] * (max(order, default=-1) + 1), [0] * (max(order, default=-1) + 1)
+        for place, axis in enumerate(order):
+            begin[axis], end[axis] = int(sizes[place]), int(sizes[place + half])
+        return _Padding(
+            begin=tuple(begin),
+            end=tuple(end),
+            mode=next((one.s.decode() for one in pad.attribute if one.name == "mode"), "constant"),
+            value=0.0 if value is None else float(value.reshape(-1)[0]),
+        )
+
+    def grid(self, node: NodeProto) -> tuple[np.ndarray, np.ndarray] | None:
+        """Units per level and the level of zero, where one of each serves all of a tensor."""
+        found = [self.constants.get(name) for name in node.input[1:]]
+        scale, zero = found if len(found) == 2 else (None, None)
+        return None if scale is None or zero is None or scale.ndim or zero.ndim else (scale, zero)
+
+    def sweep(self) -> None:
+        """Removes what is not read any more."""
+        while True:
+            read = {name for node in self.graph.node for name in node.input} | self.returned
+            dead = [node for node in self.graph.node if not read & set(node.output)]
+            if not dead:
+                break
+            for node in dead:
+                self.graph.node.remove(node)
+        kept = [one for one in self.graph.initializer if one.name in read]
+        del self.graph.initializer[:]
+        self.graph.initializer.extend(kept)
+
+
+def _pad_levels(file: _File, pad: NodeProto) -> None:
+    """Turns a Pad and the quantisation that reads it around, which changes no level."""
+    padding, quantise = file.padding(pad), file.only_reader(pad.output[0])
+    if padding is None or quantise is None or quantise.op_type != "QuantizeLinear":
+        return
+    grid = file.grid(quantise)
+    if padding.mode not in ("constant", "wrap") or grid is None or grid[1].dtype not in _BYTES:
+        return
+    scale, zero = grid
+    info = np.iinfo(zero.dtype)
+    level = np.clip(np.rint(np.float32(padding.value) / scale) + zero, info.min, info.max)
+    last, clip = quantise, file.only_reader(quantise.output[0])
+    ends = None
+    if clip is not None and clip.op_type == "Clip":
+        ends = [file.constants.get(name) for name in clip.input[1:]]
+        if len(ends) != 2 or ends[0] is None or ends[1] is None:
+            return
+        last, level = clip, np.clip(level, ends[0], ends[1])
+    levels = _levels_before(file, pad, quantise, clip if last is clip else None)
+    value = file.constant(np.array(level, zero.dtype), pad.output[0])
+    padded = onnx.helper.make_node(
+        "Pad", [levels, pad.input[1], value, *pad.input[3:]], [last.output[0]], mode=padding.mode
+    )
+    file.insert(last, padded)
+    for node in {id(one): one for one in (quantise, last)}.values():
+        file.graph.node.remove(node)
+    file.graph.node.remove(pad)
+
+
+def _levels_before(file: _File, pad: NodeProto, quantise: NodeProto, clip: NodeProto | None) -> str:
+    """The name of the levels of what a Pad reads: those that it comes from, or quantised here."""
+    source, wanted = file.source(pad.input[0]), file.grid(quantise)
+    if source is not None and source.op_type == "DequantizeLinear" and wanted is not None:
+        known = file.grid(source)
+        if known is not None and known[1].dtype == wanted[1].dtype and known == wanted:
+            return source.input[0]
+    levels = file.name(quantise.output[0])
+    nodes = [onnx.helper.make_node("QuantizeLinear", [pad.input[0], *quantise.input[1:]], [levels])]
+    if clip is not None:
+        whole, levels = levels, file.name(clip.output[0])
+        nodes.append(onnx.helper.make_node("Clip", [whole, *clip.input[1:]], [levels]))
+    file.insert(pad, *nodes)
+    return levels
+
+
+def _fold(file: _File, conv: NodeProto) -> bool:
+    """Makes a Pad with zeros before a convolution the convolution's own; whether there was one."""
+    if any(one.name == "auto_pad" and one.s not in (b"", b"NOTSET") for one in conv.attribute):
+        return False
+    pad = source = file.source(conv.input[0])
+    zero = 0.0
+    if source is not None and source.op_type == "DequantizeLinear":
+        grid, pad = file.grid(source), file.source(source.input[0])
+        if grid is None:
+            return False
+        zero = float(grid[1])
+    padding = file.padding(pad) if pad is not None and pad.op_type == "Pad" else None
+    if pad is None or padding is None or padding.mode != "constant" or padding.value != zero:
+        return False
+    grows = [max(0, size) for size in (*padding.begin, *padding.end)]
+    if padding.axes & {0, 1} or not any(grows):
+        return False
+    _add_pads(conv, padding)
+    data = pad.input[0]
+    if min(*padding.begin, *padding.end) < 0:
+        data = _cropped(file, pad, padding)
+    if pad is not source:
+        assert source is not None
+        real = file.name(source.output[0])
+        dequantise = onnx.helper.make_node("DequantizeLinear", [data, *source.input[1:]], [real])
+        file.insert(source, dequantise)
+        data = real
+    conv.input[0] = data
+    return True
+
+
+def _add_pads(conv: NodeProto, padding: _Padding) -> None:
+    """Adds to a convolution's own pads what grows."""
+    spatial = len(padding.begin) - 2
+    added = [max(0, one) for one in (*padding.begin[2:], *padding.end[2:])]
+    attribute = next((one for one in conv.attribute if one.name == "pads"), None)
+    if attribute is None:
+        conv.attribute.append(onnx.helper.make_attribute("pads", added))
+        return
+    # A Pad whose last axes stay may name fewer than the convolution has.
+    own = list(attribute.ints)
+    half = len(own) // 2
+    for place in range(spatial):
+        own[place] += added[place]
+        own[half + place] += added[spatial + place]
+    attribute.ints[:] = own
+
+
+def _cropped(file: _File, pad: NodeProto, padding: _Padding) -> str:
+    """What is left of a Pad's input where it takes away."""
+    sizes = np.array([min(0, one) for one in (*padding.begin, *padding.end)], np.int64)
+    crop = file.name(pad.output[0])
+    inputs = [pad.input[0], file.constant(sizes, pad.output[0]), *pad.input[2:3]]
+    file.insert(pad, onnx.helper.make_node("Pad", inputs, [crop]))
+    return crop
+
+
+def _wrap(file: _File, pad: NodeProto) -> None:
+    """Writes a Pad that repeats the other end as the concatenation that it is."""
+    padding = file.padding(pad)
+    if padding is None or padding.mode != "wrap" or min(*padding.begin, *padding.end, 0) < 0:
+        return
+    value, axes = pad.input[0], sorted(padding.axes)
+    for axis in axes:
+        whole = pad.output[0] if axis == axes[-1] else file.name(pad.output[0])
+        nodes = list(_around(file, value, padding.begin[axis], padding.end[axis], axis))
+        parts = [node.output[0] for node in nodes]
+        parts.insert(int(padding.begin[axis] > 0), value)
+        nodes.append(onnx.helper.make_node("Concat", parts, [whole], axis=axis))
+        file.insert(pad, *nodes)
+        value = whole
+    if axes:
+        file.graph.node.remove(pad)
+
+
+def _around(file: _File, value: str, begin: int, end: int, axis: int) -> Iterator[NodeProto]:
+    """The slices that go before and after a value, those that are not empty."""
+    last = np.iinfo(np.int64).max
+    ends: Sequence[tuple[int, int]] = [(-begin, last)] * (begin > 0) + [(0, end)] * (end > 0)
+    for start, stop in ends:
+        limits = [file.constant(np.array([one], np.int64), value) for one in (start, stop, axis)]
+        yield onnx.helper.make_node("Slice", [value, *limits], [file.name(value)])

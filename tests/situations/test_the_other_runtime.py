@@ -1,0 +1,77 @@
+"""A file is written for one runtime and later run on the other that is promised."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from tersenet.core.types import Deployment, Subject
+from tersenet.errors import MeasureError, ParityError
+from tersenet.export import to_onnx
+from tersenet.run import agreement
+
+X = torch.randn(32, 6, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.fixture
+def written(tmp_path: Path) -> Any:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 3)).eval()
+    return model, tmp_path / "x.onnx", to_onnx(model, (X[:2],), tmp_path / "x.onnx")
+
+
+def _asked(written: Any, ships: str) -> agreement.Agreement:
+    model, path, converted = written
+    whole = Subject(
+        model=model,
+        example=(X[:2],),
+        calibration=[(X, X)],
+        deployment=Deployment(runtime=ships),
+    )
+    return agreement.agreement_of(whole, path, converted, encoded=False)
+
+
+def _with_openvino(
+    monkeypatch: pytest.MonkeyPatch, model: nn.Module, openvino: Callable[[Tensor], Tensor]
+) -> None:
+    """Both runtimes are there; the one computes the network, the other what is given."""
+
+    def predictor(path: Path, *, deployment: Deployment) -> Callable[[Tensor], Tensor]:
+        del path
+        return openvino if deployment.runtime == "openvino" else model
+
+    monkeypatch.setattr(agreement, "installed", lambda: ["onnxruntime", "openvino"])
+    monkeypatch.setattr(agreement, "predictor", predictor)
+
+
+def test_both_agree_and_nothing_is_told(written: Any) -> None:
+    assert _asked(written, "onnxruntime").notes == ()
+
+
+def test_the_other_differs_which_is_told(written: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = written[0]
+    _with_openvino(monkeypatch, model, lambda x: 1.25 * model(x))
+    (note,) = _asked(written, "onnxruntime").notes
+    assert note.startswith("openvino differs from the network by 0.25 of the largest output")
+    assert "deploy on onnxruntime" in note
+
+
+def test_the_other_cannot_run_it_which_is_told(
+    written: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(x: Tensor) -> Tensor:
+        raise MeasureError(f"no {len(x)}")
+
+    _with_openvino(monkeypatch, written[0], fails)
+    assert "openvino cannot run the file" in _asked(written, "onnxruntime").notes[0]
+
+
+def test_on_its_own_runtime_it_must_agree(written: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = written[0]
+    _with_openvino(monkeypatch, model, lambda x: 1.25 * model(x))
+    text = r"does not compute in OpenVINO .* differ by 0\.25 .* deploy on onnxruntime"
+    with pytest.raises(ParityError, match=text):
+        _asked(written, "openvino")
