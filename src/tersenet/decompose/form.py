@@ -54,7 +54,7 @@ class Form(abc.ABC):
     def peak_bytes(self, layer: nn.Module, ranks: Ranks) -> float:
         """Returns what factoring takes at most: singular vectors in float64, and copies."""
         shape = layer.get_parameter("weight").shape
-        return 8.0 * (6 * shape.numel() + 4 * min(max(shape[:2]), shape.numel() // shape[0]) ** 2)
+        return 8.0 * (9 * shape.numel() + 4 * min(max(shape[:2]), shape.numel() // shape[0]) ** 2)
 
     def unfoldings(self, layer: nn.Module) -> list[Tensor]:
         """Returns for each rank the matrices whose rank it is, one of each group.

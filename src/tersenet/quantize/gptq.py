@@ -85,8 +85,9 @@ def _peak_bytes(weight: Tensor, groups: int, inputs: Sequence[Sequence[int]]) ->
     size = weight[0].numel()
     matrices = 8 * groups * size**2
     places = max(math.prod(shape) / shape[-1 if weight.ndim == 2 else 1] for shape in inputs)
-    # Two of float64 and what solving copies; and the patches of both networks, laid out twice.
-    return 7 * matrices + 3 * 8 * weight.numel() + 3.5 * 4 * groups * size * places
+    # Two of float64, what solving copies, and what the allocator keeps meanwhile; and the patches
+    # of both networks, laid out twice.
+    return 10 * matrices + 3 * 8 * weight.numel() + 3.5 * 4 * groups * size * places
 
 
 def patches(layer: Node, x: Tensor, weight: Tensor) -> Tensor:
