@@ -21,14 +21,12 @@ aten = torch.ops.aten
 SOURCES = Path(__file__).parents[2] / "src" / "tersenet"
 
 
-@pytest.mark.parametrize(
-    ("isa", "threads"), [("AVX2", "2"), ("AVX2_VNNI", "1"), ("AVX512_CORE", "1"), ("ALL", "2")]
-)
-def test_gradients_are_those_of_float64_by_every_kernel(isa: str, threads: str) -> None:
+@pytest.mark.parametrize("isa", ["AVX2", "AVX2_VNNI", "AVX512_CORE", "ALL"])
+def test_gradients_are_those_of_float64_by_every_kernel(isa: str) -> None:
     # oneDNN takes what the processor has of what is allowed; above AVX2 they may be the same.
     child = subprocess.run(
         [sys.executable, str(Path(__file__).with_name("convolutions.py"))],
-        env=os.environ | {"ONEDNN_MAX_CPU_ISA": isa, "OMP_NUM_THREADS": threads},
+        env=os.environ | {"ONEDNN_MAX_CPU_ISA": isa, "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
         timeout=300,
