@@ -185,22 +185,28 @@ def _sliced(model: nn.Module, edits: Sequence[Edit]) -> dict[int, tuple[Tensor, 
                 "replay edits on the architecture that they were made on."
             )
         found[id(old)] = (old, new.detach().index_select(dim, torch.tensor(keep).to(new.device)))
-    for site, length in {
-        one.site: one.data["length"] for one in edits if "length" in one.data
-    }.items():
-        if length not in tensors:
-            raise _foreign(next(one for one in edits if one.site == site))
-        old, (whole, left) = tensors[length], found[id(tensors[site])]
-        g = found.get(id(old), (old, old))[1]
-        for edit in edits:
-            if edit.site == site and g.ndim and g.shape[edit.data["dim"]] > 1:
-                keep = torch.tensor(edit.data["keep"]).to(whole.device)
-                whole = whole.index_select(edit.data["dim"], keep)
-        found[id(old)] = (old, length_left(g, whole, left))
+    _shorten(tensors, edits, found)
     return {
         key: (old, nn.Parameter(new, old.requires_grad) if isinstance(old, nn.Parameter) else new)
         for key, (old, new) in found.items()
     }
+
+
+def _shorten(
+    tensors: Mapping[str, Tensor], edits: Sequence[Edit], found: dict[int, tuple[Tensor, Tensor]]
+) -> None:
+    """Makes lengths in `found` those of what is left of the directions that were sliced."""
+    for last in {edit.site: edit for edit in edits if "length" in edit.data}.values():
+        if last.data["length"] not in tensors:
+            raise _foreign(last)
+        old = tensors[last.data["length"]]
+        whole, left = found[id(tensors[last.site])]
+        g = found.get(id(old), (old, old))[1]
+        for edit in edits:  # of the filters that go, no length is left
+            if edit.site == last.site and old.ndim and old.shape[edit.data["dim"]] > 1:
+                keep = torch.tensor(edit.data["keep"]).to(whole.device)
+                whole = whole.index_select(edit.data["dim"], keep)
+        found[id(old)] = (old, length_left(g, whole, left))
 
 
 def _foreign(edit: Edit) -> StructureError:

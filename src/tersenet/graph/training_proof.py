@@ -15,7 +15,7 @@ from tersenet.core.types import Edit
 from tersenet.graph.proof import difference
 from tersenet.graph.reference import masked
 from tersenet.graph.trace import at_least_two, quiet, twin, user_line
-from tersenet.graph.training import seeded, training, without_dropout
+from tersenet.graph.watched import seeded, training, without_dropout
 
 __all__ = ["training_failure"]
 
