@@ -63,9 +63,12 @@ def fisher_diagonal(
 def _squares(
     model: nn.Module, inputs: Sequence[Tensor], dtype: torch.dtype, generator: torch.Generator
 ) -> tuple[dict[str, Tensor], list[str]]:
-    """Returns the mean squares, and of which tensors they are beyond what float32 holds."""
+    """Returns the mean squares, in `dtype` at least, and which are beyond what float32 holds."""
     named = dict(model.named_parameters())
-    total = {name: torch.zeros_like(value, dtype=dtype) for name, value in named.items()}
+    total = {
+        name: torch.zeros_like(value, dtype=torch.promote_types(value.dtype, dtype))
+        for name, value in named.items()
+    }
     count, felt = 0, set[str]()
     for sample in (one for batch in inputs for one in batch.split(1)):
         with SafeConvolutions():
@@ -74,7 +77,7 @@ def _squares(
             found = torch.autograd.grad(loss, list(named.values()), allow_unused=True)
         for name, gradient in zip(named, found, strict=True):
             if gradient is not None and gradient.numel():
-                total[name] += gradient.to(dtype).square()
+                total[name] += gradient.to(total[name].dtype).square()
                 if name not in felt and gradient.any():
                     felt.add(name)
         count += 1
