@@ -24,6 +24,8 @@ from tersenet.quantize.structure import Value, concatenations, passes
 
 __all__ = ["Calibration", "calibrated", "check_moves", "constant_notes", "value_range"]
 
+_SIZES = (torch.ops.aten.sym_size.int, torch.ops.aten.sym_numel.default)
+"""What asks an input for no number of its own."""
 _DEVIATIONS = 4.0
 """Around the mean that `deviations` keeps."""
 
@@ -149,7 +151,8 @@ def check_moves(
     still = {node for node, one in seen.items() if one.constant}
     moving: set[Node] = set()
     for node in module.graph.nodes if still else ():
-        if node not in still and (node.op == "placeholder" or moving & set(node.all_input_nodes)):
+        told = node.op == "placeholder" or moving & set(node.all_input_nodes)
+        if told and node not in still and node.target not in _SIZES:
             moving.add(node)
     if not still or module.graph.output_node() in moving:
         return
