@@ -20,7 +20,7 @@ from tersenet.core.files import CODED, write_atomically, write_json
 from tersenet.core.types import Edit, EditKind, Method, Skip, Subject, Workbench
 from tersenet.encode.norms import absorb_norms_
 from tersenet.encode.search import Trial, largest, smallest
-from tersenet.errors import DataError, FormatError
+from tersenet.errors import DataError, FormatError, StructureError
 
 __all__ = [
     "Encoding",
@@ -109,7 +109,14 @@ class Encoding(Method[EncodePlan]):
 
         Raises:
             DataError: if there is no calibration data, or no score to hold `max_drop` against.
+            StructureError: if there are no float weights to choose levels for.
         """
+        if not any(one.ndim > 1 for one in subject.model.parameters()):
+            raise StructureError(
+                f"encode {self.name} chooses levels for float weights, and this network has none: "
+                "leave out the quantize step before it, or code the finished run's integers as "
+                "they are with 'tersenet encode FOLDER'."
+            )
         model = absorb_norms_(copy.deepcopy(subject.model).eval())
         quantise = self.quantiser(model, self._inputs(subject), bench)
         steps: dict[float, dict[str, float]] = {}
