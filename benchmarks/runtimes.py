@@ -15,6 +15,7 @@ import os
 os.environ["OMP_NUM_THREADS"] = os.environ["OPENBLAS_NUM_THREADS"] = "1"
 
 import copy
+import dataclasses
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -104,7 +105,7 @@ def _figure(
             network,
             path,
             inputs,
-            predict=predictor(path, deployment=Deployment(runtime=runtime)),
+            predict=predictor(path, deployment=dataclasses.replace(Deployment(), runtime=runtime)),
             kind="int8" if kind == "int8" else "float",
         )
     except MeasureError as error:
