@@ -1,7 +1,7 @@
 """A network for audio or text pads along one axis before a layer: one runtime padded otherwise.
 
 OpenVINO took zeros for the level of zero (a speech network's file did not open there at all),
-while ONNX Runtime was exact.
+while ONNX Runtime was exact; it alone averaged the last windows of a pool wrongly.
 """
 
 import copy
@@ -35,6 +35,12 @@ PADS: dict[str, tuple[Callable[[Tensor, nn.Module], Tensor], int]] = {
         1,
     ),
     "a pool": (lambda x, _: functional.avg_pool2d(functional.pad(x, (0, 0, 1, 1)), 2), 1),
+    "counted by a pool": (lambda x, _: functional.avg_pool2d(x, 3, 2, 1), 1),
+    "over the end of a pool": (lambda x, _: functional.avg_pool2d(x, 3, 2, ceil_mode=True), 0),
+    "counted, over the end": (
+        lambda x, _: functional.avg_pool2d(x, 2, 3, 1, ceil_mode=True),
+        1,
+    ),
     "around": (lambda x, conv: conv(functional.pad(x, (0, 0, 2, 1), mode="circular")), 0),
     "reflected": (lambda x, conv: conv(functional.pad(x, (0, 0, 2, 1), mode="reflect")), 1),
 }

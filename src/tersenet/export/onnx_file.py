@@ -26,6 +26,7 @@ from tersenet.errors import ExportError
 from tersenet.export.kept_float import keep_float
 from tersenet.export.packing import derive_bias_scales, drop_clamps, pack_levels, store_halves
 from tersenet.export.pads import settle_pads
+from tersenet.export.pools import settle_pools
 from tersenet.export.qops import DEQUANTIZE, QUANTIZE
 from tersenet.export.refusal import refusal
 from tersenet.export.trace import exported, refuse_state
@@ -92,6 +93,7 @@ def convert(model: nn.Module, example: tuple[Tensor, ...]) -> Converted:
         proto = result.model_proto
         _pool_globally(proto)
         _share_initializers(proto)
+        settle_pools(proto)
         settle_pads(proto)
         derive_bias_scales(proto)
         drop_clamps(proto)

@@ -8,12 +8,13 @@ Padding that repeats the other end, which OpenVINO does not read, is written as 
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import Final, final
+from typing import Final
 
 import numpy as np
 import onnx
-from onnx import ModelProto, NodeProto, numpy_helper
+from onnx import ModelProto, NodeProto
+
+from tersenet.export.onnx_graph import OnnxGraph, Padding
 
 __all__ = ["settle_pads"]
 
@@ -23,7 +24,7 @@ _BYTES: Final = {np.dtype(np.uint8), np.dtype(np.int8)}
 
 def settle_pads(proto: ModelProto) -> None:
     """Rewrites each Pad of `proto`, in place, as a form that runtimes agree on."""
-    file = _File(proto)
+    file = OnnxGraph(proto)
     if not any(node.op_type == "Pad" for node in proto.graph.node):
         return
     for pad in [node for node in proto.graph.node if node.op_type == "Pad"]:
@@ -36,103 +37,7 @@ def settle_pads(proto: ModelProto) -> None:
         _wrap(file, pad)
 
 
-@final
-@dataclass(frozen=True, kw_only=True)
-class _Padding:
-    """What a Pad adds at the start and the end of each axis."""
-
-    begin: tuple[int, ...]
-    end: tuple[int, ...]
-    mode: str
-    value: float
-    """In reals, or a level."""
-
-    @property
-    def axes(self) -> set[int]:
-        """Those that change."""
-        return {i for i, ends in enumerate(zip(self.begin, self.end, strict=True)) if any(ends)}
-
-
-class _File:
-    """A graph under change: who computes, who reads, what is constant."""
-
-    def __init__(self, proto: ModelProto) -> None:
-        self.graph = proto.graph
-        self.returned = {one.name for one in proto.graph.output}
-        self.constants = {one.name: numpy_helper.to_array(one) for one in proto.graph.initializer}
-        for node in proto.graph.node:
-            if node.op_type == "Constant" and node.attribute[0].name == "value":
-                self.constants[node.output[0]] = numpy_helper.to_array(node.attribute[0].t)
-        self._count = 0
-
-    def source(self, name: str) -> NodeProto | None:
-        return next((node for node in self.graph.node if name in node.output), None)
-
-    def readers(self, name: str) -> list[NodeProto]:
-        return [node for node in self.graph.node if name in node.input]
-
-    def only_reader(self, name: str) -> NodeProto | None:
-        found = self.readers(name)
-        return found[0] if len(found) == 1 and name not in self.returned else None
-
-    def name(self, of: str) -> str:
-        self._count += 1
-        return f"{of}:pad{self._count}"  # not a name that the exporter gives
-
-    def constant(self, array: np.ndarray, of: str) -> str:
-        name = self.name(of)
-        self.graph.initializer.append(numpy_helper.from_array(array, name))
-        self.constants[name] = array
-        return name
-
-    def insert(self, before: NodeProto, *nodes: NodeProto) -> None:
-        index = list(self.graph.node).index(before)
-        for node in reversed(nodes):
-            self.graph.node.insert(index, node)
-
-    def padding(self, pad: NodeProto) -> _Padding | None:
-        """Of a Pad, by axis; None where that is only known at run time."""
-        operands = [*pad.input, "", "", ""][:4]
-        if any(name and name not in self.constants for name in operands[1:]):
-            return None
-        sizes, value, axes = (self.constants.get(name) for name in operands[1:])
-        if sizes is None:
-            return None
-        half = len(sizes) // 2
-        order = list(range(half)) if axes is None else [int(one) for one in axes]
-        if min(order, default=0) < 0:
-            return None
-        begin, end = [0] * (max(order, default=-1) + 1), [0] * (max(order, default=-1) + 1)
-        for place, axis in enumerate(order):
-            begin[axis], end[axis] = int(sizes[place]), int(sizes[place + half])
-        return _Padding(
-            begin=tuple(begin),
-            end=tuple(end),
-            mode=next((one.s.decode() for one in pad.attribute if one.name == "mode"), "constant"),
-            value=0.0 if value is None else float(value.reshape(-1)[0]),
-        )
-
-    def grid(self, node: NodeProto) -> tuple[np.ndarray, np.ndarray] | None:
-        """Units per level and the level of zero, where one of each serves all of a tensor."""
-        found = [self.constants.get(name) for name in node.input[1:]]
-        scale, zero = found if len(found) == 2 else (None, None)
-        return None if scale is None or zero is None or scale.ndim or zero.ndim else (scale, zero)
-
-    def sweep(self) -> None:
-        """Removes what is not read any more."""
-        while True:
-            read = {name for node in self.graph.node for name in node.input} | self.returned
-            dead = [node for node in self.graph.node if not read & set(node.output)]
-            if not dead:
-                break
-            for node in dead:
-                self.graph.node.remove(node)
-        kept = [one for one in self.graph.initializer if one.name in read]
-        del self.graph.initializer[:]
-        self.graph.initializer.extend(kept)
-
-
-def _pad_levels(file: _File, pad: NodeProto) -> None:
+def _pad_levels(file: OnnxGraph, pad: NodeProto) -> None:
     """Turns a Pad and the quantisation that reads it around, which changes no level."""
     padding, quantise = file.padding(pad), file.only_reader(pad.output[0])
     if padding is None or quantise is None or quantise.op_type != "QuantizeLinear":
@@ -161,7 +66,9 @@ def _pad_levels(file: _File, pad: NodeProto) -> None:
     file.graph.node.remove(pad)
 
 
-def _levels_before(file: _File, pad: NodeProto, quantise: NodeProto, clip: NodeProto | None) -> str:
+def _levels_before(
+    file: OnnxGraph, pad: NodeProto, quantise: NodeProto, clip: NodeProto | None
+) -> str:
     """The name of the levels of what a Pad reads: those that it comes from, or quantised here."""
     source, wanted = file.source(pad.input[0]), file.grid(quantise)
     if source is not None and source.op_type == "DequantizeLinear" and wanted is not None:
@@ -177,7 +84,7 @@ def _levels_before(file: _File, pad: NodeProto, quantise: NodeProto, clip: NodeP
     return levels
 
 
-def _fold(file: _File, conv: NodeProto) -> bool:
+def _fold(file: OnnxGraph, conv: NodeProto) -> bool:
     """Makes a Pad with zeros before a convolution the convolution's own; whether there was one."""
     if any(one.name == "auto_pad" and one.s not in (b"", b"NOTSET") for one in conv.attribute):
         return False
@@ -208,7 +115,7 @@ def _fold(file: _File, conv: NodeProto) -> bool:
     return True
 
 
-def _add_pads(conv: NodeProto, padding: _Padding) -> None:
+def _add_pads(conv: NodeProto, padding: Padding) -> None:
     """Adds to a convolution's own pads what grows."""
     spatial = len(padding.begin) - 2
     added = [max(0, one) for one in (*padding.begin[2:], *padding.end[2:])]
@@ -225,7 +132,7 @@ def _add_pads(conv: NodeProto, padding: _Padding) -> None:
     attribute.ints[:] = own
 
 
-def _cropped(file: _File, pad: NodeProto, padding: _Padding) -> str:
+def _cropped(file: OnnxGraph, pad: NodeProto, padding: Padding) -> str:
     """What is left of a Pad's input where it takes away."""
     sizes = np.array([min(0, one) for one in (*padding.begin, *padding.end)], np.int64)
     crop = file.name(pad.output[0])
@@ -234,7 +141,7 @@ def _cropped(file: _File, pad: NodeProto, padding: _Padding) -> str:
     return crop
 
 
-def _wrap(file: _File, pad: NodeProto) -> None:
+def _wrap(file: OnnxGraph, pad: NodeProto) -> None:
     """Writes a Pad that repeats the other end as the concatenation that it is."""
     padding = file.padding(pad)
     if padding is None or padding.mode != "wrap" or min(*padding.begin, *padding.end, 0) < 0:
@@ -252,7 +159,7 @@ def _wrap(file: _File, pad: NodeProto) -> None:
         file.graph.node.remove(pad)
 
 
-def _around(file: _File, value: str, begin: int, end: int, axis: int) -> Iterator[NodeProto]:
+def _around(file: OnnxGraph, value: str, begin: int, end: int, axis: int) -> Iterator[NodeProto]:
     """The slices that go before and after a value, those that are not empty."""
     last = np.iinfo(np.int64).max
     ends: Sequence[tuple[int, int]] = [(-begin, last)] * (begin > 0) + [(0, end)] * (end > 0)
