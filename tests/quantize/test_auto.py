@@ -196,3 +196,25 @@ def test_schemes_that_are_one_on_this_processor_are_tried_once() -> None:
 def test_stored_bits_and_layers_in_float_exclude_each_other() -> None:
     with pytest.raises(ValueError, match="needs by_layer: false"):
         Auto(stored_bits=8)
+
+
+@pytest.mark.parametrize(
+    ("intervals", "chosen"),
+    [
+        ({"by channel": (2.08, 2.14), "by tensor": (2.10, 2.16)}, "by channel"),  # alike
+        ({"by channel": (2.00, 2.05), "by tensor": (2.10, 2.16)}, "by tensor"),
+        ({"by channel": (2.20, 2.25), "by tensor": (2.10, 2.16)}, "by channel"),
+        ({}, None),
+    ],
+)
+def test_a_scheme_gives_way_to_one_that_is_surely_faster(
+    intervals: dict[str, tuple[float, float]], chosen: str | None
+) -> None:
+    trials = [
+        auto.Trial(
+            scheme=name, speedup=sum(ends) / 2, interval=ends, agreement=1, file_bytes=1, reason=""
+        )
+        for name, ends in intervals.items()
+    ]
+    best = auto._preferred(trials)
+    assert (None if best is None else best.scheme) == chosen

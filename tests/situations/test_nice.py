@@ -61,14 +61,16 @@ def test_one_thread_is_one(tmp_path: Path) -> None:
     found = ran(tmp_path, 1)
     assert found["header"] == 1
     assert found["restored"]
-    assert found["others"] < 0.05 * found["own"]  # what other threads than the first computed
+    assert found["others"] < 0.05 * found["own"]  # CPU seconds of other threads than the first
 
 
 @pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="one core has no second thread")
 def test_two_threads_are_two(tmp_path: Path) -> None:
     found = ran(tmp_path, 2)
     assert found["header"] == 2
-    assert 0.1 * found["own"] < found["others"] < 1.05 * found["own"]
+    # Where other work has the second core, little is left to a second thread; one that is not
+    # there computes nothing.
+    assert 0.1 < found["others"] < 1.05 * found["own"]
 
 
 def test_libraries_are_told_and_told_back() -> None:

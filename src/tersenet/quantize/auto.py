@@ -43,6 +43,7 @@ SCHEMES: Final = {
 
 _SAMPLES: Final = 512
 _FILE: Final = "scheme_times.json"
+_AGAIN: Final = "float again"
 
 
 @final
@@ -53,6 +54,8 @@ class Trial:
     scheme: str
     speedup: float | None
     """Against the float file in the same runtime, the least over the batch sizes."""
+    interval: tuple[float, float] | None = None
+    """Of that ratio, of 95 %, widened by how far two sessions of the float file lay apart."""
     agreement: float | None
     """Share of calibration samples with the float network's answer."""
     file_bytes: int | None
@@ -113,9 +116,9 @@ class AutoPlan:
 class Auto(Method[AutoPlan]):
     """Tries the 8-bit schemes on the runtime that is deployed, and keeps the fastest.
 
-    One that changes too many answers is out. Layers of the fastest that are faster in float stay
-    float, where that is measured to help. If none is faster than float the network stays as it
-    is, and the plan says so.
+    Of those that are as fast, by channel goes before by tensor. One that changes too many answers is
+    out. Layers of the fastest that are faster in float stay float, where that is measured to help.
+    If none is faster than float the network stays as it is, and the plan says so.
     """
 
     family: ClassVar[str] = "quantize"
@@ -191,15 +194,11 @@ class Auto(Method[AutoPlan]):
             partly = self._partly(trials, written, files, x, answers, subject)
         if partly is not None:
             return partly
-        best = max(
-            (one for one in trials if not one.reason),
-            key=lambda one: one.speedup or 0.0,
-            default=None,
-        )
+        best = _preferred([one for one in trials if not one.reason])
         told = tuple(
             one
             if one is best or one.reason
-            else dataclasses.replace(one, reason="another was faster")
+            else dataclasses.replace(one, reason="another was faster, or as fast and preferred")
             for one in trials
         )
         if best is not None:
@@ -226,7 +225,7 @@ class Auto(Method[AutoPlan]):
     ) -> AutoPlan | None:
         """The fastest scheme with some layers in float, if that is faster than it and float."""
         good = [one for one in trials if (one.agreement or 0.0) >= self.agreement]
-        best = max(good, key=lambda one: one.speedup or 0.0, default=None)
+        best = _preferred(good)
         if best is None or not self.by_layer:
             return None
         path = files["float"].with_name("partly.onnx")
@@ -282,14 +281,19 @@ class Auto(Method[AutoPlan]):
     ) -> list[Trial]:
         deployment = subject.deployment
         times = compare_many(
-            files, deployment=deployment, iterations=self.iterations, seconds=self.seconds
+            {**files, _AGAIN: files["float"]},
+            deployment=deployment,
+            iterations=self.iterations,
+            seconds=self.seconds,
         )
+        apart = max(abs(one.ratio - 1) for one in times[_AGAIN])
         found = []
         for name, path in files.items():
             if name == "float":
                 continue
             same = (_predict(path, deployment.runtime)(x).flatten(1).argmax(1) == answers).float()
-            ratio = min(one.ratio for one in times[name])
+            slowest = min(times[name], key=lambda one: one.ratio)
+            ratio = slowest.ratio
             agreement = float(same.mean())
             share = kernels(path).int8_share
             reason = ""
@@ -303,12 +307,20 @@ class Auto(Method[AutoPlan]):
                 Trial(
                     scheme=name,
                     speedup=ratio,
+                    interval=(slowest.low * (1 - apart), slowest.high * (1 + apart)),
                     agreement=agreement,
                     file_bytes=path.stat().st_size,
                     reason=reason,
                 )
             )
         return found
+
+
+def _preferred(trials: Sequence[Trial]) -> Trial | None:
+    """The first of those that none is surely faster than: they stand in the order of preference."""
+    intervals = [one.interval for one in trials if one.interval is not None]
+    fastest = max((low for low, _ in intervals), default=0.0)
+    return next((one for one in trials if one.interval and one.interval[1] >= fastest), None)
 
 
 def _distinct(schemes: Mapping[str, Static]) -> dict[str, Static]:
