@@ -116,9 +116,9 @@ class AutoPlan:
 class Auto(Method[AutoPlan]):
     """Tries the 8-bit schemes on the runtime that is deployed, and keeps the fastest.
 
-    Of those that are as fast, by channel goes before by tensor. One that changes too many answers is
-    out. Layers of the fastest that are faster in float stay float, where that is measured to help.
-    If none is faster than float the network stays as it is, and the plan says so.
+    Of those that are as fast, by channel goes before by tensor. One that changes too many answers
+    is out. Layers of the fastest that are faster in float stay float, where that is measured to
+    help. If none is faster than float the network stays as it is, and the plan says so.
     """
 
     family: ClassVar[str] = "quantize"
