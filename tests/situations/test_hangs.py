@@ -14,6 +14,8 @@ import pytest
 from tersenet.core.vigil import descendants
 from tersenet.models import resnet
 
+pytestmark = pytest.mark.slow
+
 TRAINING = """\
 name: stuck
 model:

@@ -11,6 +11,8 @@ import torch
 
 from tersenet.core.threads import _Blas, _loaded, on_threads
 
+pytestmark = pytest.mark.slow
+
 CODE = """
 import json, os, resource, sys, threading, time
 from pathlib import Path
