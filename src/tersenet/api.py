@@ -7,7 +7,6 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TypeAlias
 
 import torch
 from pydantic import TypeAdapter, ValidationError
@@ -16,7 +15,7 @@ from torch import nn
 from tersenet.core.files import load_weights, write_atomically
 from tersenet.core.findings import Findings
 from tersenet.core.threads import on_threads
-from tersenet.core.types import Deployment, Outcome, Subject
+from tersenet.core.types import Deployment, Outcome, Subject, Tick
 from tersenet.errors import MeasureError, RunError, TersenetError
 from tersenet.graph import Inspection, inspect
 from tersenet.graph.trace import twin
@@ -57,9 +56,6 @@ __all__ = [
 ]
 
 _log = logging.getLogger(__name__)
-
-Tick: TypeAlias = Callable[[str, int, int], None]
-"""Told of progress: what is being done, how much of it is, of how much."""
 
 
 def compress(

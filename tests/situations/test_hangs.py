@@ -130,14 +130,20 @@ def test_a_hung_step_ends_within_ten_seconds(
     assert f"train again with --out {folder} to go on." in said
 
 
+def stuck_training(started: list[subprocess.Popen[str]], folder: Path) -> subprocess.Popen[str]:
+    """A command within a native call that holds the interpreter's lock for good."""
+    code = STUCK["holding the interpreter's lock"] + COMMAND
+    arguments = ("-c", code, 60, "train", folder / "train.yaml", "--out", folder / "run")
+    process = start(started, *arguments)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "stuck\n"
+    return process
+
+
 def test_a_second_interrupt_ends_it_at_once(
     started: list[subprocess.Popen[str]], tmp_path: Path
 ) -> None:
-    code = STUCK["holding the interpreter's lock"] + COMMAND
-    arguments = ("-c", code, 60, "train", tmp_path / "train.yaml", "--out", tmp_path / "run")
-    process = start(started, *arguments)
-    assert process.stdout is not None
-    process.stdout.readline()
+    process = stuck_training(started, tmp_path)
     time.sleep(1)
     process.send_signal(signal.SIGINT)  # and kill -INT to one
     time.sleep(0.5)
@@ -221,11 +227,7 @@ def command_line(pid: int) -> str:
 def test_a_killed_command_leaves_nobody_behind(
     started: list[subprocess.Popen[str]], tmp_path: Path
 ) -> None:
-    code = STUCK["holding the interpreter's lock"] + COMMAND
-    arguments = ("-c", code, 60, "train", tmp_path / "train.yaml", "--out", tmp_path / "run")
-    process = start(started, *arguments)
-    assert process.stdout is not None
-    process.stdout.readline()
+    process = stuck_training(started, tmp_path)
     children = descendants(process.pid)
     assert len(children) == 1  # who watches
     process.kill()

@@ -20,6 +20,7 @@ __all__ = [
     "Quality",
     "Removal",
     "Subject",
+    "Tick",
     "TrainingBatches",
     "Workbench",
 ]
@@ -32,6 +33,8 @@ Loss: TypeAlias = Callable[[Tensor, Tensor], Tensor]
 """(outputs, targets) to a scalar in nats, summed over the batch."""
 
 
+Tick: TypeAlias = Callable[[str, int, int], None]
+"""Told of progress: what is being done, how much of it is done, of how much."""
 Precision: TypeAlias = Literal["fp32", "int8", "either"]
 """What a file computes in; either: in whichever of the two is measured to be faster."""
 
@@ -118,5 +121,5 @@ class Workbench:
 
     folder: Path | None = None
     """For checkpoints; None keeps nothing."""
-    tick: Callable[[str, int, int], None] = lambda text, done, total: None
+    tick: Tick = lambda text, done, total: None
     """Reports progress: what, steps done, steps in all."""

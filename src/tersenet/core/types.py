@@ -26,6 +26,7 @@ from tersenet.core.subject import (
     Quality,
     Removal,
     Subject,
+    Tick,
     TrainingBatches,
     Workbench,
 )
@@ -57,6 +58,7 @@ __all__ = [
     "Status",
     "StepRecord",
     "Subject",
+    "Tick",
     "TrainingBatches",
     "Unmeasured",
     "Workbench",

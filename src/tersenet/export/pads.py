@@ -24,10 +24,11 @@ _BYTES: Final = {np.dtype(np.uint8), np.dtype(np.int8)}
 
 def settle_pads(proto: ModelProto) -> None:
     """Rewrites each Pad of `proto`, in place, as a form that runtimes agree on."""
-    file = OnnxGraph(proto)
-    if not any(node.op_type == "Pad" for node in proto.graph.node):
+    pads = [node for node in proto.graph.node if node.op_type == "Pad"]
+    if not pads:
         return
-    for pad in [node for node in proto.graph.node if node.op_type == "Pad"]:
+    file = OnnxGraph(proto)
+    for pad in pads:
         _pad_levels(file, pad)
     # A pad of a pad is folded one after the other.
     while any(_fold(file, conv) for conv in list(proto.graph.node) if conv.op_type == "Conv"):

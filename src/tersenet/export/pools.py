@@ -19,8 +19,11 @@ __all__ = ["settle_pools"]
 
 def settle_pools(proto: ModelProto) -> None:
     """Rewrites each AveragePool of levels in `proto`, in place, as one that runtimes agree on."""
+    pools = [node for node in proto.graph.node if node.op_type == "AveragePool"]
+    if not pools:
+        return
     graph = OnnxGraph(proto)
-    for pool in [node for node in proto.graph.node if node.op_type == "AveragePool"]:
+    for pool in pools:
         source = graph.source(pool.input[0])
         if source is not None and source.op_type == "DequantizeLinear" and graph.grid(source):
             _settle(graph, proto, pool, source)

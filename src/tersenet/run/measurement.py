@@ -1,11 +1,11 @@
 """One step, measured on the file that would ship."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from tersenet.core.files import CODED
-from tersenet.core.types import Cost, StepRecord, Subject
+from tersenet.core.types import Cost, StepRecord, Subject, Tick
 from tersenet.export import kernels, to_onnx
 from tersenet.graph import layers, macs, parameters
 from tersenet.measure import compare, energy_per_inference, peak_memory, predictor
@@ -22,7 +22,7 @@ def measure(
     files: Mapping[str, str],
     root: Path,
     facts: Mapping[str, Any],
-    tick: Callable[[str, int, int], None],
+    tick: Tick,
 ) -> StepRecord:
     """Exports the network, checks the file against it, and measures the file.
 

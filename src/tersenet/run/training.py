@@ -13,7 +13,7 @@ from torch.nn import functional
 from tersenet.core.digest import digest
 from tersenet.core.files import load_weights, save_tensors, write_json
 from tersenet.core.threads import on_threads
-from tersenet.core.types import Score, Workbench
+from tersenet.core.types import Score, Tick, Workbench
 from tersenet.errors import RunError
 from tersenet.recipe import TrainingRecipe
 from tersenet.run.origin import data_digest
@@ -42,7 +42,7 @@ def train(
     recipe: TrainingRecipe,
     folder: Path,
     *,
-    tick: Callable[[str, int, int], None] = lambda text, done, total: None,
+    tick: Tick = lambda text, done, total: None,
     after_epoch: Callable[[int, float], None] = lambda epoch, loss: None,
     tensorboard: bool = False,
 ) -> Trained:
@@ -85,7 +85,7 @@ def _fitted(
     task: Classification,
     folder: Path,
     ranks: Ranks,
-    tick: Callable[[str, int, int], None],
+    tick: Tick,
     after_epoch: Callable[[int, float], None],
     *,
     tensorboard: bool,

@@ -1,7 +1,7 @@
 """One sparsity, shared out among the layers in four ways: which keeps most of the accuracy?"""
 
 import copy
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Final, Literal, final
@@ -9,7 +9,7 @@ from typing import Final, Literal, final
 from torch import nn
 
 from tersenet.core.findings import LineChart, Series, Table, Verdict
-from tersenet.core.types import Score, Subject, Workbench
+from tersenet.core.types import Score, Subject, Tick, Workbench
 from tersenet.graph.trace import evaluating
 from tersenet.prune import Magnitude
 from tersenet.prune.allocation import Curve, by_sensitivity
@@ -45,7 +45,7 @@ def compare_allocations(
     curves: Mapping[str, Curve],
     sizes: Mapping[str, int],
     images: int,
-    tick: Callable[[str, int, int], None],
+    tick: Tick,
 ) -> Allocations:
     """Masks single weights to each sparsity in each way, and scores on the first test images.
 

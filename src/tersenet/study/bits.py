@@ -5,7 +5,7 @@ Cai et al., "ZeroQ", 2020, arXiv:2001.00281, section 3.3, and the choice of Yao 
 than those the layers were measured on.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TypeAlias
@@ -16,6 +16,7 @@ from torch.fx import GraphModule
 from torch.nn import functional
 
 from tersenet.core.findings import Findings, LineChart, Series, Table, Verdict
+from tersenet.core.types import Tick
 from tersenet.errors import MeasureError
 from tersenet.quantize.build import prepared
 from tersenet.quantize.fold import tensor_of
@@ -29,7 +30,6 @@ from tersenet.train import Classification
 
 __all__ = ["bits", "bits_of_recipe"]
 
-Tick: TypeAlias = Callable[[str, int, int], None]
 Curves: TypeAlias = Mapping[str, Mapping[int, float]]
 """Nats a sample by layer and bits."""
 

@@ -7,7 +7,7 @@ these rows; energy is a model of a 45 nm chip.
 """
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tersenet.core.findings import Findings
+from tersenet.core.types import Tick
 from tersenet.formats import (
     Cer,
     CountedMatrix,
@@ -37,7 +38,6 @@ from tersenet.study.one_thread import one_thread
 
 __all__ = ["SETTINGS", "Setting", "costs", "drawn", "formats_chart", "scaled"]
 
-Tick = Callable[[str, int, int], None]
 
 SAMPLE: Final = 1 << 18
 """Elements of a layer that are drawn, at least 16 rows of it; the rest is like them."""

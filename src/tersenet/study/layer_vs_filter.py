@@ -5,7 +5,7 @@ That Is the Question", ACCV 2020, arXiv:2007.05667, and its claims, each with a 
 """
 
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from tersenet.core.files import load_weights
 from tersenet.core.findings import Findings
-from tersenet.core.types import Deployment
+from tersenet.core.types import Deployment, Tick
 from tersenet.errors import MeasureError
 from tersenet.export import to_onnx
 from tersenet.graph import macs
@@ -51,7 +51,7 @@ def layer_vs_filter(
     seed: int = 0,
     criteria: Sequence[str] = tuple(CRITERIA),
     beside: Sequence[Path] = (),
-    tick: Callable[[str, int, int], None] = lambda text, done, total: None,
+    tick: Tick = lambda text, done, total: None,
 ) -> Findings:
     """Measures `models` networks pruned by filters and as many by layers, all drawn by chance.
 

@@ -16,6 +16,7 @@ import numpy as np
 from torch import nn
 
 from tersenet.core.findings import Findings, LineChart, Series, Table, Verdict
+from tersenet.core.types import Tick
 from tersenet.decompose import CP, SVD, Decomposition, Rate, TensorTrain, Tucker
 from tersenet.decompose.factors import cost
 from tersenet.decompose.probe import write_chain
@@ -26,7 +27,6 @@ from tersenet.study.one_thread import one_thread
 
 __all__ = ["LAYERS", "Shape", "low_rank", "measure", "verdicts"]
 
-Tick = Callable[[str, int, int], None]
 Point = Mapping[str, Any]
 
 

@@ -6,7 +6,7 @@ test images unseen.
 """
 
 import copy
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal, TypeAlias, final
@@ -15,7 +15,7 @@ import yaml
 from torch import nn
 
 from tersenet.core.findings import Findings, LineChart, Series, Table, Verdict
-from tersenet.core.types import Score
+from tersenet.core.types import Score, Tick
 from tersenet.errors import MeasureError
 from tersenet.graph import Site, trace
 from tersenet.graph.trace import evaluating
@@ -31,8 +31,6 @@ __all__ = ["GRANULARITIES", "Granularity", "sensitivity", "sensitivity_of_recipe
 
 Granularity: TypeAlias = Literal["element", "filter", "channel"]
 GRANULARITIES: Final[tuple[Granularity, ...]] = ("element", "filter", "channel")
-
-Tick: TypeAlias = Callable[[str, int, int], None]
 
 
 @final

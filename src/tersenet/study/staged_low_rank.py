@@ -6,17 +6,17 @@ twice as long as one; one round that trains as long as both stands beside them.
 """
 
 import copy
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import mean, stdev
-from typing import Any, Final, TypeAlias, final
+from typing import Any, Final, final
 
 from scipy.stats import t as student
 from torch import nn
 
 from tersenet.core.findings import Findings, LineChart, Series, Table, Verdict
-from tersenet.core.types import Method, Subject, Workbench
+from tersenet.core.types import Method, Subject, Tick, Workbench
 from tersenet.decompose import DecomposePlan, Decomposition, Manual, Rate, Tucker
 from tersenet.distill import Response
 from tersenet.errors import MeasureError
@@ -25,8 +25,6 @@ from tersenet.study.subject import digest, digests, read_subject
 from tersenet.train import Classification
 
 __all__ = ["ARMS", "Arm", "Staged", "staged", "staged_low_rank", "staged_low_rank_of_recipe"]
-
-Tick: TypeAlias = Callable[[str, int, int], None]
 
 
 @final

@@ -19,6 +19,7 @@ import torch
 from torch.nn import functional
 
 from tersenet.core.findings import Findings, LineChart, Series, Table, Verdict
+from tersenet.core.types import Tick
 from tersenet.errors import MeasureError
 from tersenet.formats import Dense, Levels, Matrix, Network, Step, best_format
 from tersenet.formats.operations import Convolution, Linear, Operation
@@ -30,7 +31,6 @@ from tersenet.study.one_thread import one_thread
 __all__ = ["LAYERS", "Layer", "measure", "unstructured_speed", "verdicts"]
 
 Point = Mapping[str, Any]
-Tick = Callable[[str, int, int], None]
 
 ZEROS: Final = (0.30, 0.60, 0.90, 0.95, 0.99)
 BATCHES: Final = (1, 8, 64)

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.fx import GraphModule
 
-from tersenet.core.types import Batch
+from tersenet.core.types import Batch, Tick
 from tersenet.errors import QuantizeError
 from tersenet.quantize.fold import tensor_of
 from tersenet.quantize.linear import round_trip
@@ -38,7 +38,7 @@ def hessian_traces(
     *,
     probes: int,
     generator: torch.Generator,
-    tick: Callable[[str, int, int], None] = lambda text, done, total: None,
+    tick: Tick = lambda text, done, total: None,
 ) -> dict[str, float]:
     """Returns the estimated trace of each layer's block of the Hessian, in nats a sample.
 

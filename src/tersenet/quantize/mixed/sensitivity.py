@@ -4,7 +4,7 @@ Measured as the Kullback-Leibler divergence of the answers from the float networ
 al., "ZeroQ", 2020, arXiv:2001.00281, section 3.3: no labels are needed.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.fx import GraphModule
 from torch.nn import functional
 
+from tersenet.core.types import Tick
 from tersenet.quantize.fold import tensor_of
 from tersenet.quantize.linear import round_trip
 from tersenet.quantize.scheme import Scheme
@@ -27,7 +28,7 @@ def kl_sensitivity(
     inputs: Sequence[Tensor],
     bits: Sequence[int],
     *,
-    tick: Callable[[str, int, int], None] = lambda text, done, total: None,
+    tick: Tick = lambda text, done, total: None,
 ) -> dict[str, dict[int, float]]:
     """Returns, by layer and bits, the mean KL(float ‖ rounded) of the answers, in nats a sample.
 
