@@ -29,6 +29,7 @@ from tersenet.export.pads import settle_pads
 from tersenet.export.pools import settle_pools
 from tersenet.export.qops import DEQUANTIZE, QUANTIZE
 from tersenet.export.refusal import refusal
+from tersenet.export.stored_alone import fold_stored_weights
 from tersenet.export.trace import exported, refuse_state
 from tersenet.graph.trace import quiet
 
@@ -98,6 +99,7 @@ def convert(model: nn.Module, example: tuple[Tensor, ...]) -> Converted:
         derive_bias_scales(proto)
         drop_clamps(proto)
         pack_levels(proto)
+        fold_stored_weights(proto)
         if any(one.dtype in _HALVES for one in program.state_dict.values()):
             store_halves(proto)
         keep_float(proto)
