@@ -18,7 +18,14 @@ from tersenet.quantize.fold import fold_batch_norm, tensor_of
 from tersenet.quantize.insert import ValueRange, WeightSettings, insert
 from tersenet.quantize.linear import Grid
 from tersenet.quantize.scheme import Scheme
-from tersenet.quantize.structure import Site, Value, normalise, sites_of, values_of
+from tersenet.quantize.structure import (
+    TRANSPOSED,
+    Site,
+    Value,
+    normalise,
+    sites_of,
+    values_of,
+)
 
 __all__ = [
     "QuantizePlan",
@@ -226,13 +233,20 @@ def check_share(
     return share
 
 
-def check_groups(weights: Sequence[WeightSettings], runtime: str) -> None:
-    """Refuses groups that the runtime cannot load.
+def check_groups(weights: Sequence[WeightSettings], sites: Sequence[Site], runtime: str) -> None:
+    """Refuses groups that a layer cannot have or the runtime cannot load.
 
     Raises:
-        QuantizeError: if it is OpenVINO and a channel's last group is shorter than the others.
+        QuantizeError: if it is a transposed convolution; or OpenVINO, and a channel's last group
+            is shorter than the others.
     """
+    across = {site.name for site in sites if site.node.target in TRANSPOSED}
     for one in weights:
+        if one.scheme.per == "group" and one.site in across:
+            raise QuantizeError(
+                f"{one.site} is a transposed convolution, whose filters do not lie in rows that "
+                "groups could be cut from: skip it, or take per: channel."
+            )
         count, group = math.prod(one.shape[1:]), one.scheme.group
         if runtime == "openvino" and one.scheme.per == "group" and count % group:
             raise QuantizeError(

@@ -163,7 +163,7 @@ class Static(Method[QuantizePlan]):
             )
             for site in sites
         )
-        check_groups(weights, subject.deployment.runtime)
+        check_groups(weights, sites, subject.deployment.runtime)
         values = values_of(module, sites)
         carried = carried_values(values, sites)
         settings = self._calibration(carried)

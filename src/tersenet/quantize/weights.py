@@ -88,7 +88,7 @@ class Weights(Method[QuantizePlan]):
             )
             for one in sites
         )
-        check_groups(weights, subject.deployment.runtime)
+        check_groups(weights, sites, subject.deployment.runtime)
         return QuantizePlan(
             weights=weights,
             values=(),
