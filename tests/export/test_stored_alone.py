@@ -104,6 +104,34 @@ def test_products_of_tokens(scheme: str, tmp_path: Path) -> None:
     assert float((found - expected).abs().max()) <= close * float(expected.abs().max())
 
 
+class _Words(nn.Module):
+    """A table that is looked up in, and a product."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table, self.head = nn.Embedding(50, 24), nn.Linear(24, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.table(x).mean(1))
+
+
+@pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_only_the_rows_that_are_looked_up_are_made_floats(
+    scheme: str, runtime: Any, tmp_path: Path
+) -> None:
+    torch.manual_seed(0)
+    words = torch.randint(0, 50, (6, 4))
+    stored, _ = _stored(_Words(), words, SCHEMES[scheme], tmp_path / "stored.onnx")
+    counts = kernels(tmp_path / "stored.onnx").counts
+    assert "DequantizeLinear" not in counts
+    assert counts["Gather"] >= 1
+    with torch.inference_mode():
+        expected = stored(words)
+    found = predictor(tmp_path / "stored.onnx", deployment=Deployment(runtime=runtime))(words)
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+
+
 def test_the_file_holds_levels_and_nothing_of_floats(tmp_path: Path) -> None:
     torch.manual_seed(0)
     x = torch.randn(6, 2, 9, 9)

@@ -3,10 +3,11 @@
 ONNX Runtime keeps a DequantizeLinear of a weight for its integer kernels. Where the layer computes
 in float none takes it, so the weight is made floats anew at each inference, and the layer does
 without the layout that it has for constant weights: half the speed, and a tenth with scales for
-blocks. A cast and a product say the same and are folded when the file is loaded.
+blocks. A cast and a product say the same and are folded when the file is loaded. A table would be
+made floats whole for the few rows that are looked up: the levels are looked up instead.
 """
 
-from typing import Final
+from typing import Final, final
 
 import numpy as np
 import onnx
@@ -31,13 +32,15 @@ def fold_stored_weights(proto: ModelProto) -> None:
         return
     graph = OnnxGraph(proto)
     for node in [one for one in proto.graph.node if one.op_type == "DequantizeLinear"]:
-        options = {one.name: onnx.helper.get_attribute_value(one) for one in node.attribute}
-        block = options.get("block_size", 0)
+        stored = _Stored(graph, node)
         layers = _layers(graph, node.output[0])
-        if not layers or not layers <= (_LAYERS | {"MatMul"} if block else _LAYERS):
-            continue
-        graph.insert(node, *_spelled(graph, node, options.get("axis", 1), block))
-        proto.graph.node.remove(node)
+        if layers == {"Gather"} and stored.by_row:
+            for lookup in graph.readers(node.output[0]):
+                graph.insert(lookup, *stored.spelled(lookup.output[0], rows=lookup.input[1]))
+                proto.graph.node.remove(lookup)
+        elif layers and layers <= (_LAYERS | {"MatMul"} if stored.block else _LAYERS):
+            graph.insert(node, *stored.spelled(node.output[0]))
+            proto.graph.node.remove(node)
     graph.sweep()
 
 
@@ -50,47 +53,67 @@ def _layers(graph: OnnxGraph, value: str) -> set[str]:
     return found
 
 
-def _spelled(graph: OnnxGraph, node: NodeProto, axis: int, block: int) -> list[NodeProto]:
-    """(levels − zero point) · scale, by operators that runtimes fold."""
-    levels, scale, *zero = node.input
-    shape = _shape(graph, levels)
-    reals = graph.name(levels)
-    nodes = [onnx.helper.make_node("Cast", [levels], [reals], to=TensorProto.FLOAT)]
+@final
+class _Stored:
+    """A weight as its file has it: levels, scales and levels of zero."""
 
-    def apply(operator: str, operand: str, result: str) -> str:
-        array = graph.constants[operand].astype(np.float32)
-        if array.ndim and not block:
-            array = np.expand_dims(array, [dim for dim in range(len(shape)) if dim != axis])
-        operand = graph.constant(array, operand)
-        if block:
-            operand = _each(graph, nodes, operand, axis, shape[axis], block)
-        nodes.append(onnx.helper.make_node(operator, [reals, operand], [result]))
-        return result
+    def __init__(self, graph: OnnxGraph, node: NodeProto) -> None:
+        options = {one.name: onnx.helper.get_attribute_value(one) for one in node.attribute}
+        self.graph = graph
+        self.levels, self.scale, *self.zero = node.input
+        self.axis, self.block = options.get("axis", 1), options.get("block_size", 0)
+        source = graph.source(self.levels)  # 4 bits are cast to 8 first
+        stored = self.levels if source is None else source.input[0]
+        tensor = next(one for one in graph.graph.initializer if one.name == stored)
+        self.shape = tuple(tensor.dims)
+        lookups = graph.readers(node.output[0])
+        whole = all(not any(a.name == "axis" and a.i for a in one.attribute) for one in lookups)
+        scaled_by_row = bool(self.block) or self.axis == 0 or not graph.constants[self.scale].ndim
+        self.by_row = len(self.shape) == 2 and whole and scaled_by_row
+        """Whether a lookup may read the levels of its rows alone."""
 
-    if zero and graph.constants[zero[0]].any():
-        reals = apply("Sub", zero[0], graph.name(levels))
-    apply("Mul", scale, node.output[0])
-    return nodes
+    def spelled(self, result: str, *, rows: str = "") -> list[NodeProto]:
+        """(levels − zero point) · scale, by operators that runtimes fold; of some rows alone."""
+        graph, nodes, levels = self.graph, list[NodeProto](), self.levels
+        if rows:
+            levels = graph.name(levels)
+            nodes.append(onnx.helper.make_node("Gather", [self.levels, rows], [levels]))
+        reals = graph.name(levels)
+        nodes.append(onnx.helper.make_node("Cast", [levels], [reals], to=TensorProto.FLOAT))
+        if self.zero and graph.constants[self.zero[0]].any():
+            centred = graph.name(levels)
+            offset = self._operand(self.zero[0], nodes, rows)
+            nodes.append(onnx.helper.make_node("Sub", [reals, offset], [centred]))
+            reals = centred
+        unit = self._operand(self.scale, nodes, rows)
+        nodes.append(onnx.helper.make_node("Mul", [reals, unit], [result]))
+        return nodes
 
+    def _operand(self, name: str, nodes: list[NodeProto], rows: str) -> str:
+        """A scale or a level of zero, so that it meets the levels that it is of."""
+        array = self.graph.constants[name].astype(np.float32)
+        if array.ndim and not self.block:
+            others = [dim for dim in range(len(self.shape)) if dim != self.axis]
+            array = np.expand_dims(array, others)
+        operand = self.graph.constant(array, name)
+        if rows and array.ndim:
+            own = self.graph.name(name)
+            nodes.append(onnx.helper.make_node("Gather", [operand, rows], [own]))
+            operand = own
+        return self._each(operand, nodes) if self.block else operand
 
-def _each(
-    graph: OnnxGraph, nodes: list[NodeProto], operand: str, axis: int, size: int, block: int
-) -> str:
-    """Gives each value the number of its block; the places are counted, not stored."""
-    ends = [graph.constant(np.array(one, np.int64), operand) for one in (0, size, 1)]
-    length = graph.constant(np.array(block, np.int64), operand)
-    places, blocks, each = (graph.name(operand) for _ in range(3))
-    nodes += [
-        onnx.helper.make_node("Range", ends, [places]),
-        onnx.helper.make_node("Div", [places, length], [blocks]),
-        onnx.helper.make_node("Gather", [operand, blocks], [each], axis=axis),
-    ]
-    return each
-
-
-def _shape(graph: OnnxGraph, levels: str) -> tuple[int, ...]:
-    """Of a stored tensor, or of one that a cast makes of it."""
-    source = graph.source(levels)
-    stored = levels if source is None else source.input[0]
-    tensor = next(one for one in graph.graph.initializer if one.name == stored)
-    return tuple(tensor.dims)
+    def _each(self, operand: str, nodes: list[NodeProto]) -> str:
+        """Gives each value the number of its block; the places are counted, not stored."""
+        graph = self.graph
+        ends = [
+            graph.constant(np.array(one, np.int64), operand)
+            for one in (0, self.shape[self.axis], 1)
+        ]
+        length = graph.constant(np.array(self.block, np.int64), operand)
+        places, blocks, each = (graph.name(operand) for _ in range(3))
+        nodes += [
+            onnx.helper.make_node("Range", ends, [places]),
+            onnx.helper.make_node("Div", [places, length], [blocks]),
+            onnx.helper.make_node("Gather", [operand, blocks], [each], axis=-1),  # blocks lie last
+        ]
+        return each
