@@ -1,5 +1,6 @@
 """A file is written for one runtime and later run on the other that is promised."""
 
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -8,9 +9,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from tersenet.core.types import Deployment, Subject
+from tersenet.core.types import Deployment, Subject, Workbench
 from tersenet.errors import MeasureError, ParityError
 from tersenet.export import to_onnx
+from tersenet.measure import open_session, predictors
+from tersenet.measure.session import Session
+from tersenet.quantize import Auto
 from tersenet.run import agreement
 
 X = torch.randn(32, 6, generator=torch.Generator().manual_seed(0))
@@ -75,3 +79,31 @@ def test_on_its_own_runtime_it_must_agree(written: Any, monkeypatch: pytest.Monk
     text = r"does not compute in OpenVINO .* differ by 0\.25 .* deploy on onnxruntime"
     with pytest.raises(ParityError, match=text):
         _asked(written, "openvino")
+
+
+def _answering_nothing(path: Path, **_settings: Any) -> Session:
+    """A file on a runtime that gives outputs of no rows, as OpenVINO does on some processors."""
+    session = open_session(path)
+    return dataclasses.replace(
+        session, runtime="openvino", run=lambda feeds: [one[:0] for one in session.run(feeds)]
+    )
+
+
+def test_a_runtime_that_answers_nothing_is_told(
+    written: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(predictors, "open_session", _answering_nothing)
+    predict = predictors.predictor(written[1], deployment=Deployment(runtime="openvino"))
+    with pytest.raises(MeasureError, match=r"gives \[0, 3\] for 32 samples on openvino: .* choose"):
+        predict(X)
+
+
+def test_a_scheme_that_the_runtime_does_not_answer_for_is_not_taken(
+    written: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    subject = Subject(model=written[0], example=(X[:2],), calibration=[(X, X)])
+    monkeypatch.setattr(predictors, "open_session", _answering_nothing)
+    plan = Auto(by_layer=False, iterations=1, seconds=0).plan(subject, Workbench())
+    assert plan.chosen is None
+    assert plan.trials
+    assert all("for 32 samples on openvino" in one.reason for one in plan.trials)

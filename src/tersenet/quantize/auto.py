@@ -20,10 +20,10 @@ from torch import Tensor, nn
 
 from tersenet.core.files import write_json
 from tersenet.core.registry import method
-from tersenet.core.types import Edit, Method, Precision, Predict, Skip, Subject, Workbench
-from tersenet.errors import QuantizeError, TersenetError
+from tersenet.core.types import Edit, Method, Precision, Skip, Subject, Workbench
+from tersenet.errors import MeasureError, QuantizeError, TersenetError
 from tersenet.export import Converted, kernels, to_onnx
-from tersenet.measure import compare_many, open_session
+from tersenet.measure import compare_many, predictor
 from tersenet.quantize.build import QuantizePlan, replayed
 from tersenet.quantize.layer_times import layer_times
 from tersenet.quantize.static import Static
@@ -42,6 +42,7 @@ SCHEMES: Final = {
 """What is tried, in the order of preference where they are alike."""
 
 _SAMPLES: Final = 512
+_AT_ONCE: Final = 64
 _FILE: Final = "scheme_times.json"
 _AGAIN: Final = "float again"
 
@@ -186,10 +187,7 @@ class Auto(Method[AutoPlan]):
                     files[name] = path
                 except TersenetError as error:
                     failed[name] = str(error)
-            trials = [
-                Trial(scheme=name, speedup=None, agreement=None, file_bytes=None, reason=why)
-                for name, why in failed.items()
-            ]
+            trials = [_refused(name, why) for name, why in failed.items()]
             trials += self._measured(files, x, answers, subject)
             partly = self._partly(trials, written, files, x, answers, subject)
         if partly is not None:
@@ -291,7 +289,13 @@ class Auto(Method[AutoPlan]):
         for name, path in files.items():
             if name == "float":
                 continue
-            same = (_predict(path, deployment.runtime)(x).flatten(1).argmax(1) == answers).float()
+            try:
+                predict = predictor(path, deployment=deployment)
+                outputs = torch.cat([predict(part) for part in x.split(_AT_ONCE)])
+            except MeasureError as error:
+                found.append(_refused(name, str(error)))
+                continue
+            same = (outputs.flatten(1).argmax(1) == answers).float()
             slowest = min(times[name], key=lambda one: one.ratio)
             ratio = slowest.ratio
             agreement = float(same.mean())
@@ -338,8 +342,5 @@ def _written(scheme: Static, subject: Subject, path: Path) -> tuple[QuantizePlan
     return plan, to_onnx(graph, subject.example, path)
 
 
-def _predict(path: Path, runtime: str) -> Predict:
-    session = open_session(path, runtime=runtime)
-    return lambda x: torch.cat(
-        [torch.from_numpy(session(part.numpy())[0].copy()) for part in x.split(64)]
-    )
+def _refused(scheme: str, reason: str) -> Trial:
+    return Trial(scheme=scheme, speedup=None, agreement=None, file_bytes=None, reason=reason)
