@@ -1,6 +1,6 @@
 # The commands of the project. What each needs first, it makes first.
 .POSIX:
-.PHONY: help setup data browser demo check smoke wheel processors test scoreboard clean
+.PHONY: help setup data browser demo check smoke wheel processors goldens test scoreboard clean
 
 VENV = .venv
 STAMP = $(VENV)/.set-up
@@ -12,6 +12,7 @@ help:
 	@echo "make check       format, lint, types, floors (after 'make setup')"
 	@echo "make wheel       install the wheel without extras and run the main job in small through it"
 	@echo "make processors  coding, products and int8 files, as on other processors"
+	@echo "make goldens     every shipped recipe in small still gives what it gave"
 	@echo "make setup       the environment alone, in $(VENV)"
 	@echo "make data        Fashion-MNIST alone"
 	@echo "make clean       remove the environment, runs and caches"
@@ -43,6 +44,9 @@ wheel: $(STAMP) data
 
 processors: $(STAMP)
 	scripts/processors
+
+goldens: $(STAMP) data
+	$(VENV)/bin/python tests/goldens/play.py
 
 # The wheel's environment does the smoke run. The tests come last: their closing line is the last
 # thing printed. A worker for each core, with one thread each: threads that wait for each other are
