@@ -13,6 +13,7 @@ Each message is one sentence that states the fact, the place and the way out.
     ├── FormatError      a matrix or a file that cannot be encoded, decoded or multiplied
     ├── MeasureError     a measurement that cannot be taken or trusted
     ├── ResourceError    a step that needs more memory than there is
+    ├── PluginError      a part of another package that cannot be loaded, or whose name is taken
     └── RunError         a run folder that cannot be used
 """
 
@@ -63,3 +64,7 @@ class ResourceError(TersenetError):
 
 class RunError(TersenetError):
     """A run folder that cannot be used."""
+
+
+class PluginError(TersenetError):
+    """A part of another package that cannot be loaded, or whose name is taken."""

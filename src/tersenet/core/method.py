@@ -8,6 +8,7 @@ from typing import ClassVar, Generic, Protocol, TypeVar, final, runtime_checkabl
 from torch import Tensor, nn
 
 from tersenet.core.edit import Edit
+from tersenet.core.entry import Part
 from tersenet.core.subject import Precision, Subject, Workbench
 
 __all__ = ["Method", "Plan", "Proof", "Skip"]
@@ -74,6 +75,20 @@ class Method(abc.ABC, Generic[P]):
     """The class of its plans, for reading one back."""
     computes_in: ClassVar[Precision | None] = None
     """What the file computes in after it; None: in what it did before."""
+    removes: ClassVar[bool] = False
+    """Whether it takes something away that a repair may make up for."""
+    repairs: ClassVar[bool] = False
+    """Whether it makes up for what was removed before, without training."""
+    last: ClassVar[bool] = False
+    """Whether no step may follow, as what it wrote would then be of another network."""
+    short: ClassVar[tuple[str, Part] | None] = None
+    """A field and its parts whose names stand for the method, too: `l1: {options}` for
+    `channels: {criterion: {l1: {…}}, …}`, the options of both side by side."""
+
+    @property
+    def title(self) -> str:
+        """Its name in reports, of several words at most."""
+        return self.name
 
     @property
     def idle(self) -> Mapping[str, str]:

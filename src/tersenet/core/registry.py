@@ -1,13 +1,14 @@
 """Methods by family and name: what a recipe's keys mean.
 
 A method registers itself where it is defined; its family's package is imported when a recipe
-first names the family, so `tersenet --help` needs no PyTorch.
+first names the family, so `tersenet --help` needs no PyTorch. Other packages give methods of any
+family by entry points of the group `tersenet.methods`.
 """
 
-import importlib
 from collections.abc import Callable, Mapping
 from typing import Final, TypeVar
 
+from tersenet.core.parts import Parts
 from tersenet.core.types import Method
 
 __all__ = ["FAMILIES", "method", "methods"]
@@ -23,7 +24,10 @@ FAMILIES: Final = {
 }
 """The recipe's outer keys and the packages whose import registers their methods."""
 
-_METHODS: Final[dict[str, dict[str, type[Method]]]] = {family: {} for family in FAMILIES}
+_METHODS: Final[dict[str, Parts[type[Method]]]] = {
+    family: Parts(f"{family} method", package=package, plugins="tersenet.methods")
+    for family, package in FAMILIES.items()
+}
 
 C = TypeVar("C", bound=type[Method])
 
@@ -32,15 +36,11 @@ def method(name: str) -> Callable[[C], C]:
     """Registers a method class under `name` in its family."""
 
     def register(cls: C) -> C:
-        cls.name = name
-        _METHODS.setdefault(cls.family, {})[name] = cls
-        return cls
+        return _METHODS[cls.family].register(name)(cls)
 
     return register
 
 
 def methods(family: str) -> Mapping[str, type[Method]]:
     """Returns the methods of one family by name, importing its package."""
-    if family in FAMILIES:
-        importlib.import_module(FAMILIES[family])
     return _METHODS.get(family, {})

@@ -74,6 +74,7 @@ class Encoding(Method[EncodePlan]):
     """
 
     family: ClassVar[str] = "encode"
+    last: ClassVar[bool] = True
     plan_type: ClassVar[type] = EncodePlan
 
     lam: float | None = Field(default=None, gt=0)

@@ -65,6 +65,7 @@ class RateAware(Method[AwarePlan]):
 
     name: ClassVar[str]
     family: ClassVar[str] = "encode"
+    last: ClassVar[bool] = True
     plan_type: ClassVar[type] = AwarePlan
 
     lam: float = Field(gt=0)

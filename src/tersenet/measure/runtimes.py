@@ -12,6 +12,7 @@ from typing import Any, ClassVar, Final, final
 
 import numpy as np
 
+from tersenet.core.parts import Parts
 from tersenet.errors import MeasureError
 from tersenet.measure.session import Input, Session, first_line
 
@@ -148,8 +149,13 @@ class OpenVino(Runtime):
         )
 
 
-RUNTIMES: Final[dict[str, Runtime]] = {one.name: one for one in (OnnxRuntime(), OpenVino())}
+RUNTIMES: Final[Parts[Runtime]] = Parts(
+    "runtime", package="tersenet.measure.runtimes", plugins="tersenet.runtimes"
+)
 """Runtimes by the name that recipes and commands use."""
+
+for _runtime in (OnnxRuntime(), OpenVino()):
+    RUNTIMES.add(_runtime.name, _runtime)
 
 _ORT_TYPES: Final = {
     f"tensor({name})": np.dtype(kind)

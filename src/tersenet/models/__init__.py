@@ -5,6 +5,7 @@ from typing import Final
 
 from torch import nn
 
+from tersenet.core.parts import Parts
 from tersenet.models.alexnet import alexnet
 from tersenet.models.densenet import densenet
 from tersenet.models.ghostnet import Ghost, ghost_macs, ghost_speedup, ghostnet, ghostnet_small
@@ -74,7 +75,12 @@ __all__ = [
     "vgg_small",
 ]
 
-MODELS: Final[dict[str, Callable[..., nn.Module]]] = {
+MODELS: Final[Parts[Callable[..., nn.Module]]] = Parts(
+    "model", package="tersenet.models", plugins="tersenet.models"
+)
+"""By the key of a recipe's `model` section."""
+
+for _name, _model in {
     "resnet": resnet,
     "resnet-bottleneck": resnet_bottleneck,
     "preresnet-bottleneck": preresnet_bottleneck,
@@ -99,5 +105,5 @@ MODELS: Final[dict[str, Callable[..., nn.Module]]] = {
     "shufflenet-v2-small": shufflenet_v2_small,
     "ghostnet": ghostnet,
     "ghostnet-small": ghostnet_small,
-}
-"""By the key of a recipe's `model` section."""
+}.items():
+    MODELS.add(_name, _model)

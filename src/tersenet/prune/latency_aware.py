@@ -80,6 +80,7 @@ class LatencyAware(Method[LatencyPlan]):
     """
 
     family: ClassVar[str] = "prune"
+    removes: ClassVar[bool] = True
     plan_type: ClassVar[type] = LatencyPlan
 
     latency: float = Field(default=0.6, gt=0, lt=1)

@@ -145,6 +145,7 @@ class LayerPrune(Method[LayerPlan]):
     """
 
     family: ClassVar[str] = "prune"
+    removes: ClassVar[bool] = True
     plan_type: ClassVar[type] = LayerPlan
 
     criterion: Criterion = Field(default_factory=L1)

@@ -47,6 +47,7 @@ class Magnitude(Method[MaskPlan]):
     """
 
     family: ClassVar[str] = "prune"
+    removes: ClassVar[bool] = True
     plan_type: ClassVar[type] = MaskPlan
 
     sparsity: Annotated[float, Field(gt=0, lt=1)] | None = None

@@ -40,6 +40,7 @@ class ChannelScore(Method[PrunePlan]):
     """
 
     family: ClassVar[str] = "prune"
+    removes: ClassVar[bool] = True
     plan_type: ClassVar[type] = PrunePlan
     comparable: ClassVar[bool] = False
     """Whether scores of different groups compare as they are, not by their group's mean."""

@@ -76,6 +76,7 @@ class SSS(Method[LayerPlan]):
     """
 
     family: ClassVar[str] = "prune"
+    removes: ClassVar[bool] = True
     plan_type: ClassVar[type] = LayerPlan
 
     epochs: float = Field(default=2.0, gt=0)

@@ -14,6 +14,7 @@ import yaml
 from pydantic import Field, TypeAdapter
 from torch import nn
 
+from tersenet.core.entry import Part
 from tersenet.core.registry import FAMILIES, methods
 from tersenet.core.types import Budget, Deployment, Method
 from tersenet.models import MODELS
@@ -24,8 +25,6 @@ __all__ = ["Entry", "Recipe", "TrainingRecipe", "read_recipe", "read_training"]
 
 _REPEAT: Final = "repeat"
 """The step that stands for others, several times over: `repeat: {times: 3, steps: […]}`."""
-
-BUILDERS: Final[dict[str, Callable[..., Any]]] = {**MODELS, **TASKS}
 
 
 @final
@@ -38,7 +37,8 @@ class Entry:
 
     def build(self) -> Any:
         """Builds it."""
-        return BUILDERS[self.name](**self.options)
+        builder = MODELS.get(self.name) or TASKS[self.name]
+        return builder(**self.options)
 
     def plain(self) -> dict[str, Any]:
         """Returns it as it stands in a recipe, every option written out."""
@@ -247,9 +247,11 @@ def _steps(place: Located, scope: str = "steps") -> tuple[Method[Any], ...]:
     steps: list[Method[Any]] = []
     for index in range(len(place.value)):
         item = place.child(index, named=False)
-        if any(step.family == "encode" for step in steps):
+        done = next((step for step in steps if step.last), None)
+        if done is not None:
             raise item.error(
-                "a step after encode would change what the coded file holds: put encode last."
+                f"a step after {done.family} would change what its file holds: put "
+                f"{done.family} last."
             )
         steps += _step(item)
     return tuple(steps)
@@ -261,10 +263,29 @@ def _step(place: Located) -> tuple[Method[Any], ...]:
     if family.at[-1] == _REPEAT:
         return _repeated(family)
     known = methods(str(family.scope[-1]))
-    chosen = family.only_entry(f"{family.scope[-1]} method", known)
-    step = chosen.build(known[chosen.scope[-1]])
+    short = {
+        name: (one, *one.short)
+        for one in known.values()
+        if one.short is not None
+        for name in one.short[1].known()
+    }
+    chosen = family.only_entry(f"{family.scope[-1]} method", [*known, *short])
+    name = chosen.scope[-1]
+    step = _in_short(chosen, *short[name]) if name in short else chosen.build(known[name])
     _check_idle(chosen, step)
     return (step,)
+
+
+def _in_short(place: Located, cls: type[Method[Any]], field: str, part: Part) -> Method[Any]:
+    """Reads options of a method and of a part within it that stand side by side."""
+    own = {one.name for one in fields(cls)} - {field}  # type: ignore[arg-type]
+    kind = part.known()[place.scope[-1]]
+    place.check_keys({*own, *(one.name for one in fields(kind))})
+    given = place.mapping()
+    within = {key: value for key, value in given.items() if key not in own}
+    around = {key: value for key, value in given.items() if key in own}
+    built = replace(place, value=within).build(kind)
+    return replace(place, value=around).build(cls, given={field: built})
 
 
 def _check_idle(place: Located, step: Method[Any]) -> None:
@@ -296,8 +317,9 @@ def _repeated(place: Located) -> tuple[Method[Any], ...]:
         raise place.error("repeat.steps is empty: list the steps to repeat.", "steps")
     times = replace(place, value={"times": place.value["times"]}).build(_Repeat).times
     steps = _steps(place.child("steps"), "repeat.steps")
-    if any(step.family == "encode" for step in steps):
-        raise place.error("encode cannot be repeated: put it last, after repeat.", "steps")
+    done = next((step for step in steps if step.last), None)
+    if done is not None:
+        raise place.error(f"{done.family} cannot be repeated: put it last, after repeat.", "steps")
     return steps * times
 
 

@@ -1,6 +1,5 @@
 """YAML values that remember the line they stand on, and complaints that name it."""
 
-import difflib
 import inspect
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -11,6 +10,7 @@ import pydantic
 import yaml
 from pydantic import TypeAdapter, ValidationError
 
+from tersenet.core.entry import NO_ENTRY, UNKNOWN_NAME, UNKNOWN_OPTION, suggestion
 from tersenet.errors import RecipeError
 
 __all__ = ["Located", "read_yaml"]
@@ -78,16 +78,19 @@ class Located:
             raise self.error(f"there is no {what} '{key}'; {suggestion(key, sorted(known))}", key)
         return self.child(key)
 
-    def build(self, cls: type[T], *, hidden: tuple[str, ...] = ()) -> T:
-        """Returns `cls(**value)` after checking every option's name, type and range.
+    def build(
+        self, cls: type[T], *, hidden: tuple[str, ...] = (), given: Mapping[str, Any] | None = None
+    ) -> T:
+        """Returns `cls(**value, **given)` after checking every option's name, type and range.
 
-        Options in `hidden` are not the recipe's to set.
+        Options in `hidden` are not the recipe's to set, nor are those given.
         """
+        given = given or {}
         options = self.mapping()
-        known = sorted(_parameters(cls).keys() - set(hidden))
+        known = sorted(_parameters(cls).keys() - set(hidden) - given.keys())
         self.check_keys(known)
         try:
-            return TypeAdapter(cls).validate_python(dict(options))
+            return TypeAdapter(cls).validate_python({**options, **given})
         except ValidationError as error:
             raise self._invalid(error) from None
 
@@ -105,18 +108,21 @@ class Located:
     def _invalid(self, error: ValidationError) -> RecipeError:
         first = error.errors()[0]
         place = first["loc"]
+        if first["type"] == UNKNOWN_NAME:
+            return self.error(first["msg"], *place)
+        if first["type"] in (UNKNOWN_OPTION, NO_ENTRY):
+            owner = ".".join((*self.scope, *map(str, place[:-1])))
+            text = (
+                first["msg"].partition(" ")[2] if first["type"] == UNKNOWN_OPTION else first["msg"]
+            )
+            told = f"{owner} {text}" if first["type"] == UNKNOWN_OPTION else f"{text}."
+            return self.error(told, *place)
         title = ".".join((*self.scope, *map(str, place)))
         if first["type"] in {"missing", "missing_argument"}:
             return self.error(f"{'.'.join(self.scope)} lacks '{place[0]}': add it.")
         demand = first["msg"].removeprefix("Value error, ")
         demand = demand.replace("Input should be", "it must be")
         return self.error(f"{title} is {first['input']!r}; {demand}.", *place)
-
-
-def suggestion(key: str, known: list[str]) -> str:
-    """Returns 'did you mean …?' when a known key is near, else the list of them."""
-    near = difflib.get_close_matches(key, known, n=1)
-    return f"did you mean '{near[0]}'?" if near else f"it knows {', '.join(known) or 'none'}."
 
 
 def read_yaml(path: Path) -> Located:

@@ -29,6 +29,7 @@ class Repair(Method[RepairPlan]):
     """Changes values without labels and without training; the structure stays as it is."""
 
     family: ClassVar[str] = "repair"
+    repairs: ClassVar[bool] = True
     plan_type: ClassVar[type] = RepairPlan
 
     def replay(

@@ -118,7 +118,7 @@ def _slower(
 
 def step_names(steps: Sequence[Method[Any]]) -> list[str]:
     """Returns what each step is called; those that stand more than once are numbered."""
-    plain = [f"{method.family} {method.name}" for method in steps]
+    plain = [f"{method.family} {method.title}" for method in steps]
     return [
         name if plain.count(name) == 1 else f"{name} {plain[: index + 1].count(name)}"
         for index, name in enumerate(plain)
@@ -185,11 +185,11 @@ def _removal(
     method: Method[Any], subject: Subject, history: History, place: Path
 ) -> Removal | None:
     """Returns what repairs after this step have to make up for."""
-    if method.family == "repair" and subject.removal is not None:
+    if method.repairs and subject.removal is not None:
         done = (*subject.removal.repaired, method.name)
         return dataclasses.replace(subject.removal, repaired=done)
     edits = history.steps[-1][1]
-    if method.family != "prune" or (edits and edits[-1].kind is EditKind.TUNE):
+    if not method.removes or (edits and edits[-1].kind is EditKind.TUNE):
         return None  # what was trained since made up for it already
     was, bench = dataclasses.replace(subject, removal=None), Workbench(folder=place)
     return Removal(before=lambda: method.reference(was, bench), edits=edits)

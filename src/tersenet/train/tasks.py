@@ -8,6 +8,7 @@ from typing import Annotated, Final, Literal
 import torch
 from pydantic import Field
 
+from tersenet.core.parts import Parts
 from tersenet.data import Images, cifar, fashion_mnist, image_folder
 from tersenet.train.task import Classification
 
@@ -105,9 +106,12 @@ def _shuffled(images: Images) -> Images:
     return replace(images, pixels=images.pixels[order], labels=images.labels[order])
 
 
-TASKS: Final[dict[str, Callable[..., Classification]]] = {
-    "fashion-mnist": load_fashion_mnist,
-    "cifar-10": _cifar(10),
-    "cifar-100": _cifar(100),
-    "image-folder": load_image_folder,
-}
+TASKS: Final[Parts[Callable[..., Classification]]] = Parts(
+    "task", package="tersenet.train", plugins="tersenet.tasks"
+)
+"""By the key of a recipe's `data` section."""
+
+TASKS.add("fashion-mnist", load_fashion_mnist)
+TASKS.add("cifar-10", _cifar(10))
+TASKS.add("cifar-100", _cifar(100))
+TASKS.add("image-folder", load_image_folder)
