@@ -106,4 +106,4 @@ def test_a_scheme_that_the_runtime_does_not_answer_for_is_not_taken(
     plan = Auto(by_layer=False, iterations=1, seconds=0).plan(subject, Workbench())
     assert plan.chosen is None
     assert plan.trials
-    assert all("for 32 samples on openvino" in one.reason for one in plan.trials)
+    assert {one.reason for one in plan.trials} == {"onnxruntime cannot run it here"}

@@ -292,8 +292,9 @@ class Auto(Method[AutoPlan]):
             try:
                 predict = predictor(path, deployment=deployment)
                 outputs = torch.cat([predict(part) for part in x.split(_AT_ONCE)])
-            except MeasureError as error:
-                found.append(_refused(name, str(error)))
+            except MeasureError:
+                # No more than that: what a runtime says of it names files that are gone.
+                found.append(_refused(name, f"{deployment.runtime} cannot run it here"))
                 continue
             same = (outputs.flatten(1).argmax(1) == answers).float()
             slowest = min(times[name], key=lambda one: one.ratio)
