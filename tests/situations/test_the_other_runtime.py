@@ -1,10 +1,15 @@
 """A file is written for one runtime and later run on the other that is promised."""
 
+import copy
 import dataclasses
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -14,7 +19,7 @@ from tersenet.errors import MeasureError, ParityError
 from tersenet.export import to_onnx
 from tersenet.measure import open_session, predictors
 from tersenet.measure.session import Session
-from tersenet.quantize import Auto
+from tersenet.quantize import Auto, Weights
 from tersenet.run import agreement
 
 X = torch.randn(32, 6, generator=torch.Generator().manual_seed(0))
@@ -96,6 +101,34 @@ def test_a_runtime_that_answers_nothing_is_told(
     predict = predictors.predictor(written[1], deployment=Deployment(runtime="openvino"))
     with pytest.raises(MeasureError, match=r"gives \[0, 3\] for 32 samples on openvino: .* choose"):
         predict(X)
+
+
+PLAIN = """
+import sys, numpy, openvino
+session = openvino.compile_model(sys.argv[1], "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+numpy.save(sys.argv[3], session(numpy.load(sys.argv[2]))[0])
+"""
+"""As a person runs a file, without what our own sessions ask for."""
+
+
+@pytest.mark.parametrize("isa", ["ALL", "AVX512_CORE", "AVX2"])
+def test_stored_weights_are_right_in_plain_openvino_on_every_processor(
+    written: Any, tmp_path: Path, isa: str
+) -> None:
+    pytest.importorskip("openvino")
+    subject = Subject(model=written[0], example=(X[:2],), calibration=[(X, X)])
+    method = Weights()
+    plan = method.plan(subject, Workbench())
+    model, _ = method.apply(copy.deepcopy(written[0]), plan, subject, Workbench())
+    to_onnx(model, (X[:2],), tmp_path / "stored.onnx")
+    np.save(tmp_path / "x.npy", X.numpy())
+    subprocess.run(
+        [sys.executable, "-c", PLAIN, *(tmp_path / n for n in ("stored.onnx", "x.npy", "y.npy"))],
+        env={**os.environ, "ONEDNN_MAX_CPU_ISA": isa},
+        check=True,
+    )
+    expected = model(X).detach().numpy()
+    assert np.abs(np.load(tmp_path / "y.npy") - expected).max() <= 1e-5 * np.abs(expected).max()
 
 
 def test_a_scheme_that_the_runtime_does_not_answer_for_is_not_taken(

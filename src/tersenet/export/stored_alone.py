@@ -78,8 +78,12 @@ class _Stored:
         if rows:
             levels = graph.name(levels)
             nodes.append(onnx.helper.make_node("Gather", [self.levels, rows], [levels]))
-        reals = graph.name(levels)
-        nodes.append(onnx.helper.make_node("Cast", [levels], [reals], to=TensorProto.FLOAT))
+        # By way of 32 bits: OpenVINO takes a bare cast for weights to keep in 8 bits, multiplies
+        # them by inputs that it rounds to 8 bits, too, and without VNNI gives outputs of no rows.
+        reals = levels
+        for kind in (TensorProto.FLOAT,) if rows else (TensorProto.INT32, TensorProto.FLOAT):
+            levels, reals = reals, graph.name(levels)
+            nodes.append(onnx.helper.make_node("Cast", [levels], [reals], to=kind))
         if self.zero and graph.constants[self.zero[0]].any():
             centred = graph.name(levels)
             offset = self._operand(self.zero[0], nodes, rows)

@@ -26,8 +26,7 @@ def predictor(path: Path, *, deployment: Deployment, optimise: bool = True) -> P
 
     Raises:
         MeasureError: as `open_session`, and if the file has several inputs; when called, if the
-            runtime answers nothing: OpenVINO 2026.4 gives 0 rows for 8 samples where weights have
-            zero points and the processor has no 8-bit dot product.
+            runtime gives no rows for samples.
     """
     session = open_session(
         path, runtime=deployment.runtime, threads=deployment.threads, optimise=optimise

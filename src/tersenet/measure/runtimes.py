@@ -117,6 +117,9 @@ class OpenVino(Runtime):
             "ENABLE_CPU_PINNING": False,
             # Its default is bfloat16 where the processor has it: not what the file says.
             "INFERENCE_PRECISION_HINT": "f32",
+            # Nor does the file say to round what layers of stored weights read to 8 bits; without
+            # VNNI that gives outputs of no rows (2026.4).
+            "DYNAMIC_QUANTIZATION_GROUP_SIZE": 0,
         }
         if flush_denormals:
             settings["CPU_DENORMALS_OPTIMIZATION"] = True
