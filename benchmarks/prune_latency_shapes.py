@@ -22,7 +22,7 @@ from tersenet.export import to_onnx
 from tersenet.measure import compare
 from tersenet.models import MODELS
 from tersenet.prune import L1, LatencyAware, LayerPrune
-from tersenet.prune.gains import recalibrated_loss
+from tersenet.prune.latency.gains import recalibrated_loss
 from tersenet.repair import LeastSquares
 from tersenet.run import History, load, save
 from tersenet.train import TASKS, Classification, TopOne

@@ -15,7 +15,7 @@ from tersenet.models import InvertedResidual, resnet, vgg_small
 from tersenet.models.blocks import conv_norm
 from tersenet.prune import L1, LayerPrune, find_blocks, layer_criteria, prove_drops
 from tersenet.prune.dropping import Zero
-from tersenet.prune.layer_prune import drop_blocks, layer_scores
+from tersenet.prune.layers.method import drop_blocks, layer_scores
 from tersenet.prune.program import Program
 
 IMAGE = torch.randn(2, 3, 12, 12, generator=torch.Generator().manual_seed(0))

@@ -10,7 +10,7 @@ from torch import nn
 from tersenet import graph
 from tersenet.core.types import Subject, Workbench
 from tersenet.prune import L1, L2, Random
-from tersenet.prune.greedy import zero_unit_
+from tersenet.prune.channels.greedy import zero_unit_
 
 
 def subject() -> Subject:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from tersenet.core.types import Subject
 from tersenet.errors import DataError
 from tersenet.prune import Imprint, find_blocks, imprint
-from tersenet.prune.imprinting import pooled, predicted
+from tersenet.prune.layers.imprinting import pooled, predicted
 
 
 def test_weights_are_class_means():

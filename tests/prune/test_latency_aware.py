@@ -21,10 +21,10 @@ from tersenet.graph import trace
 from tersenet.models import resnet
 from tersenet.prune import L1, LatencyAware, Taylor, file_time
 from tersenet.prune.file_time import Counts, fit_to_time
-from tersenet.prune.gains import loss_gains, score_gains
-from tersenet.prune.latency_plan import LatencyPlan
+from tersenet.prune.latency.gains import loss_gains, score_gains
+from tersenet.prune.latency.plan import LatencyPlan
+from tersenet.prune.latency.width_choice import widths_within
 from tersenet.prune.latency_table import LatencyTable, kind_of
-from tersenet.prune.width_choice import widths_within
 from tersenet.prune.width_costs import TableCosts, widths_of
 from tersenet.recipe import read_recipe
 

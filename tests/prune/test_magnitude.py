@@ -11,7 +11,7 @@ from torch.nn import functional
 from tersenet.core.types import EditKind, Subject, Workbench
 from tersenet.errors import DataError, StructureError
 from tersenet.prune import Magnitude
-from tersenet.prune.allocation import erk
+from tersenet.prune.masks.allocation import erk
 
 
 def network() -> nn.Module:

@@ -14,7 +14,7 @@ from tersenet.core.types import Subject, Workbench
 from tersenet.errors import StructureError
 from tersenet.graph import prove, remove, trace
 from tersenet.prune import L1, Magnitude
-from tersenet.prune.patterns import layout, lowest
+from tersenet.prune.masks.patterns import layout, lowest
 
 # Mao et al. 2017, figure 1, and what the rows and columns of a matrix are: the unit that the
 # weight [out, in, row, column] belongs to.

@@ -13,9 +13,9 @@ from tersenet.core.types import Batch, Subject, Workbench
 from tersenet.errors import DataError, StructureError
 from tersenet.graph import trace
 from tersenet.prune import L1, PCA, LassoSelection, ThiNet, lasso_channels, thinet
-from tersenet.prune.lasso import entry_penalties, lasso_coefficients
-from tersenet.prune.pca import unexplained
-from tersenet.prune.thinet import removal_order
+from tersenet.prune.criteria.lasso import entry_penalties, lasso_coefficients
+from tersenet.prune.criteria.pca import unexplained
+from tersenet.prune.criteria.thinet import removal_order
 
 ANY = {"multiple_of": None}
 EVERYWHERE = {"positions": 10_000, "batches": 100}

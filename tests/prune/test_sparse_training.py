@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from tersenet.core.types import Batch, EditKind, Subject, Workbench
 from tersenet.errors import DataError, StructureError
 from tersenet.prune import SSS, LatencyAware, LayerPrune, Slimming
-from tersenet.prune.sparse_training import soft_threshold
-from tersenet.prune.sss import BranchScale
+from tersenet.prune.trained.sparse_training import soft_threshold
+from tersenet.prune.trained.sss import BranchScale
 
 
 @dataclasses.dataclass(frozen=True)

@@ -11,7 +11,7 @@ from torch.nn import functional
 from tersenet.core.types import Batch, EditKind, Method, Removal, Subject, Workbench
 from tersenet.errors import DataError, StructureError
 from tersenet.prune import L1
-from tersenet.prune.plan import PrunePlan
+from tersenet.prune.channels.plan import PrunePlan
 from tersenet.repair import BatchNorm, LeastSquares, Shift, flush_denormals_
 from tersenet.repair.base import kept_indices
 

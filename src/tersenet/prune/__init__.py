@@ -1,33 +1,32 @@
 """Pruning: removing what matters least, physically."""
 
-from tersenet.prune.activation import Activation
 from tersenet.prune.blocks import Block, Blocks, find_blocks
-from tersenet.prune.bn_scale import BNScale
+from tersenet.prune.channels.method import ChannelScore
+from tersenet.prune.channels.plan import PrunePlan
+from tersenet.prune.criteria.activation import Activation
+from tersenet.prune.criteria.bn_scale import BNScale
+from tersenet.prune.criteria.fisher import Fisher
+from tersenet.prune.criteria.fpgm import FPGM
+from tersenet.prune.criteria.hrank import HRank
+from tersenet.prune.criteria.lasso import LassoSelection, lasso_channels
+from tersenet.prune.criteria.maps import average_zeros, feature_map_norm, mean_rank, principal_width
+from tersenet.prune.criteria.norms import L1, L2
+from tersenet.prune.criteria.obd import OBD
+from tersenet.prune.criteria.pca import PCA
+from tersenet.prune.criteria.random import Random
+from tersenet.prune.criteria.second_order import damage, second_order_change, surgeon
+from tersenet.prune.criteria.taylor import Taylor
+from tersenet.prune.criteria.thinet import ThiNet, thinet
 from tersenet.prune.drop_proof import prove_drops
 from tersenet.prune.ecc import BilinearLatency, latency_model
-from tersenet.prune.fisher import Fisher
-from tersenet.prune.fpgm import FPGM
-from tersenet.prune.hrank import HRank
-from tersenet.prune.imprinting import Imprint, imprint
-from tersenet.prune.l1 import L1
-from tersenet.prune.l2 import L2
-from tersenet.prune.lasso import LassoSelection, lasso_channels
-from tersenet.prune.latency_aware import LatencyAware
-from tersenet.prune.latency_plan import LatencyPlan
-from tersenet.prune.layer_prune import LayerPlan, LayerPrune, layer_criteria
-from tersenet.prune.magnitude import Magnitude
-from tersenet.prune.maps import average_zeros, feature_map_norm, mean_rank, principal_width
-from tersenet.prune.obd import OBD
-from tersenet.prune.pca import PCA
-from tersenet.prune.plan import PrunePlan
-from tersenet.prune.random import Random
-from tersenet.prune.score import ChannelScore
-from tersenet.prune.second_order import damage, second_order_change, surgeon
-from tersenet.prune.slimming import Slimming
-from tersenet.prune.sss import SSS
+from tersenet.prune.latency.method import LatencyAware
+from tersenet.prune.latency.plan import LatencyPlan
+from tersenet.prune.layers.imprinting import Imprint, imprint
+from tersenet.prune.layers.method import LayerPlan, LayerPrune, layer_criteria
+from tersenet.prune.masks.magnitude import Magnitude
 from tersenet.prune.staircase import Staircase, staircases
-from tersenet.prune.taylor import Taylor
-from tersenet.prune.thinet import ThiNet, thinet
+from tersenet.prune.trained.slimming import Slimming
+from tersenet.prune.trained.sss import SSS
 
 __all__ = [
     "Block",

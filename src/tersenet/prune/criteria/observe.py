@@ -26,7 +26,7 @@ from tersenet.core.types import Batch, Subject
 from tersenet.errors import DataError, StructureError
 from tersenet.graph import ChannelGroup
 from tersenet.graph.trace import evaluating
-from tersenet.prune.score import ChannelScore
+from tersenet.prune.channels.method import ChannelScore
 from tersenet.train.layout import SafeConvolutions
 
 __all__ = ["ObservedScore", "Watch", "observe", "summed_loss", "to_units"]

@@ -18,10 +18,10 @@ from tersenet.core.registry import method
 from tersenet.core.types import Subject
 from tersenet.graph import ChannelGroup
 from tersenet.graph.trace import evaluating
-from tersenet.prune.observe import ObservedScore, summed_loss
-from tersenet.prune.second_order import damage
-from tersenet.prune.taylor import filters_of
-from tersenet.prune.weights import unit_sums
+from tersenet.prune.criteria.observe import ObservedScore, summed_loss
+from tersenet.prune.criteria.second_order import damage
+from tersenet.prune.criteria.taylor import filters_of
+from tersenet.prune.criteria.weights import unit_sums
 from tersenet.train.layout import SafeConvolutions
 
 __all__ = ["OBD"]

@@ -20,8 +20,8 @@ from tersenet.errors import StructureError
 from tersenet.graph import layers, parameters, replay
 from tersenet.prune.blocks import Block, find_blocks
 from tersenet.prune.dropping import replay_drops
-from tersenet.prune.layer_prune import LayerPlan, drop_blocks
-from tersenet.prune.sparse_training import soft_threshold, trained_copy, training_of
+from tersenet.prune.layers.method import LayerPlan, drop_blocks
+from tersenet.prune.trained.sparse_training import soft_threshold, trained_copy, training_of
 from tersenet.train import TrainingOptions
 from tersenet.train.least_squares import is_linear_map
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import final
 
 from tersenet.core.types import Skip
-from tersenet.prune.units import Units
+from tersenet.prune.masks.units import Units
 
 __all__ = ["MaskPlan"]
 

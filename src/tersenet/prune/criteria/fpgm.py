@@ -16,8 +16,8 @@ from tersenet.core.registry import method
 from tersenet.core.types import Subject
 from tersenet.graph import ChannelGroup
 from tersenet.graph.trace import tensors_of
-from tersenet.prune.score import ChannelScore
-from tersenet.prune.weights import filter_rows
+from tersenet.prune.channels.method import ChannelScore
+from tersenet.prune.criteria.weights import filter_rows
 
 __all__ = ["FPGM"]
 

@@ -17,7 +17,7 @@ from torch import Tensor
 from tersenet.core.registry import method
 from tersenet.core.types import Subject
 from tersenet.graph import ChannelGroup
-from tersenet.prune.observe import ObservedScore, observe, summed_loss, to_units
+from tersenet.prune.criteria.observe import ObservedScore, observe, summed_loss, to_units
 
 __all__ = ["Fisher"]
 

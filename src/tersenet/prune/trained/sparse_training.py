@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from tersenet.core.files import load_weights, save_tensors
 from tersenet.core.types import Subject, TrainingBatches, Workbench
 from tersenet.errors import DataError
-from tersenet.prune.observe import summed_loss
+from tersenet.prune.criteria.observe import summed_loss
 from tersenet.train import TrainingOptions, fit
 from tersenet.train.loop import StepHook
 

@@ -18,8 +18,8 @@ from torch import Tensor
 from tersenet.core.registry import method
 from tersenet.core.types import Subject
 from tersenet.graph import ChannelGroup
-from tersenet.prune.maps import components_holding
-from tersenet.prune.observe import ObservedScore, observe, to_units
+from tersenet.prune.criteria.maps import components_holding
+from tersenet.prune.criteria.observe import ObservedScore, observe, to_units
 
 __all__ = ["PCA", "unexplained"]
 

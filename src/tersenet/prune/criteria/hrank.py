@@ -14,9 +14,9 @@ from torch import Tensor
 from tersenet.core.registry import method
 from tersenet.core.types import Subject
 from tersenet.graph import ChannelGroup
-from tersenet.prune.activation import average_maps
-from tersenet.prune.maps import mean_rank
-from tersenet.prune.observe import ObservedScore
+from tersenet.prune.criteria.activation import average_maps
+from tersenet.prune.criteria.maps import mean_rank
+from tersenet.prune.criteria.observe import ObservedScore
 
 __all__ = ["HRank"]
 

@@ -17,7 +17,7 @@ from tersenet.core.types import Subject
 from tersenet.errors import StructureError
 from tersenet.graph import ChannelGroup
 from tersenet.graph.trace import tensors_of
-from tersenet.prune.score import ChannelScore
+from tersenet.prune.channels.method import ChannelScore
 
 __all__ = ["BNScale", "gammas"]
 

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from tersenet.core.types import Subject
 from tersenet.errors import StructureError
 from tersenet.graph import ChannelGroup, Member
-from tersenet.prune.observe import ObservedScore
+from tersenet.prune.criteria.observe import ObservedScore
 from tersenet.train.least_squares import (
     Moments,
     is_linear_map,

@@ -12,7 +12,7 @@ from torch import Tensor
 from tersenet.core.registry import method
 from tersenet.core.types import Subject
 from tersenet.graph import ChannelGroup
-from tersenet.prune.score import ChannelScore
+from tersenet.prune.channels.method import ChannelScore
 
 __all__ = ["Random"]
 

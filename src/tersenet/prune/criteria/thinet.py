@@ -12,7 +12,7 @@ from pydantic.dataclasses import dataclass
 from torch import Tensor
 
 from tersenet.core.registry import method
-from tersenet.prune.reconstruction import ReconstructionScore, contributions, refit
+from tersenet.prune.criteria.reconstruction import ReconstructionScore, contributions, refit
 
 __all__ = ["ThiNet", "removal_order", "thinet"]
 

@@ -21,11 +21,11 @@ from tersenet.core.types import Edit, EditKind, Method, Skip, Subject, Workbench
 from tersenet.errors import StructureError
 from tersenet.graph import Site, trace
 from tersenet.graph.trace import tensors_of
-from tersenet.prune.allocation import by_sensitivity, erk
-from tersenet.prune.mask_plan import MaskPlan
-from tersenet.prune.patterns import Pattern, n_of_m, pattern_name
-from tersenet.prune.sensitivity import loss_curves
-from tersenet.prune.units import Units, cut, magnitudes, zero_
+from tersenet.prune.masks.allocation import by_sensitivity, erk
+from tersenet.prune.masks.patterns import Pattern, n_of_m, pattern_name
+from tersenet.prune.masks.plan import MaskPlan
+from tersenet.prune.masks.sensitivity import loss_curves
+from tersenet.prune.masks.units import Units, cut, magnitudes, zero_
 
 __all__ = ["Magnitude"]
 

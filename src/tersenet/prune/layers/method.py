@@ -27,11 +27,11 @@ from tersenet.core.types import Edit, EditKind, Method, Skip, Subject, Workbench
 from tersenet.errors import StructureError
 from tersenet.graph import layers, parameters, remove, replay, trace
 from tersenet.prune.blocks import Block, find_blocks
+from tersenet.prune.channels.method import ChannelScore
+from tersenet.prune.criteria.norms import L1
+from tersenet.prune.criteria.reconstruction import ReconstructionScore
 from tersenet.prune.dropping import drop, replay_drops
-from tersenet.prune.imprinting import Imprint
-from tersenet.prune.l1 import L1
-from tersenet.prune.reconstruction import ReconstructionScore
-from tersenet.prune.score import ChannelScore
+from tersenet.prune.layers.imprinting import Imprint
 from tersenet.prune.widths import equal_widths
 
 __all__ = ["LayerPlan", "LayerPrune", "drop_blocks", "layer_criteria", "layer_scores"]

@@ -23,16 +23,16 @@ from tersenet.core.types import Edit, EditKind, Method, Subject, Workbench
 from tersenet.errors import DataError, StructureError
 from tersenet.graph import ChannelGroup, Graph, macs, parameters, replay, trace
 from tersenet.prune.blocks import Block, find_blocks
+from tersenet.prune.channels.method import ChannelScore
 from tersenet.prune.counts import best_units
+from tersenet.prune.criteria.taylor import Taylor
 from tersenet.prune.dropping import replay_drops
 from tersenet.prune.ecc import latency_model
 from tersenet.prune.file_time import Counts, FileTimer, Trial, fit_to_time, smaller_network
-from tersenet.prune.gains import block_gains, loss_gains, score_gains
-from tersenet.prune.latency_plan import LatencyPlan
-from tersenet.prune.score import ChannelScore
+from tersenet.prune.latency.gains import block_gains, loss_gains, score_gains
+from tersenet.prune.latency.plan import LatencyPlan
+from tersenet.prune.latency.width_choice import widths_within
 from tersenet.prune.staircase import computing
-from tersenet.prune.taylor import Taylor
-from tersenet.prune.width_choice import widths_within
 from tersenet.prune.width_costs import Costs, measure_costs
 
 __all__ = ["LatencyAware"]

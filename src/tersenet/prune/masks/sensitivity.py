@@ -15,9 +15,9 @@ from torch import nn
 from tersenet.core.types import Subject, Workbench
 from tersenet.errors import DataError
 from tersenet.graph.trace import evaluating, tensors_of
-from tersenet.prune.allocation import Curve
-from tersenet.prune.observe import summed_loss
-from tersenet.prune.units import Units, zero_
+from tersenet.prune.criteria.observe import summed_loss
+from tersenet.prune.masks.allocation import Curve
+from tersenet.prune.masks.units import Units, zero_
 
 __all__ = ["LEVELS", "loss_curves", "zeroed"]
 

@@ -15,6 +15,8 @@ from tersenet.core.listed import listed
 from tersenet.core.types import Edit, Method, Skip, Subject, Workbench
 from tersenet.errors import StructureError
 from tersenet.graph import ChannelGroup, Graph, provable, remove, replay, trace
+from tersenet.prune.channels.greedy import greedy
+from tersenet.prune.channels.plan import PrunePlan
 from tersenet.prune.counts import (
     Cut,
     best_units,
@@ -24,8 +26,6 @@ from tersenet.prune.counts import (
     relative_scores,
     weighed_counts,
 )
-from tersenet.prune.greedy import greedy
-from tersenet.prune.plan import PrunePlan
 from tersenet.prune.staircase import Staircase, staircases
 
 __all__ = ["ChannelScore"]

@@ -19,10 +19,10 @@ from tersenet.core.registry import method
 from tersenet.core.types import Edit, EditKind, Subject, Workbench
 from tersenet.errors import StructureError
 from tersenet.graph import ChannelGroup, trace
-from tersenet.prune.bn_scale import BNScale, gammas
-from tersenet.prune.plan import PrunePlan
-from tersenet.prune.score import ChannelScore
-from tersenet.prune.sparse_training import soft_threshold, trained_copy, training_of
+from tersenet.prune.channels.method import ChannelScore
+from tersenet.prune.channels.plan import PrunePlan
+from tersenet.prune.criteria.bn_scale import BNScale, gammas
+from tersenet.prune.trained.sparse_training import soft_threshold, trained_copy, training_of
 from tersenet.train import TrainingOptions
 
 __all__ = ["Slimming"]

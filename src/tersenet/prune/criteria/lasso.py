@@ -14,7 +14,7 @@ from torch import Tensor
 
 from tersenet.core.registry import method
 from tersenet.prune.counts import best_units
-from tersenet.prune.reconstruction import ReconstructionScore, contributions, refit
+from tersenet.prune.criteria.reconstruction import ReconstructionScore, contributions, refit
 
 __all__ = ["LassoSelection", "entry_penalties", "lasso_channels", "lasso_coefficients"]
 

@@ -16,8 +16,8 @@ from torch import Tensor
 from tersenet.core.registry import method
 from tersenet.core.types import Subject
 from tersenet.graph import ChannelGroup
-from tersenet.prune.maps import average_zeros, feature_map_norm
-from tersenet.prune.observe import ObservedScore, observe, to_units
+from tersenet.prune.criteria.maps import average_zeros, feature_map_norm
+from tersenet.prune.criteria.observe import ObservedScore, observe, to_units
 
 __all__ = ["Activation", "average_maps"]
 
