@@ -1,39 +1,45 @@
-"""Channel pruning by a score per unit: what is common to every criterion."""
+"""Removing channels by a criterion: which units stay, and the surgery."""
 
-import abc
 from collections.abc import Mapping, Sequence
 from dataclasses import field
-from fnmatch import fnmatchcase
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar, Final, final
 
-from jaxtyping import Float
 from pydantic import Field, model_validator
 from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 
-from tersenet.core.listed import listed
-from tersenet.core.types import Edit, Method, Skip, Subject, Workbench
+from tersenet.core.entry import Part
+from tersenet.core.registry import method
+from tersenet.core.selection import first_match
+from tersenet.core.types import Edit, Method, Subject, Workbench
 from tersenet.errors import StructureError
 from tersenet.graph import ChannelGroup, Graph, provable, remove, replay, trace
 from tersenet.prune.channels.greedy import greedy
+from tersenet.prune.channels.groups import considered, names_of
 from tersenet.prune.channels.plan import PrunePlan
-from tersenet.prune.counts import (
-    Cut,
-    best_units,
-    fit_counts,
-    global_counts,
-    layer_counts,
-    relative_scores,
-    weighed_counts,
+from tersenet.prune.channels.rounding import (
+    MultipleOf,
+    allowed_counts,
+    measured_staircases,
+    round_counts,
 )
-from tersenet.prune.staircase import Staircase, staircases
+from tersenet.prune.counts import best_units, global_counts, layer_counts
+from tersenet.prune.criterion import CRITERION, Criterion, Scope
+from tersenet.prune.staircase import Staircase
 
-__all__ = ["ChannelScore"]
+__all__ = ["Channels", "Counts"]
+
+Counts = dict[str, Annotated[int, Field(ge=1)]]
+"""Units that groups keep, by pattern."""
+_KEEP: Final = 0.5
+_KEEP_AT_LEAST: Final = 0.1  # where the criterion says how many units a group needs
 
 
+@final
+@method("channels")
 @dataclass(frozen=True, kw_only=True, config={"extra": "forbid"})
-class ChannelScore(Method[PrunePlan]):
-    """Removes the units with the lowest scores, physically.
+class Channels(Method[PrunePlan]):
+    """Removes the units with the lowest scores by a criterion, physically.
 
     A unit is what can only go together: a filter, with its batch norm and the inputs that read
     it; in residual stages, the same channel of every layer added up.
@@ -42,22 +48,21 @@ class ChannelScore(Method[PrunePlan]):
     family: ClassVar[str] = "prune"
     removes: ClassVar[bool] = True
     plan_type: ClassVar[type] = PrunePlan
-    comparable: ClassVar[bool] = False
-    """Whether scores of different groups compare as they are, not by their group's mean."""
-    nats: ClassVar[bool] = False
-    """Whether scores are nats, which greedy removal compares as they are."""
-    trains: ClassVar[bool] = False
-    """Whether planning trains the network before it is scored: a step, no criterion of another."""
+    short: ClassVar[tuple[str, Part] | None] = ("criterion", CRITERION)
 
-    keep: float = Field(default=0.5, gt=0, le=1)
-    """Share of units to keep, of the groups considered."""
-    scope: Literal["global", "layer"] = "global"
-    """Whether units compete across the network or within each group."""
+    criterion: Annotated[Criterion, CRITERION]
+    """What judges the units, as 'name: {options}'."""
+    keep: Annotated[float, Field(gt=0, le=1)] | None = None
+    """Share of units to keep, of the groups considered. Null keeps half; of a criterion that finds
+    itself how many units a group needs (pca), a tenth of each group at least."""
+    scope: Scope | None = None
+    """Whether units compete across the network or within each group; null as suits the criterion:
+    layer where its scores say little about other groups."""
     only: tuple[str, ...] = ()
-    """Globs of groups or sites to consider; empty considers all."""
+    """Patterns of groups or sites to consider; empty considers all."""
     skip: tuple[str, ...] = ()
-    """Globs of groups or sites to leave alone."""
-    multiple_of: Annotated[int, Field(ge=1)] | Literal["auto"] | None = "auto"
+    """Patterns of groups or sites to leave alone."""
+    multiple_of: MultipleOf = "auto"
     """What kept counts are multiples of; auto measures which counts the runtime likes, null
     takes any."""
     least: int = Field(default=1, ge=1)
@@ -65,17 +70,28 @@ class ChannelScore(Method[PrunePlan]):
     at_a_time: int | None = Field(default=None, ge=1)
     """Units to remove, over the whole network, before the rest is scored anew; null removes all
     after one scoring. Needs multiple_of: null and scope: global."""
-    counts: dict[str, Annotated[int, Field(ge=1)]] = field(default_factory=dict, hash=False)
-    """Units that groups keep, by glob, the first that matches; groups that none matches stay whole.
-    In place of keep, scope, multiple_of and least; papers publish such counts as signatures."""
+    counts: Counts = field(default_factory=dict, hash=False)
+    """Units that groups keep, by pattern, the first that matches; groups that none matches stay
+    whole. In place of keep, scope, multiple_of and least; papers publish such counts as
+    signatures."""
 
     @model_validator(mode="after")
-    def _check_greedy(self) -> "ChannelScore":
+    def _check(self) -> "Channels":
         if self.at_a_time and self.counts:
             raise ValueError("counts say how many units stay, at_a_time asks for it: give one")
-        if self.at_a_time and (self.multiple_of is not None or self.scope != "global"):
+        if self.at_a_time and (self.multiple_of is not None or self._scope != "global"):
             raise ValueError("at_a_time needs multiple_of: null and scope: global")
+        if self.criterion.finds_widths and self._scope != "layer":
+            raise ValueError(f"{self.title} finds each group's own width: scope must be layer")
+        option = self.criterion.option_in_nats
+        if option and not self.at_a_time:
+            raise ValueError(f"{option} needs at_a_time: set it to 1, or more to be faster")
         return self
+
+    @property
+    def title(self) -> str:
+        """The criterion's name, by which the short form in a recipe goes, too."""
+        return self.criterion.name
 
     @property
     def idle(self) -> Mapping[str, str]:
@@ -83,29 +99,39 @@ class ChannelScore(Method[PrunePlan]):
         options = ("keep", "scope", "multiple_of", "least") if self.counts else ()
         return dict.fromkeys(options, "counts say how many units stay")
 
-    @abc.abstractmethod
-    def score(
-        self, subject: Subject, groups: Sequence[ChannelGroup]
-    ) -> dict[str, Float[Tensor, " unit"]]:
-        """Returns one score per unit for each group by name; the lowest go first."""
-
     def plan(self, subject: Subject, bench: Workbench) -> PrunePlan:
         """Decides which units stay, all at once or a few at a time.
 
         Raises:
-            StructureError: if the network cannot be read, or a glob matches nothing.
+            StructureError: if the network cannot be read, or a pattern matches nothing.
+            DataError: if the criterion needs data that is missing.
             MeasureError: if the runtime to ask for liked counts cannot be used.
         """
+        return self.plan_for(self.title, subject, bench)
+
+    def plan_for(self, owner: str, subject: Subject, bench: Workbench) -> PrunePlan:
+        """As `plan`, on behalf of the method `owner`, whom the plan and errors name."""
         graph = trace(subject.model, subject.example)
-        groups, skips = self.considered(graph)
-        keep, measured = self._kept(subject, graph, groups, bench)
+        groups, skips = considered(
+            graph,
+            self.criterion,
+            owner=f"prune {owner}",
+            only=self.only,
+            skip=self.skip,
+            counts=self.counts,
+        )
+        given = self._given(owner, groups) if self.counts else None
+        keep, measured = self._kept(given, subject, graph, groups, bench)
         keep, unproved = provable(subject.model, graph, keep)
         params, macs = graph.costs(keep)
+        sizes = {group.name: group.size for group in groups}
         return PrunePlan(
-            method=self.name,
+            method=owner,
             keep=keep,
-            sizes={group.name: group.size for group in groups},
-            requested=self._requested(groups),
+            sizes=sizes,
+            requested=(
+                self._share if given is None else sum(given.values()) / max(1, sum(sizes.values()))
+            ),
             params=(graph.params, params),
             macs=(sum(layer.macs for layer in graph.layers), macs),
             staircases=measured,
@@ -127,8 +153,31 @@ class ChannelScore(Method[PrunePlan]):
         del example
         return replay(model, edits)
 
+    @property
+    def _share(self) -> float:
+        usual = _KEEP_AT_LEAST if self.criterion.finds_widths else _KEEP
+        return usual if self.keep is None else self.keep
+
+    @property
+    def _scope(self) -> Scope:
+        return self.scope or self.criterion.usual_scope
+
+    def _given(self, owner: str, groups: Sequence[ChannelGroup]) -> dict[str, int]:
+        """Returns how many units each group keeps by `counts`."""
+        given = {}
+        for group in groups:
+            count = first_match(self.counts.items(), *names_of(group)) or group.size
+            if count > group.size:
+                raise StructureError(
+                    f"counts of prune {owner} keeps {count} units of "
+                    f"'{group.name}', which has {group.size}: lower it."
+                )
+            given[group.name] = count
+        return given
+
     def _kept(
         self,
+        given: Mapping[str, int] | None,
         subject: Subject,
         graph: Graph,
         groups: Sequence[ChannelGroup],
@@ -137,159 +186,40 @@ class ChannelScore(Method[PrunePlan]):
         """Returns the units that stay, and what was measured of the counts the runtime likes."""
         if self.at_a_time is not None:
             keep = greedy(
-                self.score,
+                self.criterion.score,
                 subject,
                 groups,
-                keep=self.keep,
+                keep=self._share,
                 at_a_time=self.at_a_time,
                 least=self.least,
-                by_mean=not (self.nats or self.comparable),
+                by_mean=not (self.criterion.nats or self.criterion.comparable),
                 bench=bench,
             )
             return keep, ()
-        scores = self.score(subject, groups)
-        if self.counts:
-            given = self._given(groups)
-            return {name: best_units(scores[name], count) for name, count in given.items()}, ()
-        wanted = self._wanted(subject, groups, scores)
-        measured = self._staircases(subject, graph, groups, bench)
-        liked = self._counts(groups, measured)
-        if measured:
-            relative = relative_scores(scores, comparable=self.comparable)
-            counts = weighed_counts(
-                [
-                    _cut(group, graph, wanted[group.name], liked[group.name], measured, relative)
-                    for group in groups
-                ]
+        scores, measured = self.criterion.score(subject, groups), {}
+        counts = given
+        if counts is None:
+            measured = measured_staircases(self.multiple_of, subject, graph, groups, bench)
+            counts = round_counts(
+                self._wanted(subject, groups, scores),
+                allowed_counts(self.multiple_of, groups, measured, least=self.least),
+                graph=graph,
+                measured=measured,
+                scores=scores,
+                comparable=self.criterion.comparable,
             )
-        else:
-            counts = fit_counts(wanted, liked)
         keep = {name: best_units(scores[name], count) for name, count in counts.items()}
         return keep, tuple(dict.fromkeys(measured.values()))
-
-    def _given(self, groups: Sequence[ChannelGroup]) -> dict[str, int]:
-        """Returns how many units each group keeps by `counts`."""
-        given = {}
-        for group in groups:
-            found = (count for glob, count in self.counts.items() if _matches(group, glob))
-            given[group.name] = next(found, group.size)
-            if given[group.name] > group.size:
-                raise StructureError(
-                    f"counts of prune {self.name} keeps {given[group.name]} units of "
-                    f"'{group.name}', which has {group.size}: lower it."
-                )
-        return given
-
-    def _requested(self, groups: Sequence[ChannelGroup]) -> float:
-        if not self.counts:
-            return self.keep
-        return sum(self._given(groups).values()) / max(1, sum(group.size for group in groups))
 
     def _wanted(
         self, subject: Subject, groups: Sequence[ChannelGroup], scores: Mapping[str, Tensor]
     ) -> dict[str, int]:
         """Returns how many units each group should keep, whatever the runtime likes."""
-        if self.scope == "layer":
-            sizes = {group.name: group.size for group in groups}
-            return layer_counts(sizes, keep=self.keep, least=self.least)
-        return global_counts(scores, keep=self.keep, least=self.least, comparable=self.comparable)
-
-    def considered(self, graph: Graph) -> tuple[list[ChannelGroup], list[Skip]]:
-        """Returns the groups that units may go from, and why not from the others.
-
-        Raises:
-            StructureError: if a glob matches nothing.
-        """
-        every = [*graph.groups, *graph.frozen]
-        for option in ("only", "skip", "counts"):
-            for glob in getattr(self, option):
-                if not any(_matches(group, glob) for group in every):
-                    names = [group.name for group in graph.groups]
-                    raise StructureError(
-                        f"'{glob}' in {option} of prune {self.name} matches no group and no site: "
-                        f"{listed('groups', names)}; 'tersenet inspect' shows all."
-                    )
-        groups, skips = [], [Skip(one.name, one.reason or "") for one in graph.frozen]
-        for group in graph.groups:
-            reason = self._why_not(group)
-            if reason is None:
-                groups.append(group)
-            else:
-                skips.append(Skip(group.name, reason))
-        return groups, skips
-
-    def _why_not(self, group: ChannelGroup) -> str | None:
-        if self.only and not any(_matches(group, glob) for glob in self.only):
-            return "not among only"
-        if any(_matches(group, glob) for glob in self.skip):
-            return "in skip"
-        if not group.filters:
-            return "no convolution or linear layer produces it"
-        return "has a single unit" if group.size == 1 else None
-
-    def liked(
-        self,
-        subject: Subject,
-        graph: Graph,
-        groups: Sequence[ChannelGroup],
-        bench: Workbench,
-    ) -> tuple[Mapping[str, Sequence[int]], tuple[Staircase, ...]]:
-        """Returns the counts each group may keep, and what was measured to find them."""
-        measured = self._staircases(subject, graph, groups, bench)
-        return self._counts(groups, measured), tuple(dict.fromkeys(measured.values()))
-
-    def _staircases(
-        self, subject: Subject, graph: Graph, groups: Sequence[ChannelGroup], bench: Workbench
-    ) -> dict[str, Staircase]:
-        """Returns what counts cost, by group; nothing where no runtime is to be asked."""
-        if self.multiple_of != "auto":
-            return {}
-        return staircases(groups, graph.sites, subject.deployment, bench)
-
-    def _counts(
-        self, groups: Sequence[ChannelGroup], measured: Mapping[str, Staircase]
-    ) -> dict[str, list[int]]:
-        """Returns the counts each group may keep."""
-        step = self.multiple_of if isinstance(self.multiple_of, int) else 1
-        return {
-            group.name: [
-                count
-                for count in (
-                    measured[group.name].liked
-                    if measured
-                    else (*range(step, group.size, step), group.size)
-                )
-                if count >= min(self.least, group.size)
-            ]
-            for group in groups
-        }
-
-
-def _cut(
-    group: ChannelGroup,
-    graph: Graph,
-    wanted: int,
-    liked: Sequence[int],
-    measured: Mapping[str, Staircase],
-    relative: Mapping[str, Tensor],
-) -> Cut:
-    """Returns what `group` may be rounded to, and what going down saves and loses."""
-    stairs = measured[group.name]
-    up = min(count for count in liked if count >= wanted)
-    down = max((count for count in liked if count <= wanted), default=up)
-    filters = {member.tensor for member in group.filters}
-    macs = sum(site.layer.macs for site in graph.sites if site.tensor in filters)
-    saved = stairs.cost(up) - stairs.cost(down)
-    ranked = relative[group.name].sort(descending=True).values
-    return Cut(
-        name=group.name,
-        wanted=wanted,
-        down=down,
-        up=up,
-        saves=saved * stairs.ms * macs / stairs.macs,
-        loses=float(ranked[down:up].sum()),
-    )
-
-
-def _matches(group: ChannelGroup, glob: str) -> bool:
-    return any(fnmatchcase(name, glob) for name in (group.name, *group.sources))
+        if self._scope == "global":
+            return global_counts(
+                scores, keep=self._share, least=self.least, comparable=self.criterion.comparable
+            )
+        sizes = {group.name: group.size for group in groups}
+        counts = layer_counts(sizes, keep=self._share, least=self.least)
+        needed = self.criterion.widths(subject, groups)
+        return {name: max(count, needed.get(name, 0)) for name, count in counts.items()}

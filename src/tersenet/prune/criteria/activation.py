@@ -6,18 +6,19 @@ Deep Architectures", 2016, arXiv:1607.03250; the mean of activations as in Molch
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Final, Literal, final
+from typing import ClassVar, Final, Literal, final
 
 import torch
 from jaxtyping import Float
+from pydantic import Field
 from pydantic.dataclasses import dataclass
 from torch import Tensor
 
-from tersenet.core.registry import method
-from tersenet.core.types import Subject
+from tersenet.core.types import Batch, Subject
 from tersenet.graph import ChannelGroup
 from tersenet.prune.criteria.maps import average_zeros, feature_map_norm
-from tersenet.prune.criteria.observe import ObservedScore, observe, to_units
+from tersenet.prune.criteria.observe import calibration_of, observe, to_units, why_unwatched
+from tersenet.prune.criterion import Criterion, Needs, Scope, criterion
 
 __all__ = ["Activation", "average_maps"]
 
@@ -32,22 +33,25 @@ _STATISTICS: Final[Mapping[str, _Statistic]] = {"mean": feature_map_norm, "apoz"
 
 
 @final
-@method("activation")
+@criterion("activation")
 @dataclass(frozen=True, kw_only=True, config={"extra": "forbid"})
-class Activation(ObservedScore):
+class Activation(Criterion):
     """Scores a unit by its activations on calibration data, mean|a| or 1 − APoZ.
 
     a is the layer's output after its batch norm, and after a ReLU of its own unless `rectified`
-    is off; averaged over samples, positions and the layers that produce the unit. Needs data,
-    no targets.
+    is off; averaged over samples, positions and the layers that produce the unit.
     """
 
+    needs: ClassVar[Needs] = Needs.INPUTS
+    # Activations of layers differ in size for other reasons.
+    usual_scope: ClassVar[Scope] = "layer"
+
+    batches: int = Field(default=10, gt=0)
+    """Calibration batches to look at, at most."""
     by: Literal["mean", "apoz"] = "mean"
     """mean: the mean of |a|; apoz: the share of a that is not zero."""
     rectified: bool = True
     """Whether a is max(output, 0), as where a ReLU follows; without, hardly anything is zero."""
-    scope: Literal["global", "layer"] = "layer"
-    """Activations of layers differ in size for other reasons: units compete within each group."""
 
     def score(
         self, subject: Subject, groups: Sequence[ChannelGroup]
@@ -58,21 +62,25 @@ class Activation(ObservedScore):
             DataError: if there is no calibration data.
             StructureError: if a site cannot be watched.
         """
-        return average_maps(self, subject, groups, _STATISTICS[self.by], rectified=self.rectified)
+        data = calibration_of(self, subject, self.batches)
+        return average_maps(subject, groups, data, _STATISTICS[self.by], rectified=self.rectified)
+
+    def why_not(self, group: ChannelGroup) -> str | None:
+        """Returns why the group's units cannot be watched, if they cannot."""
+        return why_unwatched(group)
 
 
 def average_maps(
-    criterion: ObservedScore,
     subject: Subject,
     groups: Sequence[ChannelGroup],
+    data: Sequence[Batch],
     statistic: _Statistic,
     *,
     rectified: bool,
 ) -> dict[str, Float[Tensor, " unit"]]:
     """Returns a statistic of channels, averaged over samples, sites and a unit's channels."""
     total = {group.name: torch.zeros(group.size, dtype=torch.float64) for group in groups}
-    weight = {name: torch.zeros_like(one) for name, one in total.items()}
-    data = criterion.data(subject)
+    weight = {name: torch.zeros_like(summed) for name, summed in total.items()}
     with observe(subject.model, groups) as watch, torch.no_grad():
         for inputs, _ in data:
             watch.run(inputs)

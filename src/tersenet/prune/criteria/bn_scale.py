@@ -12,12 +12,11 @@ from jaxtyping import Float
 from pydantic.dataclasses import dataclass
 from torch import Tensor
 
-from tersenet.core.registry import method
 from tersenet.core.types import Subject
 from tersenet.errors import StructureError
 from tersenet.graph import ChannelGroup
 from tersenet.graph.trace import tensors_of
-from tersenet.prune.channels.method import ChannelScore
+from tersenet.prune.criterion import Criterion, criterion
 
 __all__ = ["BNScale", "gammas"]
 
@@ -26,15 +25,24 @@ _SCALE = ".weight"
 
 
 @final
-@method("bn-scale")
+@criterion("bn-scale")
 @dataclass(frozen=True, kw_only=True, config={"extra": "forbid"})
-class BNScale(ChannelScore):
+class BNScale(Criterion):
     """Scores a unit by its batch-norm scale, |γ_c|; averaged where several norms scale it.
 
     Means most on a network trained with an L1 penalty on γ, which drives what is not needed to
     zero; without that training it is a weak criterion. Groups that no batch norm scales are left
     alone and listed. Needs no data.
     """
+
+    absolute: bool = False
+    """Whether |γ| of different groups compare as they are, as after training with such a penalty;
+    else as multiples of their group's mean."""
+
+    @property
+    def comparable(self) -> bool:
+        """Whether scores of different groups compare as they are."""
+        return self.absolute
 
     def score(
         self, subject: Subject, groups: Sequence[ChannelGroup]
@@ -47,11 +55,9 @@ class BNScale(ChannelScore):
         tensors = tensors_of(subject.model)
         return {group.name: _scales(group, tensors) for group in groups}
 
-    def _why_not(self, group: ChannelGroup) -> str | None:
-        reason = super()._why_not(group)
-        if reason is None and not gammas(group):
-            reason = "no batch norm scales it"
-        return reason
+    def why_not(self, group: ChannelGroup) -> str | None:
+        """Returns why nothing scales the group, if so."""
+        return None if gammas(group) else "no batch norm scales it"
 
 
 def gammas(group: ChannelGroup) -> list[str]:

@@ -8,24 +8,23 @@ et al., "Group Fisher Pruning for Practical Network Compression", 2021, arXiv:21
 from collections.abc import Sequence
 from typing import ClassVar, final
 
-import torch
 from jaxtyping import Float
-from pydantic import Field, model_validator
+from pydantic import Field
 from pydantic.dataclasses import dataclass
 from torch import Tensor
 
-from tersenet.core.registry import method
 from tersenet.core.types import Subject
 from tersenet.graph import ChannelGroup
-from tersenet.prune.criteria.observe import ObservedScore, observe, summed_loss, to_units
+from tersenet.prune.criteria.observe import calibration_of, mean_effects, why_unwatched
+from tersenet.prune.criterion import Criterion, Needs, criterion
 
 __all__ = ["Fisher"]
 
 
 @final
-@method("fisher")
+@criterion("fisher")
 @dataclass(frozen=True, kw_only=True, config={"extra": "forbid"})
-class Fisher(ObservedScore):
+class Fisher(Criterion):
     """Scores a unit by the rise in loss, in nats per sample, if it were zeroed.
 
     With a[n] the unit's activations and g[n] the gradient of sample n's loss by them, the
@@ -34,21 +33,22 @@ class Fisher(ObservedScore):
     change a · g); the sum runs over positions and over all layers that produce the unit.
 
     The paper removes one unit at a time (at_a_time: 1). Use it on a converged model: the
-    first-order term is taken as zero. Needs data with targets; the loss is cross-entropy where
-    the subject names none.
+    first-order term is taken as zero. The loss is cross-entropy where the subject names none.
     """
 
+    needs: ClassVar[Needs] = Needs.LABELS
     nats: ClassVar[bool] = True
 
+    batches: int = Field(default=10, gt=0)
+    """Calibration batches to look at, at most."""
     mac_weight: float = Field(default=0.0, ge=0)
     """Nats one million multiply-accumulates are worth: the score falls by mac_weight for each
     million that goes with the unit. Needs at_a_time, which compares groups in nats."""
 
-    @model_validator(mode="after")
-    def _check(self) -> "Fisher":
-        if self.at_a_time is None and self.mac_weight:
-            raise ValueError("mac_weight needs at_a_time: set it to 1, or more to be faster")
-        return self
+    @property
+    def option_in_nats(self) -> str | None:
+        """mac_weight: as multiples of a group's mean, its nats would be lost."""
+        return "mac_weight" if self.mac_weight else None
 
     def score(
         self, subject: Subject, groups: Sequence[ChannelGroup]
@@ -59,17 +59,13 @@ class Fisher(ObservedScore):
             DataError: if there is no calibration data, or no loss for its targets.
             StructureError: if a site cannot be watched.
         """
-        squared = {group.name: torch.zeros(group.size, dtype=torch.float64) for group in groups}
-        data, seen = self.data(subject), 0
-        with observe(subject.model, groups) as watch, torch.enable_grad():
-            for inputs, targets in data:
-                effects = watch.effects(summed_loss(subject, watch.run(inputs), targets))
-                for group in groups:
-                    tied = [to_units(group, site, effects[site]) for site in group.sources]
-                    squared[group.name] += torch.stack(tied).sum(0).square().sum(0)
-                seen += len(inputs)
+        data = calibration_of(self, subject, self.batches)
+        squared = mean_effects(subject, groups, data, size=lambda effect: effect.square())
         return {
-            group.name: squared[group.name] / (2 * seen)
-            - self.mac_weight * group.macs_per_channel / 1e6
+            group.name: squared[group.name] / 2 - self.mac_weight * group.macs_per_channel / 1e6
             for group in groups
         }
+
+    def why_not(self, group: ChannelGroup) -> str | None:
+        """Returns why the group's units cannot be watched, if they cannot."""
+        return why_unwatched(group)

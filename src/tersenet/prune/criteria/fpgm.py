@@ -5,40 +5,39 @@ Networks Acceleration", 2019, arXiv:1811.00250.
 """
 
 from collections.abc import Sequence
-from typing import Literal, final
+from typing import ClassVar, final
 
 import torch
 from jaxtyping import Float
 from pydantic.dataclasses import dataclass
 from torch import Tensor
 
-from tersenet.core.registry import method
 from tersenet.core.types import Subject
 from tersenet.graph import ChannelGroup
 from tersenet.graph.trace import tensors_of
-from tersenet.prune.channels.method import ChannelScore
 from tersenet.prune.criteria.weights import filter_rows
+from tersenet.prune.criterion import Criterion, Scope, criterion
 
 __all__ = ["FPGM"]
 
 
 @final
-@method("fpgm")
+@criterion("fpgm")
 @dataclass(frozen=True, kw_only=True, config={"extra": "forbid"})
-class FPGM(ChannelScore):
+class FPGM(Criterion):
     """Scores a unit by how far its filters are from all others, Δ_c = Σ_j ‖w_c − w_j‖₂.
 
     What is near the middle can be said by the others: it goes even where its norm is large, so
     this suits groups whose filters are all far from zero. Needs no data.
     """
 
-    scope: Literal["global", "layer"] = "layer"
-    """Distances of one group say little about another's: units compete within each group."""
+    # Distances of one group say little about another's.
+    usual_scope: ClassVar[Scope] = "layer"
 
     def score(
         self, subject: Subject, groups: Sequence[ChannelGroup]
     ) -> dict[str, Float[Tensor, " unit"]]:
         """Returns Δ_c for each unit of each group."""
         tensors = tensors_of(subject.model)
-        rows = {group.name: filter_rows(group, tensors) for group in groups}
-        return {name: torch.cdist(one, one).sum(1) for name, one in rows.items()}
+        filters = {group.name: filter_rows(group, tensors) for group in groups}
+        return {name: torch.cdist(rows, rows).sum(1) for name, rows in filters.items()}

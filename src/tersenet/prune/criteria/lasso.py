@@ -4,17 +4,22 @@ He, Zhang, Sun, "Channel Pruning for Accelerating Very Deep Neural Networks", 20
 arXiv:1707.06168.
 """
 
-from typing import Final, final
+from collections.abc import Sequence
+from typing import ClassVar, Final, final
 
 import numpy as np
 import torch
 from jaxtyping import Float
+from pydantic import Field
 from pydantic.dataclasses import dataclass
 from torch import Tensor
 
-from tersenet.core.registry import method
+from tersenet.core.types import Subject
+from tersenet.graph import ChannelGroup
 from tersenet.prune.counts import best_units
-from tersenet.prune.criteria.reconstruction import ReconstructionScore, contributions, refit
+from tersenet.prune.criteria.observe import calibration_of
+from tersenet.prune.criteria.reconstruction import contributions, grams, refit, why_not_rebuilt
+from tersenet.prune.criterion import Criterion, Needs, Scope, criterion
 
 __all__ = ["LassoSelection", "entry_penalties", "lasso_channels", "lasso_coefficients"]
 
@@ -24,9 +29,9 @@ _TOLERANCE: Final = 1e-6
 
 
 @final
-@method("lasso")
+@criterion("lasso")
 @dataclass(frozen=True, kw_only=True, config={"extra": "forbid"})
-class LassoSelection(ReconstructionScore):
+class LassoSelection(Criterion):
     """Scores a unit by the largest penalty under which the regression still uses it.
 
     The coefficients β are those of least 1/2 |Y − Σ_c β_c Z_c|² + λ |β|₁, with Z_c what the
@@ -34,9 +39,31 @@ class LassoSelection(ReconstructionScore):
     of β are not zero; here λ falls from where all are zero, and the units that enter first stay.
     """
 
-    def places(self, gram: Float[Tensor, "unit unit"]) -> Float[Tensor, " unit"]:
-        """Returns for each unit the λ at which it enters, as a share of the largest."""
-        return entry_penalties(gram)
+    needs: ClassVar[Needs] = Needs.INPUTS
+    ordinal: ClassVar[bool] = True
+    usual_scope: ClassVar[Scope] = "layer"
+
+    batches: int = Field(default=10, gt=0)
+    """Calibration batches to look at, at most."""
+    positions: int = Field(default=10, ge=1)
+    """Of the output, drawn at random from every sample."""
+
+    def score(
+        self, subject: Subject, groups: Sequence[ChannelGroup]
+    ) -> dict[str, Float[Tensor, " unit"]]:
+        """Returns the λ at which each unit enters, as a share of the largest, by group.
+
+        Raises:
+            DataError: if there is no calibration data.
+            StructureError: if no layer that can be rebuilt reads a group.
+        """
+        data = calibration_of(self, subject, self.batches)
+        products = grams(subject.model, groups, data, positions=self.positions)
+        return {name: entry_penalties(gram) for name, gram in products.items()}
+
+    def why_not(self, group: ChannelGroup) -> str | None:
+        """Returns why no layer can be rebuilt from the group's units, if so."""
+        return why_not_rebuilt(group)
 
 
 def lasso_coefficients(

@@ -12,20 +12,19 @@ from jaxtyping import Float
 from pydantic.dataclasses import dataclass
 from torch import Tensor
 
-from tersenet.core.registry import method
 from tersenet.core.types import Subject
 from tersenet.graph import ChannelGroup
 from tersenet.graph.trace import tensors_of
-from tersenet.prune.channels.method import ChannelScore
 from tersenet.prune.criteria.weights import filter_rows
+from tersenet.prune.criterion import Criterion, criterion
 
 __all__ = ["L1", "L2"]
 
 
 @final
-@method("l1")
+@criterion("l1")
 @dataclass(frozen=True, kw_only=True, config={"extra": "forbid"})
-class L1(ChannelScore):
+class L1(Criterion):
     """Scores a unit by the sum of the absolute weights of its filters, Δ_c = Σ|w_c|.
 
     Summed over all filters that produce the unit: in a residual stage, over every layer that
@@ -41,9 +40,9 @@ class L1(ChannelScore):
 
 
 @final
-@method("l2")
+@criterion("l2")
 @dataclass(frozen=True, kw_only=True, config={"extra": "forbid"})
-class L2(ChannelScore):
+class L2(Criterion):
     """Scores a unit by the Euclidean norm of its filters, Δ_c = √Σ w_c².
 
     Over all filters that produce the unit, as one vector. Where L1 asks how much weight there

@@ -7,7 +7,6 @@ As a · ∂L/∂a is the same on either side of a ReLU, criteria of that product
 Where a depthwise convolution follows, both layers produce the unit, and both are watched.
 """
 
-import abc
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -15,10 +14,7 @@ from typing import Any, TypeAlias, final
 
 import torch
 from jaxtyping import Float
-from pydantic import Field
-from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
-from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
 
@@ -26,55 +22,58 @@ from tersenet.core.types import Batch, Subject
 from tersenet.errors import DataError, StructureError
 from tersenet.graph import ChannelGroup
 from tersenet.graph.trace import evaluating
-from tersenet.prune.channels.method import ChannelScore
+from tersenet.prune.criterion import Criterion
 from tersenet.train.layout import SafeConvolutions
+from tersenet.train.loss import summed_loss
 
-__all__ = ["ObservedScore", "Watch", "observe", "summed_loss", "to_units"]
+__all__ = ["Watch", "calibration_of", "mean_effects", "observe", "to_units", "why_unwatched"]
 
 Hook: TypeAlias = Callable[[nn.Module, Any, Tensor], Tensor]
 _BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 
 
-@dataclass(frozen=True, kw_only=True, config={"extra": "forbid"})
-class ObservedScore(ChannelScore):
-    """A criterion that watches the network on calibration data."""
-
-    batches: int = Field(default=10, gt=0)
-    """Calibration batches to look at, at most."""
-
-    @abc.abstractmethod
-    def score(
-        self, subject: Subject, groups: Sequence[ChannelGroup]
-    ) -> dict[str, Float[Tensor, " unit"]]:
-        """Returns one score per unit for each group by name; the lowest go first."""
-
-    def data(self, subject: Subject) -> Sequence[Batch]:
-        """Returns the batches to look at. Raises DataError where there are none."""
-        if not subject.calibration:
-            raise DataError(
-                f"prune {self.name} has no calibration data to judge units on: give some, or use "
-                "a criterion that needs none, such as l1."
-            )
-        return subject.calibration[: self.batches]
-
-    def _why_not(self, group: ChannelGroup) -> str | None:
-        reason = super()._why_not(group)
-        for member in group.filters:
-            if reason is None and member.tensor != f"{member.site}.weight":
-                reason = f"'{member.tensor}' is no module's weight: its output cannot be watched"
-        return reason
-
-
-def summed_loss(subject: Subject, outputs: Tensor, targets: Tensor) -> Tensor:
-    """Returns the loss in nats, summed over the batch; cross-entropy where none is given."""
-    if subject.loss is not None:
-        return subject.loss(outputs, targets)
-    if targets.is_floating_point() or targets.ndim != 1:
+def calibration_of(criterion: Criterion, subject: Subject, batches: int) -> Sequence[Batch]:
+    """Returns at most so many batches to look at. Raises DataError where there are none."""
+    if not subject.calibration:
         raise DataError(
-            "the calibration targets are no class labels and the subject has no loss for them: "
-            "give its loss."
+            f"prune {criterion.name} has no calibration data to judge units on: give some, or use "
+            "a criterion that needs none, such as l1."
         )
-    return functional.cross_entropy(outputs, targets, reduction="sum")
+    return subject.calibration[:batches]
+
+
+def why_unwatched(group: ChannelGroup) -> str | None:
+    """Returns why a group's units cannot be watched where they are made; None if they can."""
+    for member in group.filters:
+        if member.tensor != f"{member.site}.weight":
+            return f"'{member.tensor}' is no module's weight: its output cannot be watched"
+    return None
+
+
+def mean_effects(
+    subject: Subject,
+    groups: Sequence[ChannelGroup],
+    data: Sequence[Batch],
+    size: Callable[[Tensor], Tensor],
+) -> dict[str, Float[Tensor, " unit"]]:
+    """Returns the mean over samples of size(Σ a · ∂loss/∂a), by group.
+
+    The sum runs over positions and over all layers that produce the unit.
+
+    Raises:
+        DataError: if there is no loss for the targets.
+        StructureError: if a site cannot be watched.
+    """
+    total = {group.name: torch.zeros(group.size, dtype=torch.float64) for group in groups}
+    samples = 0
+    with observe(subject.model, groups) as watch, torch.enable_grad():
+        for inputs, targets in data:
+            effects = watch.effects(summed_loss(subject, watch.run(inputs), targets))
+            for group in groups:
+                tied = [to_units(group, site, effects[site]) for site in group.sources]
+                total[group.name] += size(torch.stack(tied).sum(0)).sum(0)
+            samples += len(inputs)
+    return {name: summed / samples for name, summed in total.items()}
 
 
 def to_units(
@@ -116,7 +115,9 @@ class Watch:
 
     def __init__(self, model: nn.Module, groups: Sequence[ChannelGroup]) -> None:
         self._model = model
-        self._filters = {one.site: one for group in groups for one in group.filters if one.site}
+        self._filters = {
+            member.site: member for group in groups for member in group.filters if member.site
+        }
         self._outputs: dict[str, list[Tensor]] = defaultdict(list)
         # By the identity of what was passed on: (itself, so that it lives; site; call).
         self._made: dict[int, tuple[Tensor, str, int]] = {}

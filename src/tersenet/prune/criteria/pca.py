@@ -7,7 +7,7 @@ pivots (Golub, Van Loan, "Matrix Computations", section 4.2.8).
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Literal, final
+from typing import ClassVar, final
 
 import torch
 from jaxtyping import Float
@@ -15,33 +15,35 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 from torch import Tensor
 
-from tersenet.core.registry import method
 from tersenet.core.types import Subject
 from tersenet.graph import ChannelGroup
 from tersenet.prune.criteria.maps import components_holding
-from tersenet.prune.criteria.observe import ObservedScore, observe, to_units
+from tersenet.prune.criteria.observe import calibration_of, observe, to_units, why_unwatched
+from tersenet.prune.criterion import Criterion, Needs, Scope, criterion
 
 __all__ = ["PCA", "unexplained"]
 
 
 @final
-@method("pca")
+@criterion("pca")
 @dataclass(frozen=True, kw_only=True, config={"extra": "forbid"})
-class PCA(ObservedScore):
-    """Keeps as many units as principal components hold `variance` of their activations.
+class PCA(Criterion):
+    """Asks for as many units as principal components hold `variance` of their activations.
 
     Activations are taken after the batch norm and before the activation function, each position
     an observation; covariances of the layers that produce a unit are added up. A unit's score
     is the variance it has left, given the units picked before it, when it is picked: always the
-    one with most left. Needs data, no targets.
+    one with most left.
     """
 
+    needs: ClassVar[Needs] = Needs.INPUTS
+    finds_widths: ClassVar[bool] = True
+    usual_scope: ClassVar[Scope] = "layer"
+
+    batches: int = Field(default=10, gt=0)
+    """Calibration batches to look at, at most."""
     variance: float = Field(default=0.99, gt=0, le=1)
     """Share of the variance to hold: it decides how many units each group keeps."""
-    keep: float = Field(default=0.1, gt=0, le=1)
-    """Share of units each group keeps at least, however few hold the variance."""
-    scope: Literal["layer"] = "layer"
-    """Each group has its own width."""
 
     def score(
         self, subject: Subject, groups: Sequence[ChannelGroup]
@@ -52,18 +54,21 @@ class PCA(ObservedScore):
             DataError: if there is no calibration data.
             StructureError: if a site cannot be watched.
         """
-        found = self._covariances(subject, groups)
-        return {name: unexplained(one) for name, one in found.items()}
+        covariances = self._covariances(subject, groups)
+        return {name: unexplained(covariance) for name, covariance in covariances.items()}
 
-    def _wanted(
-        self, subject: Subject, groups: Sequence[ChannelGroup], scores: Mapping[str, Tensor]
-    ) -> dict[str, int]:
-        least = super()._wanted(subject, groups, scores)
-        widths = {
-            name: components_holding(self.variance, torch.linalg.eigvalsh(one).flip(0).clamp_min(0))
-            for name, one in self._covariances(subject, groups).items()
+    def why_not(self, group: ChannelGroup) -> str | None:
+        """Returns why the group's units cannot be watched, if they cannot."""
+        return why_unwatched(group)
+
+    def widths(self, subject: Subject, groups: Sequence[ChannelGroup]) -> Mapping[str, int]:
+        """Returns how many principal components hold the variance of each group. As `score`."""
+        return {
+            name: components_holding(
+                self.variance, torch.linalg.eigvalsh(covariance).flip(0).clamp_min(0)
+            )
+            for name, covariance in self._covariances(subject, groups).items()
         }
-        return {name: max(least[name], width) for name, width in widths.items()}
 
     def _covariances(
         self, subject: Subject, groups: Sequence[ChannelGroup]
@@ -72,7 +77,7 @@ class PCA(ObservedScore):
         squares = {(g.name, s): torch.zeros(g.size, g.size, dtype=torch.float64) for g, s in made}
         sums = {(g.name, s): torch.zeros(g.size, dtype=torch.float64) for g, s in made}
         counts = dict.fromkeys(sums, 0)
-        data = self.data(subject)
+        data = calibration_of(self, subject, self.batches)
         with observe(subject.model, groups) as watch, torch.no_grad():
             for inputs, _ in data:
                 watch.run(inputs)

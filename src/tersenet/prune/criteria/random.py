@@ -9,18 +9,17 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 from torch import Tensor
 
-from tersenet.core.registry import method
 from tersenet.core.types import Subject
 from tersenet.graph import ChannelGroup
-from tersenet.prune.channels.method import ChannelScore
+from tersenet.prune.criterion import Criterion, criterion
 
 __all__ = ["Random"]
 
 
 @final
-@method("random")
+@criterion("random")
 @dataclass(frozen=True, kw_only=True, config={"extra": "forbid"})
-class Random(ChannelScore):
+class Random(Criterion):
     """Scores units by chance: uniform on [0, 1), the same for the same seed."""
 
     seed: int = Field(default=0, ge=0)

@@ -6,29 +6,31 @@ Efficient Inference", 2016, arXiv:1611.06440; Molchanov, Mallya, Tyree, Frosio, 
 """
 
 from collections.abc import Sequence
-from typing import Literal, final
+from typing import ClassVar, Literal, final
 
 import torch
 from jaxtyping import Float
+from pydantic import Field
 from pydantic.dataclasses import dataclass
 from torch import Tensor
 from torch.func import functional_call
 
-from tersenet.core.registry import method
-from tersenet.core.types import Subject
+from tersenet.core.types import Batch, Subject
 from tersenet.graph import ChannelGroup
 from tersenet.graph.trace import evaluating
-from tersenet.prune.criteria.observe import ObservedScore, observe, summed_loss, to_units
+from tersenet.prune.criteria.observe import calibration_of, mean_effects, why_unwatched
 from tersenet.prune.criteria.weights import unit_sums
+from tersenet.prune.criterion import Criterion, Needs, criterion
 from tersenet.train.layout import SafeConvolutions
+from tersenet.train.loss import summed_loss
 
 __all__ = ["Taylor"]
 
 
 @final
-@method("taylor")
+@criterion("taylor")
 @dataclass(frozen=True, kw_only=True, config={"extra": "forbid"})
-class Taylor(ObservedScore):
+class Taylor(Criterion):
     """Scores a unit by the first-order change of the loss if it were zeroed, in nats per sample.
 
     With `of: gates` (both papers), Δ_c = mean_n |Σ a[n] g[n]|: what a gate on the unit, at one,
@@ -38,9 +40,13 @@ class Taylor(ObservedScore):
     weights of the unit's filters, g_b the gradient of the mean loss of batch b.
 
     Absolute for each sample or batch, since on a trained network the signed changes cancel.
-    Needs data with targets; the loss is cross-entropy where the subject names none.
+    The loss is cross-entropy where the subject names none.
     """
 
+    needs: ClassVar[Needs] = Needs.LABELS
+
+    batches: int = Field(default=10, gt=0)
+    """Calibration batches to look at, at most."""
     of: Literal["gates", "weights"] = "gates"
     """Whether activations or weights are multiplied by their gradients."""
     squared: bool = False
@@ -55,30 +61,20 @@ class Taylor(ObservedScore):
             DataError: if there is no calibration data, or no loss for its targets.
             StructureError: if a site cannot be watched.
         """
-        return (
-            self._gates(subject, groups) if self.of == "gates" else self._weights(subject, groups)
-        )
+        data = calibration_of(self, subject, self.batches)
+        if self.of == "gates":
+            return mean_effects(subject, groups, data, size=self._size)
+        return self._of_weights(subject, groups, data)
 
-    def _gates(
-        self, subject: Subject, groups: Sequence[ChannelGroup]
-    ) -> dict[str, Float[Tensor, " unit"]]:
-        total = {group.name: torch.zeros(group.size, dtype=torch.float64) for group in groups}
-        data, seen = self.data(subject), 0
-        with observe(subject.model, groups) as watch, torch.enable_grad():
-            for inputs, targets in data:
-                effects = watch.effects(summed_loss(subject, watch.run(inputs), targets))
-                for group in groups:
-                    tied = [to_units(group, site, effects[site]) for site in group.sources]
-                    total[group.name] += self._size(torch.stack(tied).sum(0)).sum(0)
-                seen += len(inputs)
-        return {name: one / seen for name, one in total.items()}
+    def why_not(self, group: ChannelGroup) -> str | None:
+        """Returns why the group's units cannot be watched, if they cannot."""
+        return why_unwatched(group)
 
-    def _weights(
-        self, subject: Subject, groups: Sequence[ChannelGroup]
+    def _of_weights(
+        self, subject: Subject, groups: Sequence[ChannelGroup], data: Sequence[Batch]
     ) -> dict[str, Float[Tensor, " unit"]]:
         total = {group.name: torch.zeros(group.size, dtype=torch.float64) for group in groups}
         weights = filters_of(subject, groups)
-        data = self.data(subject)
         with evaluating(subject.model), torch.enable_grad(), SafeConvolutions():
             for inputs, targets in data:
                 outputs = functional_call(subject.model, weights, (inputs,))
@@ -90,7 +86,7 @@ class Taylor(ObservedScore):
                 }
                 for group in groups:
                     total[group.name] += self._size(unit_sums(group, products))
-        return {name: one / len(data) for name, one in total.items()}
+        return {name: summed / len(data) for name, summed in total.items()}
 
     def _size(self, change: Tensor) -> Tensor:
         return change.square() if self.squared else change.abs()

@@ -4,23 +4,28 @@ Luo, Wu, Lin, "ThiNet: A Filter Level Pruning Method for Deep Neural Network Com
 arXiv:1707.06342.
 """
 
-from typing import final
+from collections.abc import Sequence
+from typing import ClassVar, final
 
 import torch
 from jaxtyping import Float
+from pydantic import Field
 from pydantic.dataclasses import dataclass
 from torch import Tensor
 
-from tersenet.core.registry import method
-from tersenet.prune.criteria.reconstruction import ReconstructionScore, contributions, refit
+from tersenet.core.types import Subject
+from tersenet.graph import ChannelGroup
+from tersenet.prune.criteria.observe import calibration_of
+from tersenet.prune.criteria.reconstruction import contributions, grams, refit, why_not_rebuilt
+from tersenet.prune.criterion import Criterion, Needs, Scope, criterion
 
 __all__ = ["ThiNet", "removal_order", "thinet"]
 
 
 @final
-@method("thinet")
+@criterion("thinet")
 @dataclass(frozen=True, kw_only=True, config={"extra": "forbid"})
-class ThiNet(ReconstructionScore):
+class ThiNet(Criterion):
     """Scores a unit by when it goes if at each step the one goes whose loss adds least error.
 
     From T = ∅, the unit that makes |Σ_{c∈T} Z_c|² least joins T, Z_c being what the layers that
@@ -28,12 +33,31 @@ class ThiNet(ReconstructionScore):
     the number of units.
     """
 
-    def places(self, gram: Float[Tensor, "unit unit"]) -> Float[Tensor, " unit"]:
-        """Returns each unit's place in the order of removal, from 0 to below 1."""
-        found = torch.empty(len(gram), dtype=torch.float64)
-        for place, unit in enumerate(removal_order(gram)):
-            found[unit] = place / len(gram)
-        return found
+    needs: ClassVar[Needs] = Needs.INPUTS
+    ordinal: ClassVar[bool] = True
+    usual_scope: ClassVar[Scope] = "layer"
+
+    batches: int = Field(default=10, gt=0)
+    """Calibration batches to look at, at most."""
+    positions: int = Field(default=10, ge=1)
+    """Of the output, drawn at random from every sample."""
+
+    def score(
+        self, subject: Subject, groups: Sequence[ChannelGroup]
+    ) -> dict[str, Float[Tensor, " unit"]]:
+        """Returns each unit's place in the order of removal, from 0 to below 1, by group.
+
+        Raises:
+            DataError: if there is no calibration data.
+            StructureError: if no layer that can be rebuilt reads a group.
+        """
+        data = calibration_of(self, subject, self.batches)
+        products = grams(subject.model, groups, data, positions=self.positions)
+        return {name: _places(gram) for name, gram in products.items()}
+
+    def why_not(self, group: ChannelGroup) -> str | None:
+        """Returns why no layer can be rebuilt from the group's units, if so."""
+        return why_not_rebuilt(group)
 
 
 def removal_order(gram: Float[Tensor, "unit unit"]) -> list[int]:
@@ -46,6 +70,14 @@ def removal_order(gram: Float[Tensor, "unit unit"]) -> list[int]:
         added += 2 * gram[unit]
         added[unit] = torch.inf
     return order
+
+
+def _places(gram: Float[Tensor, "unit unit"]) -> Float[Tensor, " unit"]:
+    """Returns each unit's place in the order of removal, over their number."""
+    places = torch.empty(len(gram), dtype=torch.float64)
+    for place, unit in enumerate(removal_order(gram)):
+        places[unit] = place / len(gram)
+    return places
 
 
 def thinet(

@@ -12,8 +12,8 @@ from tersenet.graph import ChannelGroup
 from tersenet.prune.blocks import Block
 from tersenet.prune.channels.greedy import zero_unit_
 from tersenet.prune.counts import best_units
-from tersenet.prune.criteria.observe import summed_loss
 from tersenet.prune.dropping import drop
+from tersenet.train.loss import summed_loss
 
 __all__ = ["block_gains", "loss_gains", "recalibrated_loss", "score_gains"]
 

@@ -11,27 +11,29 @@ import dataclasses
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, final
+from typing import Annotated, ClassVar, Literal, final
 
 import numpy as np
-from pydantic import BeforeValidator, Field, PlainSerializer, TypeAdapter
+from pydantic import Field, model_validator
 from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 
-from tersenet.core.registry import method, methods
-from tersenet.core.types import Edit, EditKind, Method, Subject, Workbench
+from tersenet.core.registry import method
+from tersenet.core.types import Edit, Method, Subject, Workbench
 from tersenet.errors import DataError, StructureError
-from tersenet.graph import ChannelGroup, Graph, macs, parameters, replay, trace
+from tersenet.graph import ChannelGroup, Graph, macs, parameters, trace
 from tersenet.prune.blocks import Block, find_blocks
-from tersenet.prune.channels.method import ChannelScore
+from tersenet.prune.channels.groups import considered
+from tersenet.prune.channels.rounding import MultipleOf, allowed_counts, measured_staircases
 from tersenet.prune.counts import best_units
-from tersenet.prune.criteria.taylor import Taylor
-from tersenet.prune.dropping import replay_drops
+from tersenet.prune.criteria import Taylor
+from tersenet.prune.criterion import CRITERION, Criterion
 from tersenet.prune.ecc import latency_model
 from tersenet.prune.file_time import Counts, FileTimer, Trial, fit_to_time, smaller_network
 from tersenet.prune.latency.gains import block_gains, loss_gains, score_gains
 from tersenet.prune.latency.plan import LatencyPlan
 from tersenet.prune.latency.width_choice import widths_within
+from tersenet.prune.layers.plan import replay_edits
 from tersenet.prune.staircase import computing
 from tersenet.prune.width_costs import Costs, measure_costs
 
@@ -40,43 +42,17 @@ __all__ = ["LatencyAware"]
 _BATCHES = 2  # of calibration data to measure losses on: some 40 networks are measured
 
 
-def _criterion(value: Any) -> Any:
-    """Reads `name` or `name: {options}` as a recipe has it."""
-    if isinstance(value, ChannelScore):
-        return value
-    known = {
-        name: one
-        for name, one in methods("prune").items()
-        if issubclass(one, ChannelScore) and not one.trains
-    }
-    entry = {value: {}} if isinstance(value, str) else value
-    if not isinstance(entry, Mapping) or len(entry) != 1 or not set(entry) <= set(known):
-        raise ValueError(
-            f"a criterion is one of {', '.join(sorted(known))}, as 'name: {{options}}'"
-        )
-    ((name, options),) = entry.items()
-    return TypeAdapter(known[name]).validate_python(options or {})
-
-
-def _entry(value: ChannelScore) -> dict[str, Any]:
-    return {value.name: TypeAdapter(type(value)).dump_python(value, mode="json")}
-
-
-Criterion = Annotated[ChannelScore, BeforeValidator(_criterion), PlainSerializer(_entry)]
-
-
 @final
 @method("latency-aware")
 @dataclass(frozen=True, kw_only=True, config={"extra": "forbid"})
 class LatencyAware(Method[LatencyPlan]):
     """Keeps the units that are worth most within a share of the original's measured time.
 
-    The criterion ranks the units of each group and says which groups and counts are considered
-    (its only, skip, least and multiple_of; not its keep, scope and counts). How many each group
-    keeps is decided by what these counts are worth and what they cost on the runtime: each layer
-    is timed by the widths on both its sides. The pruned file is then timed as a whole against the
-    original's, and the budget of the sum corrected until the file keeps to it; where none does,
-    the fastest is taken and the summary says so.
+    The criterion ranks the units of each group. How many each group keeps is decided by what the
+    counts are worth and what they cost on the runtime: each layer is timed by the widths on both
+    its sides. The pruned file is then timed as a whole against the original's, and the budget of
+    the sum corrected until the file keeps to it; where none does, the fastest is taken and the
+    summary says so.
     """
 
     family: ClassVar[str] = "prune"
@@ -87,7 +63,7 @@ class LatencyAware(Method[LatencyPlan]):
     """The share of the original's time that may be used."""
     batch: int = Field(default=1, ge=1)
     """Samples in one inference whose time counts."""
-    criterion: Criterion = Taylor()
+    criterion: Annotated[Criterion, CRITERION] = Taylor()
     """How units are ranked within their group, as 'name: {options}'."""
     worth: Literal["loss", "score"] = "loss"
     """What a count is worth: the loss measured when the group keeps so many (needs calibration
@@ -100,14 +76,22 @@ class LatencyAware(Method[LatencyPlan]):
     attempts: int = Field(default=6, ge=1)
     """Files to time at most until one keeps to the budget and uses it up."""
 
-    @property
-    def idle(self) -> Mapping[str, str]:
-        """Options of the criterion that say how many units go: here the time says so."""
-        options = ("keep", "scope", "counts", "at_a_time")
-        return {
-            f"criterion.{self.criterion.name}.{option}": "latency says how many units go"
-            for option in options
-        }
+    only: tuple[str, ...] = ()
+    """Patterns of groups or sites to consider; empty considers all."""
+    skip: tuple[str, ...] = ()
+    """Patterns of groups or sites to leave alone."""
+    multiple_of: MultipleOf = "auto"
+    """What kept counts are multiples of; auto measures which counts the runtime likes, null
+    takes any."""
+    least: int = Field(default=1, ge=1)
+    """Units that every group keeps at least."""
+
+    @model_validator(mode="after")
+    def _check(self) -> "LatencyAware":
+        option = self.criterion.option_in_nats
+        if option:
+            raise ValueError(f"{option} has no meaning where measured time says what work is worth")
+        return self
 
     def plan(self, subject: Subject, bench: Workbench) -> LatencyPlan:
         """Decides which units stay.
@@ -118,7 +102,9 @@ class LatencyAware(Method[LatencyPlan]):
             MeasureError: if the runtime cannot be used.
         """
         graph = trace(subject.model, subject.example)
-        groups, skips = self.criterion.considered(graph)
+        groups, skips = considered(
+            graph, self.criterion, owner="prune latency-aware", only=self.only, skip=self.skip
+        )
         if not groups:
             raise StructureError(
                 "prune latency-aware finds no group to remove units from: see why with "
@@ -127,11 +113,12 @@ class LatencyAware(Method[LatencyPlan]):
         decided = computing(groups, graph.sites, subject.deployment, bench)
         subject = dataclasses.replace(subject, deployment=decided)
         scores = self.criterion.score(subject, groups)
-        liked, stairs = self.criterion.liked(subject, graph, groups, bench)
-        options = {name: tuple(sorted(counts)) for name, counts in liked.items()}
+        stairs = measured_staircases(self.multiple_of, subject, graph, groups, bench)
+        allowed = allowed_counts(self.multiple_of, groups, stairs, least=self.least)
+        options = {name: tuple(sorted(counts)) for name, counts in allowed.items()}
         blocks = self._blocks(subject)
         worth = self._worth(subject, groups, blocks, scores, options, bench)
-        options |= {one.name: (0, 1) for one in blocks}
+        options |= {block.name: (0, 1) for block in blocks}
         costs = self._costs(subject, graph, blocks, options, bench)
         trials = self._search(subject, graph, blocks, scores, worth, costs, options, bench)
         keep, gone = _chosen(trials[-1].counts, groups, blocks, scores)
@@ -140,15 +127,15 @@ class LatencyAware(Method[LatencyPlan]):
             criterion=self.criterion.name,
             keep=keep,
             sizes={group.name: group.size for group in groups},
-            dropped=tuple(one.name for one in gone),
+            dropped=tuple(block.name for block in gone),
             asked=self.latency,
             reached=trials[-1].share,
             source="measured" if _ships(subject) else "estimated",
             batch=self.batch,
-            tried=tuple((one.estimate, one.share) for one in trials),
+            tried=tuple((trial.estimate, trial.share) for trial in trials),
             params=(graph.params, parameters(smaller)[0]),
-            macs=(sum(one.macs for one in graph.layers), macs(smaller, subject.example)),
-            staircases=stairs,
+            macs=(sum(layer.macs for layer in graph.layers), macs(smaller, subject.example)),
+            staircases=tuple(dict.fromkeys(stairs.values())),
             skips=tuple(skips),
         )
 
@@ -157,8 +144,8 @@ class LatencyAware(Method[LatencyPlan]):
     ) -> tuple[nn.Module, Sequence[Edit]]:
         """Removes all other units, and the blocks that go, in place."""
         del bench
-        found = find_blocks(model, subject.example, tried=False).blocks if plan.dropped else ()
-        gone = [one for one in found if one.name in plan.dropped]
+        blocks = find_blocks(model, subject.example, tried=False).blocks if plan.dropped else ()
+        gone = [block for block in blocks if block.name in plan.dropped]
         return smaller_network(model, trace(model, subject.example), plan.keep, gone)
 
     def replay(
@@ -166,15 +153,14 @@ class LatencyAware(Method[LatencyPlan]):
     ) -> nn.Module:
         """Repeats the slices, then the drops."""
         del example
-        model = replay(model, [one for one in edits if one.kind is not EditKind.DROP])
-        return replay_drops(model, [one for one in edits if one.kind is EditKind.DROP])
+        return replay_edits(model, edits)
 
     def _blocks(self, subject: Subject) -> list[Block]:
         """Returns the residual blocks that may go."""
         if not self.blocks or self.worth != "loss" or self.cost != "table":
             return []
-        found = find_blocks(subject.model, subject.example).blocks
-        return [one for one in found if one.kind == "residual" and one.filters]
+        every = find_blocks(subject.model, subject.example).blocks
+        return [block for block in every if block.kind == "residual" and block.filters]
 
     def _worth(
         self,
@@ -252,13 +238,13 @@ class LatencyAware(Method[LatencyPlan]):
 
 def _inside(groups: Sequence[ChannelGroup], blocks: Sequence[Block]) -> dict[str, str]:
     """Returns the block that each group lies in, where all its filters do."""
-    found = {}
+    inside = {}
     for block in blocks:
         tensors = {member.tensor for own in block.filters for member in own.filters}
         for group in groups:
             if {member.tensor for member in group.filters} <= tensors:
-                found[group.name] = block.name
-    return found
+                inside[group.name] = block.name
+    return inside
 
 
 def _chosen(
@@ -268,11 +254,13 @@ def _chosen(
     scores: Mapping[str, Tensor],
 ) -> tuple[dict[str, tuple[int, ...]], list[Block]]:
     """Returns the units to keep, all of those in blocks that go, and these blocks."""
-    gone = [one for one in blocks if not counts[one.name]]
+    gone = [block for block in blocks if not counts[block.name]]
     whole = _inside(groups, gone)
     keep = {
-        one.name: best_units(scores[one.name], one.size if one.name in whole else counts[one.name])
-        for one in groups
+        group.name: best_units(
+            scores[group.name], group.size if group.name in whole else counts[group.name]
+        )
+        for group in groups
     }
     return keep, gone
 

@@ -21,6 +21,7 @@ from torch.nn import functional
 from tersenet.core.types import Subject
 from tersenet.errors import DataError
 from tersenet.prune.blocks import Block
+from tersenet.prune.layers.judging import LAYER_CRITERIA, LayerCriterion
 from tersenet.prune.program import Program
 
 __all__ = ["Imprint", "imprint", "pooled", "predicted"]
@@ -64,8 +65,9 @@ def pooled(
 
 
 @final
+@LAYER_CRITERIA.register("imprint")
 @dataclass(frozen=True, kw_only=True, config={"extra": "forbid"})
-class Imprint:
+class Imprint(LayerCriterion):
     """Scores a layer by what it adds to the accuracy of imprinted classifiers.
 
     The gain of a block is the accuracy with its output as the embedding less that with its
@@ -87,29 +89,29 @@ class Imprint:
             DataError: if there are no calibration samples with class labels.
         """
         data = subject.calibration[: self.batches]
-        if not data or any(one.is_floating_point() or one.ndim != 1 for _, one in data):
+        if not data or any(labels.is_floating_point() or labels.ndim != 1 for _, labels in data):
             raise DataError(
                 "imprinting has no calibration samples with class labels: give some, or use a "
                 "criterion on weights, such as l1."
             )
         program, wanted = Program(subject.model, subject.example), frozenset(names)
-        found: dict[str, list[Tensor]] = {name: [] for name in names}
+        embeddings: dict[str, list[Tensor]] = {name: [] for name in names}
         for inputs, _ in data:
             for name, value in program.values(wanted, (inputs,)).items():
-                found[name].append(pooled(value, features=self.features))
-        labels = torch.cat([one for _, one in data])
-        return {name: self._right(torch.cat(parts), labels) for name, parts in found.items()}
+                embeddings[name].append(pooled(value, features=self.features))
+        labels = torch.cat([own for _, own in data])
+        return {name: self._right(torch.cat(own), labels) for name, own in embeddings.items()}
 
-    def scores(self, subject: Subject, blocks: Sequence[Block]) -> dict[str, float]:
+    def score(self, subject: Subject, blocks: Sequence[Block]) -> dict[str, float]:
         """Returns each block's gain. Raises as `accuracy`."""
-        found = self.accuracy(subject, _points(blocks))
-        return {one.name: found[one.exit] - found[one.entry] for one in blocks}
+        right = self.accuracy(subject, _points(blocks))
+        return {block.name: right[block.exit] - right[block.entry] for block in blocks}
 
     def curve(self, subject: Subject, blocks: Sequence[Block]) -> Mapping[str, float]:
         """Returns the accuracy before the first block and after each. Raises as `accuracy`."""
-        found = self.accuracy(subject, _points(blocks))
-        first = {"before": found[blocks[0].entry]} if blocks else {}
-        return first | {one.name: found[one.exit] for one in blocks}
+        right = self.accuracy(subject, _points(blocks))
+        first = {"before": right[blocks[0].entry]} if blocks else {}
+        return first | {block.name: right[block.exit] for block in blocks}
 
     def _right(
         self, embeddings: Float[Tensor, "sample feature"], labels: Int[Tensor, " sample"]
@@ -124,4 +126,4 @@ class Imprint:
 
 
 def _points(blocks: Sequence[Block]) -> list[str]:
-    return list(dict.fromkeys(point for one in blocks for point in (one.entry, one.exit)))
+    return list(dict.fromkeys(point for block in blocks for point in (block.entry, block.exit)))

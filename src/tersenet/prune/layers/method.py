@@ -5,132 +5,25 @@ Question", ACCV 2020, arXiv:2007.05667.
 """
 
 import copy
-import dataclasses
-from collections.abc import Mapping, Sequence
-from fnmatch import fnmatchcase
-from typing import Annotated, Any, ClassVar, Final, TypeAlias, final
+from collections.abc import Sequence
+from typing import Annotated, ClassVar, final
 
-from pydantic import (
-    Field,
-    PlainSerializer,
-    PlainValidator,
-    TypeAdapter,
-    ValidationError,
-    model_validator,
-)
+from pydantic import Field, model_validator
 from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 
-from tersenet.core.listed import listed
-from tersenet.core.registry import method, methods
-from tersenet.core.types import Edit, EditKind, Method, Skip, Subject, Workbench
+from tersenet.core.registry import method
+from tersenet.core.selection import check_patterns, why_not
+from tersenet.core.types import Edit, Method, Skip, Subject, Workbench
 from tersenet.errors import StructureError
-from tersenet.graph import layers, parameters, remove, replay, trace
+from tersenet.graph import layers, parameters
 from tersenet.prune.blocks import Block, find_blocks
-from tersenet.prune.channels.method import ChannelScore
-from tersenet.prune.criteria.norms import L1
-from tersenet.prune.criteria.reconstruction import ReconstructionScore
-from tersenet.prune.dropping import drop, replay_drops
-from tersenet.prune.layers.imprinting import Imprint
-from tersenet.prune.widths import equal_widths
+from tersenet.prune.criteria import L1
+from tersenet.prune.criterion import Criterion
+from tersenet.prune.layers.judging import LAYER_CRITERION, LayerCriterion, layer_scores
+from tersenet.prune.layers.plan import LayerPlan, drop_blocks, replay_edits
 
-__all__ = ["LayerPlan", "LayerPrune", "drop_blocks", "layer_criteria", "layer_scores"]
-
-_OF_CHANNELS: Final = {one.name for one in dataclasses.fields(ChannelScore)}
-
-
-def layer_criteria() -> dict[str, Any]:
-    """Returns all that layers can be judged by, by the name in a recipe.
-
-    Choices by reconstruction are places in an order, which say nothing across layers; and what
-    trains first is a step of its own.
-    """
-    filters = {
-        name: one
-        for name, one in methods("prune").items()
-        if issubclass(one, ChannelScore)
-        and not issubclass(one, ReconstructionScore)
-        and not one.trains
-    }
-    return {**filters, "imprint": Imprint}
-
-
-def layer_scores(
-    criterion: ChannelScore | Imprint, subject: Subject, blocks: Sequence[Block]
-) -> dict[str, float]:
-    """Returns the score of each block: the mean of its filters' scores, or imprinting's gain."""
-    if isinstance(criterion, Imprint):
-        return criterion.scores(subject, blocks)
-    groups = {group.name: group for block in blocks for group in block.filters}
-    found = criterion.score(subject, list(groups.values()))
-    sums = {name: (float(one.double().sum()), len(one)) for name, one in found.items()}
-    scores = {}
-    for block in blocks:
-        total, count = map(sum, zip(*(sums[one.name] for one in block.filters), strict=True))
-        scores[block.name] = total / count
-    return scores
-
-
-def _built(value: Any) -> ChannelScore | Imprint:
-    if isinstance(value, ChannelScore | Imprint):
-        return value
-    given = {value: None} if isinstance(value, str) else value
-    known = layer_criteria()
-    if isinstance(given, Mapping) and "slimming" in given:
-        raise ValueError(
-            "slimming trains the network first, which a criterion cannot: take bn-scale on a "
-            "network trained so, or the step sss"
-        )
-    if not isinstance(given, Mapping) or len(given) != 1 or next(iter(given)) not in known:
-        raise ValueError(f"it must be one of {', '.join(sorted(known))}, as 'name: {{options}}'")
-    ((name, options),) = given.items()
-    for option in (options or {}).keys() & _OF_CHANNELS:
-        raise ValueError(f"'{option}' of {name} says which channels go, which has no meaning here")
-    try:
-        found: ChannelScore | Imprint = TypeAdapter(known[name]).validate_python(options or {})
-    except ValidationError as error:
-        first = error.errors()[0]
-        raise ValueError(f"{name}.{first['loc'][0]}: {first['msg']}") from None
-    return found
-
-
-def _plain(criterion: ChannelScore | Imprint) -> dict[str, Any]:
-    name = next(key for key, one in layer_criteria().items() if one is type(criterion))
-    values = TypeAdapter(type(criterion)).dump_python(criterion, mode="json")
-    return {name: {key: one for key, one in values.items() if key not in _OF_CHANNELS}}
-
-
-Criterion: TypeAlias = Annotated[
-    ChannelScore | Imprint, PlainValidator(_built), PlainSerializer(_plain)
-]
-"""In a recipe, `name: {options}`, at the depth of the option."""
-
-
-@final
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class LayerPlan:
-    """The layers that go, and what that costs and saves."""
-
-    criterion: str
-    scores: dict[str, float]
-    """Of every layer considered, in the order of execution."""
-    removed: tuple[str, ...]
-    """Those that go, least score first."""
-    params: tuple[int, int]
-    """Before and after."""
-    macs: tuple[int, int]
-    """Of one sample, before and after."""
-    skips: tuple[Skip, ...] = ()
-
-    @property
-    def summary(self) -> str:
-        """One line for a person."""
-        (params, fewer_params), (macs, fewer_macs) = self.params, self.macs
-        return (
-            f"layers by {self.criterion}: {len(self.removed)} of {len(self.scores)} go "
-            f"({', '.join(self.removed) or 'none'}); parameters {params:,} → {fewer_params:,}, "
-            f"MACs {macs:,} → {fewer_macs:,}"
-        )
+__all__ = ["LayerPrune"]
 
 
 @final
@@ -148,16 +41,16 @@ class LayerPrune(Method[LayerPlan]):
     removes: ClassVar[bool] = True
     plan_type: ClassVar[type] = LayerPlan
 
-    criterion: Criterion = Field(default_factory=L1)
+    criterion: Annotated[Criterion | LayerCriterion, LAYER_CRITERION] = L1()
     """What layers are judged by: `l1: {}`, `taylor: {batches: 4}`, `imprint: {}`, …"""
     remove: Annotated[int, Field(ge=1)] | None = None
     """Layers that go; give this or keep."""
     keep: Annotated[float, Field(gt=0, le=1)] | None = None
     """Share of the layers considered that stay, rounded up."""
     only: tuple[str, ...] = ()
-    """Globs of layers to consider; empty considers all that can go."""
+    """Patterns of layers to consider; empty considers all that can go."""
     skip: tuple[str, ...] = ()
-    """Globs of layers to leave alone."""
+    """Patterns of layers to leave alone."""
 
     @model_validator(mode="after")
     def _one_amount(self) -> "LayerPrune":
@@ -170,12 +63,12 @@ class LayerPrune(Method[LayerPlan]):
 
         Raises:
             StructureError: if the network cannot be read, nothing can go, fewer layers can go
-                than are asked for, or a glob matches nothing.
+                than are asked for, or a pattern matches nothing.
             DataError: if the criterion needs data that is missing.
         """
         del bench
-        found = find_blocks(subject.model, subject.example)
-        blocks, skips = self._considered(found.blocks, found.skips)
+        every = find_blocks(subject.model, subject.example)
+        blocks, skips = self._considered(every.blocks, every.skips)
         count = self._count(len(blocks), skips)
         scores = layer_scores(self.criterion, subject, blocks)
         removed = tuple(sorted(scores, key=scores.__getitem__)[:count])
@@ -188,13 +81,13 @@ class LayerPrune(Method[LayerPlan]):
                 "to skip."
             )
         return LayerPlan(
-            criterion=next(iter(_plain(self.criterion))),
+            criterion=self.criterion.name,
             scores=scores,
             removed=removed,
             params=(parameters(subject.model)[0], parameters(smaller)[0]),
             macs=(
-                sum(one.macs for one in layers(subject.model, subject.example)),
-                sum(one.macs for one in left),
+                sum(layer.macs for layer in layers(subject.model, subject.example)),
+                sum(layer.macs for layer in left),
             ),
             skips=skips,
         )
@@ -211,41 +104,32 @@ class LayerPrune(Method[LayerPlan]):
     ) -> nn.Module:
         """Repeats the slices, then the drops."""
         del example
-        model = replay(model, [one for one in edits if one.kind is not EditKind.DROP])
-        return replay_drops(model, [one for one in edits if one.kind is EditKind.DROP])
+        return replay_edits(model, edits)
 
     def _considered(
         self, blocks: Sequence[Block], skips: Sequence[Skip]
     ) -> tuple[list[Block], tuple[Skip, ...]]:
-        names = [*(name for one in blocks for name in _names(one)), *(one.site for one in skips)]
-        for option in ("only", "skip"):
-            for glob in getattr(self, option):
-                if not any(fnmatchcase(name, glob) for name in names):
-                    some = listed("layers to drop", (one.name for one in blocks))
-                    raise StructureError(
-                        f"'{glob}' in {option} of prune layers matches no layer: {some}."
-                    )
+        check_patterns(
+            "prune layers",
+            {"only": self.only, "skip": self.skip},
+            "layers to drop",
+            map(_names, blocks),
+            unlisted=(skip.site for skip in skips),
+        )
         considered, left = [], list(skips)
         for block in blocks:
-            reason = self._why_not(block)
+            reason = why_not(self.only, self.skip, *_names(block))
+            if reason is None and isinstance(self.criterion, Criterion) and not block.filters:
+                reason = "it has no filters of its own to be judged by"
             if reason is None:
                 considered.append(block)
             else:
                 left.append(Skip(block.name, reason))
         return considered, tuple(left)
 
-    def _why_not(self, block: Block) -> str | None:
-        if self.only and not any(fnmatchcase(n, g) for n in _names(block) for g in self.only):
-            return "not among only"
-        if any(fnmatchcase(name, glob) for name in _names(block) for glob in self.skip):
-            return "in skip"
-        if not isinstance(self.criterion, Imprint) and not block.filters:
-            return "it has no filters of its own to be judged by"
-        return None
-
     def _count(self, available: int, skips: Sequence[Skip]) -> int:
         if not available:
-            first = "; ".join(f"'{one.site}': {one.reason}" for one in skips[:3])
+            first = "; ".join(f"'{skip.site}': {skip.reason}" for skip in skips[:3])
             raise StructureError(
                 f"no layer of the network can be dropped ({first or 'it has no layers'}): prune "
                 "channels instead."
@@ -259,30 +143,6 @@ class LayerPrune(Method[LayerPlan]):
                 f"to {available} at most."
             )
         return self.remove
-
-
-def drop_blocks(model: nn.Module, names: Sequence[str], example: tuple[Tensor, ...]) -> list[Edit]:
-    """Drops blocks of `find_blocks` by name, in place, and returns the edits, slices first.
-
-    Raises:
-        StructureError: if the channels of layers to drop cannot be made equal.
-    """
-    found = {one.name: one for one in find_blocks(model, example, tried=False).blocks}
-    chosen = [found[name] for name in names]
-    edits: list[Edit] = []
-    widths = [one.width for one in chosen if one.width]
-    if any(one.unequal for one in widths):
-        graph = trace(model, example)
-        # Those that are equal too: a neighbour that shrinks what they read shrinks what they make.
-        keep = equal_widths(graph, widths)
-        same, slices = remove(model, graph, keep)
-        if same is not model:
-            raise StructureError(
-                f"without {', '.join(names)} the network's own forward() no longer fits: add "
-                "layers that change the number of channels to skip."
-            )
-        edits += slices
-    return edits + drop(model, {one.name: one.swaps for one in chosen})
 
 
 def _names(block: Block) -> tuple[str, ...]:

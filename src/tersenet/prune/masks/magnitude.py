@@ -7,7 +7,6 @@ among layers: `allocation.py`.
 
 import math
 from collections.abc import Mapping, Sequence
-from fnmatch import fnmatchcase
 from typing import Annotated, ClassVar, Literal, final
 
 import torch
@@ -15,8 +14,8 @@ from pydantic import Field, model_validator
 from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 
-from tersenet.core.listed import listed
 from tersenet.core.registry import method
+from tersenet.core.selection import check_patterns, first_match, why_not
 from tersenet.core.types import Edit, EditKind, Method, Skip, Subject, Workbench
 from tersenet.errors import StructureError
 from tersenet.graph import Site, trace
@@ -57,7 +56,7 @@ class Magnitude(Method[MaskPlan]):
     deviations: Annotated[float, Field(gt=0)] | None = None
     """s of Han's τ = s · σ(w), σ the deviation of a layer's weights; others call it sensitivity."""
     rates: dict[str, Annotated[float, Field(ge=0, lt=1)]] = Field(default_factory=dict)
-    """Sparsity of each layer, by glob, the first that matches; a layer that none matches stays
+    """Sparsity of each layer, by pattern, the first that matches; a layer that none matches stays
     dense. 'tersenet study sensitivity' finds such."""
     scope: Literal["global", "layer", "erk", "sensitivity"] = "global"
     """How `sparsity` is shared out. global: units of all layers compete. layer: each the same.
@@ -70,9 +69,9 @@ class Magnitude(Method[MaskPlan]):
     """Whether sparsity is a share of all units or of those not zero yet, as rounds of `repeat`
     want it."""
     only: tuple[str, ...] = ()
-    """Globs of sites to consider; empty considers all convolutions and matrix products."""
+    """Patterns of sites to consider; empty considers all convolutions and matrix products."""
     skip: tuple[str, ...] = ()
-    """Globs of sites to leave alone."""
+    """Patterns of sites to leave alone."""
 
     @model_validator(mode="after")
     def _check(self) -> "Magnitude":
@@ -92,12 +91,17 @@ class Magnitude(Method[MaskPlan]):
         """Decides how many units of each weight go.
 
         Raises:
-            StructureError: if the network cannot be read, a glob matches nothing, the pattern
+            StructureError: if the network cannot be read, a pattern matches nothing, the pattern
                 fits no weight, or a threshold would leave a layer nothing.
             DataError: if scope is sensitivity and there is no calibration data.
         """
         graph = trace(subject.model, subject.example)
-        self._check_globs([site.layer.site for site in graph.sites])
+        check_patterns(
+            f"prune {self.name}",
+            {"only": self.only, "skip": self.skip, "rates": self.rates},
+            "sites",
+            (_names_of(site.layer.site) for site in graph.sites),
+        )
         chosen, skips = cut(subject.model, graph.sites, self.pattern, self._why_not)
         if not chosen:
             raise StructureError(
@@ -168,7 +172,7 @@ class Magnitude(Method[MaskPlan]):
         """Returns the sparsity of each weight, by tensor."""
         if self.sparsity is None:
             return {
-                one.tensor: next((r for glob, r in self.rates.items() if _is(one.site, glob)), 0.0)
+                one.tensor: first_match(self.rates.items(), *_names_of(one.site)) or 0.0
                 for one in chosen
             }
         if self.scope == "erk":
@@ -203,23 +207,12 @@ class Magnitude(Method[MaskPlan]):
         rest = " of what is left" if self.of == "kept" else ""
         return f"{100 * self.sparsity:g} %{rest} requested, scope {self.scope}"
 
-    def _check_globs(self, sites: Sequence[str]) -> None:
-        for option in ("only", "skip", "rates"):
-            for glob in getattr(self, option):
-                if not any(_is(site, glob) for site in sites):
-                    raise StructureError(
-                        f"'{glob}' in {option} of prune magnitude matches no site: "
-                        f"{listed('sites', sites)}; 'tersenet inspect' shows all."
-                    )
-
     def _why_not(self, site: Site) -> str | None:
-        if self.only and not any(_is(site.layer.site, glob) for glob in self.only):
-            return "not among only"
-        return "in skip" if any(_is(site.layer.site, glob) for glob in self.skip) else None
+        return why_not(self.only, self.skip, *_names_of(site.layer.site))
 
 
-def _is(site: str, glob: str) -> bool:
-    return fnmatchcase(site, glob) or fnmatchcase(f"{site}.weight", glob)
+def _names_of(site: str) -> tuple[str, str]:
+    return site, f"{site}.weight"
 
 
 def _reach(share: float, count: int) -> int:

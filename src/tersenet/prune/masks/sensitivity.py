@@ -15,9 +15,9 @@ from torch import nn
 from tersenet.core.types import Subject, Workbench
 from tersenet.errors import DataError
 from tersenet.graph.trace import evaluating, tensors_of
-from tersenet.prune.criteria.observe import summed_loss
 from tersenet.prune.masks.allocation import Curve
 from tersenet.prune.masks.units import Units, zero_
+from tersenet.train.loss import summed_loss
 
 __all__ = ["LEVELS", "loss_curves", "zeroed"]
 

@@ -8,9 +8,9 @@ from torch import Tensor, nn
 from tersenet.core.files import load_weights, save_tensors
 from tersenet.core.types import Subject, TrainingBatches, Workbench
 from tersenet.errors import DataError
-from tersenet.prune.criteria.observe import summed_loss
 from tersenet.train import TrainingOptions, fit
 from tersenet.train.loop import StepHook
+from tersenet.train.loss import summed_loss
 
 __all__ = ["soft_threshold", "trained_copy", "training_of"]
 

@@ -6,7 +6,6 @@ arXiv:1707.01213.
 
 import copy
 from collections.abc import Mapping, Sequence
-from fnmatch import fnmatchcase
 from typing import ClassVar, Final, final
 
 import torch
@@ -15,12 +14,12 @@ from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 
 from tersenet.core.registry import method
+from tersenet.core.selection import check_patterns, matches
 from tersenet.core.types import Edit, EditKind, Method, Skip, Subject, Workbench
 from tersenet.errors import StructureError
-from tersenet.graph import layers, parameters, replay
+from tersenet.graph import layers, parameters
 from tersenet.prune.blocks import Block, find_blocks
-from tersenet.prune.dropping import replay_drops
-from tersenet.prune.layers.method import LayerPlan, drop_blocks
+from tersenet.prune.layers.plan import LayerPlan, drop_blocks, replay_edits
 from tersenet.prune.trained.sparse_training import soft_threshold, trained_copy, training_of
 from tersenet.train import TrainingOptions
 from tersenet.train.least_squares import is_linear_map
@@ -88,21 +87,22 @@ class SSS(Method[LayerPlan]):
     weight_decay: float = Field(default=5e-4, ge=0)
     """Of weights; batch-norm parameters, biases and scales are not decayed."""
     skip: tuple[str, ...] = ()
-    """Globs of blocks to leave alone."""
+    """Patterns of blocks to leave alone."""
 
     def plan(self, subject: Subject, bench: Workbench) -> LayerPlan:
         """Trains a copy and finds which scales are zero.
 
         Raises:
             DataError: if there is no training data, or no loss for its targets.
-            StructureError: if the network cannot be read, or no branch can have a scale.
+            StructureError: if the network cannot be read, a pattern matches nothing, or no branch
+                can have a scale.
         """
         trained, scales, skips = self._trained(subject, bench)
         removed = tuple(name for name, scale in scales.items() if scale == 0)
         smaller = copy.deepcopy(trained)
         drop_blocks(smaller, removed, subject.example)
         macs = [
-            sum(one.macs for one in layers(model, subject.example))
+            sum(layer.macs for layer in layers(model, subject.example))
             for model in (subject.model, smaller)
         ]
         return LayerPlan(
@@ -128,8 +128,7 @@ class SSS(Method[LayerPlan]):
     ) -> nn.Module:
         """Repeats the drops."""
         del example
-        model = replay(model, [one for one in edits if one.kind is EditKind.SLICE])
-        return replay_drops(model, [one for one in edits if one.kind is EditKind.DROP])
+        return replay_edits(model, edits)
 
     def reference(self, subject: Subject, bench: Workbench) -> nn.Module:
         """Returns the network as trained, with the scales that stay in its weights.
@@ -174,12 +173,19 @@ class SSS(Method[LayerPlan]):
         return own, found, skips
 
     def _blocks(self, subject: Subject) -> tuple[list[Block], list[Skip]]:
-        found = find_blocks(subject.model, subject.example)
+        every = find_blocks(subject.model, subject.example)
+        check_patterns(
+            f"prune {self.name}",
+            {"skip": self.skip},
+            "blocks",
+            (block.name for block in every.blocks),
+            unlisted=(skip.site for skip in every.skips),
+        )
         modules = dict(subject.model.named_modules())
-        blocks, skips = [], [*found.skips]
-        for block in found.blocks:
+        blocks, skips = [], [*every.skips]
+        for block in every.blocks:
             foldable = [_can_scale(_last(modules[end])) for end in block.ends]
-            if any(fnmatchcase(block.name, glob) for glob in self.skip):
+            if any(matches(pattern, block.name) for pattern in self.skip):
                 skips.append(Skip(block.name, "in skip"))
             elif block.kind != "residual" or not block.ends or not all(foldable):
                 skips.append(Skip(block.name, "is no branch that ends in a layer or batch norm"))
