@@ -46,7 +46,7 @@ from tersenet.decompose.factors import CONVOLUTIONS
 from tersenet.export import to_onnx
 from tersenet.measure import compare, predictor
 from tersenet.models import MODELS, resnet50
-from tersenet.prune import L1
+from tersenet.prune import L1, Channels
 from tersenet.repair import LeastSquares
 from tersenet.train.tasks import load_fashion_mnist
 
@@ -107,7 +107,9 @@ def network(name: str, *, peers: list[Path], quick: bool) -> list[Figure]:
         form: replace(one, skip=(last,)) if isinstance(one, SVD) else one
         for form, one in (list(FORMS.items())[:3] if quick else FORMS.items())
     }
-    methods["L1 channel pruning, half the units"] = L1(keep=0.5, scope="layer", multiple_of=8)
+    methods["L1 channel pruning, half the units"] = Channels(
+        criterion=L1(), keep=0.5, scope="layer", multiple_of=8
+    )
     figures = []
     with tempfile.TemporaryDirectory() as folder:
         before = Path(folder) / "before.onnx"

@@ -21,8 +21,8 @@ from tersenet.errors import MeasureError, StructureError
 from tersenet.export import to_onnx
 from tersenet.measure import compare
 from tersenet.models import MODELS
-from tersenet.prune import L1, LatencyAware, LayerPrune
-from tersenet.prune.gains import recalibrated_loss
+from tersenet.prune import L1, Channels, LatencyAware, LayerPrune
+from tersenet.prune.latency.gains import recalibrated_loss
 from tersenet.repair import LeastSquares
 from tersenet.run import History, load, save
 from tersenet.train import TASKS, Classification, TopOne
@@ -162,8 +162,8 @@ class _Finder:
         ways: dict[str, Callable[[int], Method[Any]]] = {}
         if method in ("uniform L1", REPAIRED):
             most = 39
-            ways["keep"] = lambda i: L1(
-                keep=round(1 - 0.025 * i, 3), scope="layer", multiple_of=None
+            ways["keep"] = lambda i: Channels(
+                criterion=L1(), keep=round(1 - 0.025 * i, 3), scope="layer", multiple_of=None
             )
         else:
             most = self._droppable()

@@ -18,7 +18,7 @@ from prune_latency_shapes import DEPLOYMENT, network
 from torch import nn
 
 from tersenet.core.types import Method, Removal, Subject, Workbench
-from tersenet.prune import L1
+from tersenet.prune import L1, Channels
 from tersenet.repair import BatchNorm, LeastSquares, Shift, flush_denormals_
 from tersenet.train import TASKS
 
@@ -48,7 +48,7 @@ def repairs(*, quick: bool) -> list[Figure]:
     )
     whole = network("ResNet-20", quick=quick)
     subject = task.subject(whole, deployment=DEPLOYMENT)
-    step = L1(keep=0.6, multiple_of=None)
+    step = Channels(criterion=L1(), keep=0.6, multiple_of=None)
     plan = step.plan(subject, Workbench())
     pruned, edits = step.apply(copy.deepcopy(whole), plan, subject, Workbench())
     after = replace(subject, model=pruned, removal=Removal(before=lambda: whole, edits=edits))

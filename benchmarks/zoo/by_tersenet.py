@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from tersenet.core.types import Edit, EditKind, Subject, Workbench
 from tersenet.errors import StructureError
 from tersenet.graph import prove
-from tersenet.prune import L1
+from tersenet.prune import L1, Channels
 from tersenet.run.saved import History, load, save
 
 __all__ = ["prune", "reload", "survivors"]
@@ -26,7 +26,7 @@ def prune(
     Raises:
         StructureError: where it refuses; what it cannot prove it does not hand out.
     """
-    method = L1(keep=1 - share, scope="layer", multiple_of=None)
+    method = Channels(criterion=L1(), keep=1 - share, scope="layer", multiple_of=None)
     subject = Subject(model=original, example=example)
     plan = method.plan(subject, Workbench())
     reasons = Counter(skip.reason for skip in plan.skips)

@@ -10,7 +10,7 @@ import functools
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Final, final
+from typing import Any, ClassVar, Final, cast, final
 
 import torch
 from pydantic import TypeAdapter
@@ -19,12 +19,14 @@ from torch import Tensor, nn
 from tersenet.core.files import CODED
 from tersenet.core.types import Edit, EditKind, Method, Removal, Subject, Workbench
 from tersenet.encode.files import decode_file, encode_file
+from tersenet.errors import DataError
 from tersenet.graph import macs, parameters, prove, remove, trace
 from tersenet.models import resnet
-from tersenet.prune import Magnitude, prove_drops
+from tersenet.prune import Channels, Criterion, Magnitude, Needs, prove_drops
+from tersenet.prune.channels.groups import considered
 from tersenet.run import History, load, save
 
-__all__ = ["MethodContract", "example_network", "example_subject"]
+__all__ = ["CriterionContract", "MethodContract", "example_network", "example_subject"]
 
 _OPTIONS: Final[dict[str, Any]] = {"depth": 8, "in_channels": 1, "classes": 5}
 _WIDTH: Final = 6
@@ -219,3 +221,75 @@ class MethodContract:
             whole, example = case.subject.model, case.subject.example
             assert case.plan.params == (parameters(whole)[0], params)
             assert case.plan.macs == (macs(whole, example), macs(case.model, example))
+
+
+class CriterionContract:
+    """What every criterion must keep to; a subclass gives `criterion`, with quick options."""
+
+    criterion: ClassVar[Criterion]
+    """To be tested."""
+
+    def subject(self) -> Subject:
+        """Returns what the criterion is tried on; override it for those that need another."""
+        return example_subject()
+
+    def scores(self, subject: Subject) -> dict[str, Tensor]:
+        """Returns the scores of all groups that the criterion can judge."""
+        graph = trace(subject.model, subject.example)
+        groups, _ = considered(graph, self.criterion, owner="the contract", only=(), skip=())
+        return self.criterion.score(subject, groups)
+
+    def test_each_unit_has_a_score_and_the_same_again(self) -> None:
+        """Finite ones, that differ within a group, for each group that was asked about."""
+        subject = self.subject()
+        first, again = self.scores(subject), self.scores(subject)
+        sizes = {group.name: group.size for group in trace(subject.model, subject.example).groups}
+        assert first
+        for name, scores in first.items():
+            assert scores.shape == (sizes[name],)
+            assert scores.isfinite().all()
+            assert torch.equal(scores, again[name])
+        assert any(scores.unique().numel() > 1 for scores in first.values())
+
+    def test_the_network_is_left_as_it_was(self) -> None:
+        """In the mode it was in, with the same values, without hooks or gradients."""
+        subject = self.subject()
+        subject.model.train().requires_grad_(False)
+        before = copy.deepcopy(subject.model.state_dict())
+        self.scores(subject)
+        assert subject.model.training
+        for name, value in subject.model.state_dict().items():
+            assert torch.equal(value, before[name]), name
+        assert not any(module._forward_hooks for module in subject.model.modules())  # noqa: SLF001
+        for parameter in subject.model.parameters():
+            assert parameter.grad is None
+            assert not parameter.requires_grad
+
+    def test_it_needs_what_it_says(self) -> None:
+        """Without more it scores the same, with less it says so."""
+        subject, needs = self.subject(), self.criterion.needs
+        bare = dataclasses.replace(subject, calibration=())
+        unlabelled = dataclasses.replace(
+            subject, calibration=[(x, torch.randn(len(x), 3)) for x, _ in subject.calibration]
+        )
+        missing = {Needs.NOTHING: (), Needs.INPUTS: (bare,), Needs.LABELS: (bare, unlabelled)}
+        for less in (bare, unlabelled):
+            try:
+                scores = self.scores(less)
+            except DataError:
+                assert any(less is wanting for wanting in missing[needs])
+            else:
+                assert not any(less is wanting for wanting in missing[needs])
+                whole = self.scores(subject)
+                assert all(torch.equal(own, whole[name]) for name, own in scores.items())
+
+    def test_channels_take_it_from_a_recipe(self) -> None:
+        """By name with its options, which have other names than the method's own."""
+        method = Channels(criterion=self.criterion, multiple_of=None)
+        adapter = TypeAdapter(Channels)
+        assert adapter.validate_python(adapter.dump_python(method, mode="json")) == method
+        own = {option.name for option in dataclasses.fields(cast(Any, self.criterion))}
+        assert not own & {option.name for option in dataclasses.fields(cast(Any, Channels))}
+        plan = method.plan(self.subject(), Workbench())
+        assert plan.method == self.criterion.name
+        assert any(len(kept) < plan.sizes[name] for name, kept in plan.keep.items())

@@ -23,6 +23,7 @@ from tersenet.prune import (
     SSS,
     Activation,
     BNScale,
+    Channels,
     Fisher,
     HRank,
     LassoSelection,
@@ -40,31 +41,31 @@ from tersenet.replace import Bottleneck, DepthwiseSeparable, GhostModule, Shuffl
 from tersenet.testing import MethodContract
 
 TABLE: Mapping[str, Method[Any]] = {
-    "prune l1, global": L1(keep=0.5, multiple_of=None),
-    "prune l1, by layer": L1(keep=0.6, scope="layer", multiple_of=2),
-    "prune l2": L2(multiple_of=None),
-    "prune bn-scale": BNScale(multiple_of=None),
-    "prune fisher": Fisher(multiple_of=None),
-    "prune fisher, greedy": Fisher(
-        keep=0.9, at_a_time=2, mac_weight=0.01, batches=2, multiple_of=None
+    "prune l1, global": Channels(criterion=L1(), keep=0.5, multiple_of=None),
+    "prune l1, by layer": Channels(criterion=L1(), keep=0.6, scope="layer", multiple_of=2),
+    "prune l2": Channels(criterion=L2(), multiple_of=None),
+    "prune bn-scale": Channels(criterion=BNScale(), multiple_of=None),
+    "prune fisher": Channels(criterion=Fisher(), multiple_of=None),
+    "prune fisher, greedy": Channels(
+        criterion=Fisher(mac_weight=0.01, batches=2), keep=0.9, at_a_time=2, multiple_of=None
     ),
-    "prune taylor": Taylor(multiple_of=None),
-    "prune obd": OBD(probes=2, multiple_of=None),
-    "prune activation": Activation(multiple_of=None),
-    "prune hrank": HRank(multiple_of=None),
-    "prune fpgm": FPGM(multiple_of=None),
-    "prune pca": PCA(variance=0.7, multiple_of=None),
-    "prune thinet": ThiNet(multiple_of=None),
-    "prune lasso": LassoSelection(multiple_of=None),
+    "prune taylor": Channels(criterion=Taylor(), multiple_of=None),
+    "prune obd": Channels(criterion=OBD(probes=2), multiple_of=None),
+    "prune activation": Channels(criterion=Activation(), multiple_of=None),
+    "prune hrank": Channels(criterion=HRank(), multiple_of=None),
+    "prune fpgm": Channels(criterion=FPGM(), multiple_of=None),
+    "prune pca": Channels(criterion=PCA(variance=0.7), multiple_of=None),
+    "prune thinet": Channels(criterion=ThiNet(), multiple_of=None),
+    "prune lasso": Channels(criterion=LassoSelection(), multiple_of=None),
     "prune magnitude, single weights": Magnitude(sparsity=0.8),
     "prune magnitude, kernels": Magnitude(sparsity=0.5, pattern="kernel", scope="erk"),
     "prune magnitude, 2:4": Magnitude(pattern="2:4"),
     "prune latency-aware": LatencyAware(
-        latency=0.7, criterion=L1(multiple_of=3), worth="score", attempts=1
+        latency=0.7, criterion=L1(), multiple_of=3, worth="score", attempts=1
     ),
     "prune slimming": Slimming(epochs=1, strength=0.1, multiple_of=None),
     "prune sss": SSS(epochs=1, strength=20, learning_rate=0.02),
-    "prune random": Random(seed=1, multiple_of=None),
+    "prune random": Channels(criterion=Random(seed=1), multiple_of=None),
     "prune layers": LayerPrune(criterion="l1", remove=1),
     "prune layers, imprint": LayerPrune(criterion="imprint", remove=1),
     "repair batch-norm": BatchNorm(),

@@ -13,7 +13,7 @@ from tersenet.errors import StructureError
 from tersenet.export import to_onnx
 from tersenet.graph import provable, prove, remove, replay, trace
 from tersenet.graph.edits import sized
-from tersenet.prune import L1
+from tersenet.prune import L1, Channels
 from tersenet.run import History, load, save
 
 TOKENS = torch.randn(3, 6, 16, generator=torch.Generator().manual_seed(5))
@@ -135,7 +135,7 @@ def test_what_comes_out_is_a_network(write, tmp_path):
     trained.eval()
     assert torch.equal(trained(TOKENS), trained(TOKENS))
     # saves and loads: a fresh class, the edits, the tensors
-    history = History({"class": "Attention"}, ((3, 6, 16),)).then(L1(), edits)
+    history = History({"class": "Attention"}, ((3, 6, 16),)).then(Channels(criterion=L1()), edits)
     save(tmp_path, trained, history, {})
     loaded = load(tmp_path, model=Attention(write))
     assert torch.equal(loaded(TOKENS), trained(TOKENS))

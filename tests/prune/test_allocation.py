@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tersenet.prune.allocation import by_sensitivity, erk, largest_below
+from tersenet.prune.masks.allocation import by_sensitivity, erk, largest_below
 
 
 def test_erk_is_its_formula() -> None:

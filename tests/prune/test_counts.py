@@ -5,6 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tersenet.core.types import Skip
+from tersenet.prune.channels.plan import PrunePlan
 from tersenet.prune.counts import (
     Cut,
     best_units,
@@ -13,7 +14,6 @@ from tersenet.prune.counts import (
     layer_counts,
     weighed_counts,
 )
-from tersenet.prune.plan import PrunePlan
 
 
 @given(st.integers(1, 300), st.integers(1, 100), st.integers(1, 5))

@@ -12,7 +12,7 @@ from tersenet.graph import trace
 from tersenet.models import resnet
 from tersenet.prune import ecc
 from tersenet.prune.ecc import fit_bilinear, latency_model, r_squared
-from tersenet.prune.width_choice import widths_within
+from tersenet.prune.latency.width_choice import widths_within
 
 
 def test_planted_coefficients_are_found() -> None:

@@ -9,7 +9,7 @@ from torch.nn import functional
 
 from tersenet.core.types import Subject, Workbench
 from tersenet.graph import prove
-from tersenet.prune import L1
+from tersenet.prune import L1, Channels
 
 HEADS, SIZE, WIDTH = 4, 4, 16
 
@@ -46,7 +46,7 @@ def test_l1_removes_whole_heads(fused: bool) -> None:
                 weights[0 if fused else part][own] *= 0.1
     before = copy.deepcopy(model)
     subject = Subject(model=model, example=(torch.randn(2, 5, WIDTH),))
-    method = L1(keep=0.5, scope="layer", multiple_of=None)
+    method = Channels(criterion=L1(), keep=0.5, scope="layer", multiple_of=None)
     plan = method.plan(subject, Workbench())
     assert list(plan.keep.values()) == [(1, 3)]
     smaller, edits = method.apply(model, plan, subject, Workbench())
@@ -80,7 +80,7 @@ def test_pytorch_attention_loses_whole_heads() -> None:
     model = Mixed().eval()
     before = copy.deepcopy(model)
     subject = Subject(model=model, example=(torch.randn(2, 5, WIDTH),))
-    method = L1(keep=0.5, scope="layer", multiple_of=None)
+    method = Channels(criterion=L1(), keep=0.5, scope="layer", multiple_of=None)
     plan = method.plan(subject, Workbench())
     (heads,) = [name for name in plan.keep if name.startswith("attention")]
     assert (plan.sizes[heads], len(plan.keep[heads]), len(plan.keep["feed.0"])) == (HEADS, 2, 12)

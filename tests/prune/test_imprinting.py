@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from tersenet.core.types import Subject
 from tersenet.errors import DataError
 from tersenet.prune import Imprint, find_blocks, imprint
-from tersenet.prune.imprinting import pooled, predicted
+from tersenet.prune.layers.imprinting import pooled, predicted
 
 
 def test_weights_are_class_means():
@@ -78,7 +78,7 @@ def test_the_layer_that_separates_the_classes_gains():
     curve = Imprint().curve(whole, blocks)
     assert curve["before"] == curve["0"] < 0.65
     assert curve["1"] == curve["2"] > 0.95
-    scores = Imprint().scores(whole, blocks)
+    scores = Imprint().score(whole, blocks)
     assert scores["0"] == scores["2"] == 0
     assert scores["1"] == pytest.approx(curve["1"] - curve["0"])
 

@@ -8,12 +8,11 @@ import torch
 from pydantic import TypeAdapter, ValidationError
 from torch import nn
 
-from tersenet.core.registry import methods
 from tersenet.core.types import Subject, Workbench
 from tersenet.errors import StructureError
 from tersenet.graph import Graph, macs, parameters, prove, remove, trace
 from tersenet.models.resnet_cifar import resnet
-from tersenet.prune import L1, L2, PrunePlan
+from tersenet.prune import CRITERIA, L1, L2, Channels, PrunePlan
 from tersenet.prune.counts import best_units, layer_counts
 
 IMAGE = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(0))
@@ -32,7 +31,7 @@ def test_signs_do_not_cancel():
     model = nn.Sequential(nn.Conv2d(3, 2, 1, bias=False), nn.Conv2d(2, 4, 1))
     model[0].weight.data = torch.tensor([[1.0, -1.0, 0.0], [0.5, 0.5, 0.0]])[:, :, None, None]
     assert _scores(model)["0"].tolist() == [2.0, 1.0]
-    plan = L1(keep=0.5, **ANY).plan(_subject(model), Workbench())
+    plan = Channels(criterion=L1(), keep=0.5, **ANY).plan(_subject(model), Workbench())
     assert plan.keep == {"0": (0,)}
 
 
@@ -98,10 +97,10 @@ def test_a_published_signature_is_read_and_written(resnet56: tuple[nn.Module, Gr
         f"stage{stage}.*.conv1": int(share * 8 * 2**stage)
         for stage, share in enumerate(shares, start=1)
     }
-    plan = L1(counts=counts, skip=skipped).plan(_subject(model), Workbench())
+    plan = Channels(criterion=L1(), counts=counts, skip=skipped).plan(_subject(model), Workbench())
     assert plan.params[1] == expected
     assert plan.requested == pytest.approx(plan.reached)
-    again = L2(counts=plan.signature).plan(_subject(model), Workbench())
+    again = Channels(criterion=L2(), counts=plan.signature).plan(_subject(model), Workbench())
     assert again.params == plan.params
     assert plan.signature.items() <= again.signature.items()  # those that were skipped are whole
 
@@ -110,20 +109,20 @@ def test_a_published_signature_is_read_and_written(resnet56: tuple[nn.Module, Gr
     ("counts", "says"),
     [
         ({"stage1.0.conv1": 17}, "keeps 17 units of 'stage1.0.conv1', which has 16: lower it"),
-        ({"stage7*": 4}, "'stage7\\*' in counts of prune l1 matches no group"),
+        ({"stage7*": 4}, "'stage7\\*' in counts of prune l1 matches none of the groups"),
     ],
 )
 def test_signatures_of_another_network_are_refused(counts: dict[str, int], says: str):
     with pytest.raises(StructureError, match=says):
-        L1(counts=counts).plan(_subject(resnet(depth=8)), Workbench())
+        Channels(criterion=L1(), counts=counts).plan(_subject(resnet(depth=8)), Workbench())
     with pytest.raises(ValueError, match="give one"):
-        L1(counts={"*": 4}, at_a_time=2, **ANY)
+        Channels(criterion=L1(), counts={"*": 4}, at_a_time=2, **ANY)
 
 
 def test_layer_scope_keeps_the_share_of_each_and_says_what_it_costs():
     model = resnet(depth=20)
     subject = _subject(model)
-    method = L1(keep=0.7, skip=("linear", "stage3.*"), **ANY)
+    method = Channels(criterion=L1(), keep=0.7, skip=("linear", "stage3.*"), **ANY)
     plan = method.plan(subject, Workbench())
     assert {len(kept) / plan.sizes[name] for name, kept in plan.keep.items()} == {11 / 16, 22 / 32}
     assert {skip.site: skip.reason for skip in plan.skips} == {
@@ -143,7 +142,7 @@ def test_the_best_filters_stay_and_are_untouched():
     model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.Conv2d(8, 4, 3))
     weight = model[0].weight.detach().clone()
     best = weight.abs().sum((1, 2, 3)).topk(4).indices.sort().values
-    method, subject = L1(keep=0.5, **ANY), _subject(model)
+    method, subject = Channels(criterion=L1(), keep=0.5, **ANY), _subject(model)
     plan = method.plan(subject, Workbench())
     smaller, _ = method.apply(copy.deepcopy(model), plan, subject, Workbench())
     assert torch.equal(smaller[0].weight, weight[best])
@@ -152,7 +151,7 @@ def test_the_best_filters_stay_and_are_untouched():
 
 def test_plans_are_plain_data_and_edits_replay():
     model = resnet(depth=8)
-    method, subject = L1(keep=0.4, multiple_of=4), _subject(model)
+    method, subject = Channels(criterion=L1(), keep=0.4, multiple_of=4), _subject(model)
     adapter = TypeAdapter(PrunePlan)
     plan = method.plan(subject, Workbench())
     read = adapter.validate_json(adapter.dump_json(plan))
@@ -170,17 +169,19 @@ def test_global_scope_takes_from_where_it_matters_least():
         conv.weight.data = torch.ones_like(conv.weight)
         conv.weight.data *= (torch.tensor(sums) / conv.in_channels)[:, None, None, None]
     # By multiples of the mean: all of '0' are 1, '1' has one of 5.6 and seven of 0.35.
-    plan = L1(keep=0.6, multiple_of=None).plan(_subject(model), Workbench())
+    plan = Channels(criterion=L1(), keep=0.6, multiple_of=None).plan(_subject(model), Workbench())
     assert {name: len(kept) for name, kept in plan.keep.items()} == {"0": 8, "1": 1}
     assert plan.keep["1"] == (0,)
-    least = L1(keep=0.6, multiple_of=None, least=3).plan(_subject(model), Workbench())
+    least = Channels(criterion=L1(), keep=0.6, multiple_of=None, least=3).plan(
+        _subject(model), Workbench()
+    )
     assert {name: len(kept) for name, kept in least.keep.items()} == {"0": 6, "1": 3}
 
 
 def test_keeping_nearly_nothing_leaves_one_unit_each():
     model = resnet(depth=8)
     for scope in ("global", "layer"):
-        method = L1(keep=0.001, scope=scope, multiple_of=None)
+        method = Channels(criterion=L1(), keep=0.001, scope=scope, multiple_of=None)
         subject = _subject(model)
         plan = method.plan(subject, Workbench())
         assert {len(kept) for kept in plan.keep.values()} == {1}
@@ -190,7 +191,7 @@ def test_keeping_nearly_nothing_leaves_one_unit_each():
 
 @pytest.mark.parametrize("option", ["only", "skip"])
 def test_a_glob_that_matches_nothing_names_what_exists(option: str):
-    method = L1(**{option: ("conv1", "layer9*")})
+    method = Channels(criterion=L1(), **{option: ("conv1", "layer9*")})
     with pytest.raises(StructureError, match=rf"'layer9\*' in {option} .*'conv1 \+ 1 more'"):
         method.plan(_subject(resnet(depth=8)), Workbench())
 
@@ -201,8 +202,10 @@ def test_a_glob_that_matches_nothing_names_what_exists(option: str):
 )
 def test_options_out_of_range_are_refused(options):
     with pytest.raises(ValidationError):
-        L1(**options)
+        Channels(criterion=L1(), **options)
 
 
 def test_recipes_find_it():
-    assert methods("prune")["l1"] is L1
+    assert CRITERIA["l1"] is L1
+    assert Channels.short is not None
+    assert Channels.short[1].known()["l1"] is L1

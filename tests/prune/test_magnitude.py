@@ -11,7 +11,7 @@ from torch.nn import functional
 from tersenet.core.types import EditKind, Subject, Workbench
 from tersenet.errors import DataError, StructureError
 from tersenet.prune import Magnitude
-from tersenet.prune.allocation import erk
+from tersenet.prune.masks.allocation import erk
 
 
 def network() -> nn.Module:
@@ -155,9 +155,15 @@ def test_bad_options_are_said(options: dict[str, object], says: str) -> None:
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        ({"sparsity": 0.5, "only": ("fc",)}, "'fc' in only of prune magnitude matches no site"),
-        ({"sparsity": 0.5, "skip": ("fc",)}, "'fc' in skip of prune magnitude matches no site"),
-        ({"rates": {"fc": 0.5}}, "'fc' in rates of prune magnitude matches no site"),
+        (
+            {"sparsity": 0.5, "only": ("fc",)},
+            "'fc' in only of prune magnitude matches none",
+        ),
+        (
+            {"sparsity": 0.5, "skip": ("fc",)},
+            "'fc' in skip of prune magnitude matches none",
+        ),
+        ({"rates": {"fc": 0.5}}, "'fc' in rates of prune magnitude matches none"),
         ({"threshold": 9.0}, "would zero all 432 units of '0': lower it, or add the site to skip"),
         ({"sparsity": 0.5, "skip": ("*",)}, "finds no weight to mask by element: '0': in skip"),
     ],

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tersenet.errors import FormatError
-from tersenet.prune.packed import pack, unpack
+from tersenet.prune.masks.packed import pack, unpack
 
 
 @given(

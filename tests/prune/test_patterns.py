@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from tersenet.core.types import Subject, Workbench
 from tersenet.errors import StructureError
 from tersenet.graph import prove, remove, trace
-from tersenet.prune import L1, Magnitude
-from tersenet.prune.patterns import layout, lowest
+from tersenet.prune import L1, Channels, Magnitude
+from tersenet.prune.masks.patterns import layout, lowest
 
 # Mao et al. 2017, figure 1, and what the rows and columns of a matrix are: the unit that the
 # weight [out, in, row, column] belongs to.
@@ -129,7 +129,9 @@ def test_a_filter_mask_removed_is_the_removal_of_filters() -> None:
     for own, value in zip(smaller.parameters(), dense, strict=True):
         own.data.copy_(value)
     whole = Subject(model=smaller.eval(), example=subject.example)
-    by_norm = L1(keep=0.5, scope="layer", multiple_of=None).plan(whole, Workbench())
+    by_norm = Channels(criterion=L1(), keep=0.5, scope="layer", multiple_of=None).plan(
+        whole, Workbench()
+    )
     assert {name: list(kept) for name, kept in by_norm.keep.items()} == keep
     smaller, slices = remove(smaller, trace(smaller, whole.example), keep)
     assert torch.allclose(smaller(*whole.example), masked(*whole.example), atol=1e-6)

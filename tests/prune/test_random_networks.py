@@ -10,7 +10,7 @@ from torch.nn import functional
 
 from tersenet.core.types import Subject, Workbench
 from tersenet.graph import prove
-from tersenet.prune import L1
+from tersenet.prune import L1, Channels
 
 KINDS = ("conv", "depthwise", "grouped", "residual", "branches", "gate", "pool", "norm", "act")
 
@@ -82,7 +82,7 @@ def test_smaller_equals_masked(found, flatten: bool, percent: int, seed: int):
                 tensor.normal_()
             module.running_var.uniform_(0.5, 2)
     example = (torch.randn(3, 2, 8, 8),)
-    method = L1(keep=percent / 100, scope="layer", multiple_of=None)
+    method = Channels(criterion=L1(), keep=percent / 100, scope="layer", multiple_of=None)
     subject = Subject(model=model, example=example)
     plan = method.plan(subject, Workbench())
     assert plan.keep  # there is always something to remove from

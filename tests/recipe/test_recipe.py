@@ -38,11 +38,11 @@ def read(tmp_path: Path, text: str):
 def test_builds_typed_steps(tmp_path: Path) -> None:
     recipe = read(tmp_path, GOOD)
     assert [(step.family, step.name) for step in recipe.steps] == [
-        ("prune", "l1"),
+        ("prune", "channels"),
         ("distill", "response"),
         ("quantize", "static"),
     ]
-    assert recipe.steps[0].keep == 0.5
+    assert (recipe.steps[0].title, recipe.steps[0].keep) == ("l1", 0.5)
     assert recipe.steps[1].temperature == 4.0
     assert recipe.deployment.batches == (1, 8)
     assert recipe.deployment.precision == "int8"  # it follows from the steps
@@ -77,7 +77,12 @@ def test_threads_of_the_work_are_named_or_left_to_pytorch(tmp_path: Path) -> Non
         ("temperature: 4", "temperature: 0", 16, "must be greater than 0"),
         ("epochs: 2", "epochs: -1", 15, "distill.response.epochs is -1; it must be greater"),
         ("keep: 0.5", "keep: 1.5", 12, "prune.l1.keep is 1.5; it must be less than"),
-        ("l1:", "l9:", 12, "there is no prune method 'l9'; it knows activation, bn-scale, "),
+        (
+            "l1:",
+            "l9:",
+            12,
+            "there is no prune method 'l9'; it knows activation, bn-scale, ",
+        ),
         ("- prune", "- prun", 11, "there is no step 'prun'; did you mean 'prune'?"),
         ("depth: 8", "dept: 8", 4, "model.resnet has no option 'dept'; did you mean 'depth'?"),
         ("option: A", "option: C", 4, "it must be 'A' or 'B'"),

@@ -46,7 +46,7 @@ def test_rounds_become_steps_with_numbered_names(tmp_path: Path) -> None:
 def test_rounds_within_rounds(tmp_path: Path) -> None:
     inner = "        - repeat: {times: 2, steps: [{prune: l1}]}\n"
     recipe = read(tmp_path, ROUNDS.replace("        - distill", inner + "        - distill"))
-    assert [step.name for step in recipe.steps[1:5]] == ["magnitude", "l1", "l1", "response"]
+    assert [step.title for step in recipe.steps[1:5]] == ["magnitude", "l1", "l1", "response"]
     assert len(recipe.steps) == 1 + 3 * 4 + 1
 
 

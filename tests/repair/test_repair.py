@@ -10,8 +10,8 @@ from torch.nn import functional
 
 from tersenet.core.types import Batch, EditKind, Method, Removal, Subject, Workbench
 from tersenet.errors import DataError, StructureError
-from tersenet.prune import L1
-from tersenet.prune.plan import PrunePlan
+from tersenet.prune import L1, Channels
+from tersenet.prune.channels.plan import PrunePlan
 from tersenet.repair import BatchNorm, LeastSquares, Shift, flush_denormals_
 from tersenet.repair.base import kept_indices
 
@@ -59,7 +59,7 @@ def small(padding: int = 1) -> nn.Module:
 def pruned(model: nn.Module, keep: dict[str, tuple[int, ...]] | None = None) -> Subject:
     """What a repair receives behind `prune l1`, or behind the removal of all units but `keep`."""
     whole = Subject(model=model, example=(data()[0][0][:2],), calibration=data())
-    method = L1(keep=0.6, scope="layer", multiple_of=None)
+    method = Channels(criterion=L1(), keep=0.6, scope="layer", multiple_of=None)
     plan: PrunePlan = method.plan(whole, Workbench())
     if keep is not None:
         plan = dataclasses.replace(plan, keep=keep)
@@ -122,7 +122,7 @@ def test_each_layer_gets_the_least_squares_solution():
     model = nn.Sequential(nn.Linear(6, 9), nn.ReLU(), nn.Linear(9, 4)).eval()
     batches = [(torch.randn(50, 6), torch.zeros(50, dtype=torch.long)) for _ in range(2)]
     subject = Subject(model=model, example=(batches[0][0],), calibration=batches)
-    method = L1(keep=0.5, scope="layer", multiple_of=None)
+    method = Channels(criterion=L1(), keep=0.5, scope="layer", multiple_of=None)
     plan = method.plan(subject, Workbench())
     smaller, edits = method.apply(copy.deepcopy(model), plan, subject, Workbench())
     removal = Removal(before=lambda: model, edits=edits)

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from tersenet.core.types import Subject, Workbench
-from tersenet.prune import L1
+from tersenet.prune import L1, Channels
 from tersenet.run import History, load, save
 
 
@@ -27,7 +27,8 @@ class Tagger(nn.Module):
 def test_tokens_stay_tokens(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     torch.manual_seed(0)
     model, tokens = Tagger().eval(), torch.randint(0, 7, (2, 5))
-    subject, method = Subject(model=model, example=(tokens,)), L1(multiple_of=None)
+    subject = Subject(model=model, example=(tokens,))
+    method = Channels(criterion=L1(), multiple_of=None)
     plan = method.plan(subject, Workbench())
     smaller, edits = method.apply(model, plan, subject, Workbench())
     history = History({"class": "Tagger"}, ((2, 5),), dtypes=("int64",)).then(method, edits)

@@ -28,6 +28,7 @@ from tersenet.prune import (
     L1,
     PCA,
     SSS,
+    Channels,
     Fisher,
     Imprint,
     LatencyAware,
@@ -105,7 +106,9 @@ def test_row_12_l1_filters() -> None:
     pair = nn.Sequential(nn.Conv2d(1, 2, (1, 2), bias=False), nn.Flatten(), nn.Linear(2, 3))
     pair.get_parameter("0.weight").data = torch.tensor([[0.5, 0.5], [1.0, -1.0]]).view(2, 1, 1, 2)
     subject = Subject(model=pair.eval(), example=(torch.randn(1, 1, 1, 2),))
-    plan = L1(keep=0.5, scope="layer", multiple_of=None).plan(subject, Workbench())
+    plan = Channels(criterion=L1(), keep=0.5, scope="layer", multiple_of=None).plan(
+        subject, Workbench()
+    )
     assert list(plan.keep.values()) == [(1,)]
 
     model, example = shaken(resnet(depth=56, option="A")), (torch.randn(2, 3, 32, 32),)
@@ -230,7 +233,7 @@ def test_row_14_fisher() -> None:
     anew[first] = float("inf")
     gone = {1: {first}, 2: {first, int(anew.argmin())}}
     for count, units in gone.items():
-        fisher = Fisher(keep=1 - count / 4, at_a_time=1, multiple_of=None)
+        fisher = Channels(criterion=Fisher(), keep=1 - count / 4, at_a_time=1, multiple_of=None)
         plan = fisher.plan(subject, Workbench())
         assert set(range(4)) - set(plan.keep["0"]) == units
         after, edits = fisher.apply(copy.deepcopy(model), plan, subject, Workbench())
@@ -315,7 +318,7 @@ def test_row_18_activation_criteria() -> None:
         16, 2, 3, 3
     )
     x, y = torch.randn(8, 2, 9, 9), torch.zeros(8, dtype=torch.long)
-    plan = PCA(variance=0.9999, multiple_of=None).plan(
+    plan = Channels(criterion=PCA(variance=0.9999), multiple_of=None).plan(
         Subject(model=model, example=(x,), calibration=[(x, y)]), Workbench()
     )
     assert len(plan.keep["0"]) == 5
@@ -397,7 +400,9 @@ def test_row_21_latency_constrained(monkeypatch: pytest.MonkeyPatch) -> None:
     )
     options = {one.name: range(4, one.size + 1, 4) for one in structure.groups}
     assert ecc.latency_model(whole, structure, options, folds=4).r_squared >= 0.9
-    method = LatencyAware(latency=0.7, cost="bilinear", worth="score", criterion=L1(multiple_of=4))
+    method = LatencyAware(
+        latency=0.7, cost="bilinear", worth="score", criterion=L1(), multiple_of=4
+    )
     plan = method.plan(whole, Workbench())
     assert plan.reached == pytest.approx(0.7, rel=0.05)
     # Of what the clock says without its noise.
@@ -420,7 +425,9 @@ def test_row_22_greedy_and_one_shot(fashion_folder: Path) -> None:
     for name, at_a_time in (("greedy", 24), ("one-shot", 10_000)):
         ticks: list[int] = []
         bench = Workbench(tick=lambda text, done, total, ticks=ticks: ticks.append(done))
-        method = Fisher(keep=0.75, at_a_time=at_a_time, batches=1, multiple_of=None)
+        method = Channels(
+            criterion=Fisher(batches=1), keep=0.75, at_a_time=at_a_time, multiple_of=None
+        )
         plan = method.plan(subject, bench)
         smaller, _ = method.apply(copy.deepcopy(model), plan, subject, bench)
         found[name], evaluations[name] = task.quality(smaller).value, len(ticks)

@@ -21,8 +21,6 @@ data: {fashion-mnist: {}}
 IDLE = [
     ("prune: {l1: {keep: 0.7, counts: {a: 2}}}", "prune.l1.keep", "counts"),
     ("prune: {l1: {least: 2, counts: {a: 2}}}", "prune.l1.least", "counts"),
-    ("prune: {latency-aware: {latency: 0.5, criterion: {taylor: {scope: layer}}}}",
-     "prune.latency-aware.criterion.taylor.scope", "latency"),
     ("quantize: {static: {percentile: 99.9}}", "quantize.static.percentile", "range: percentile"),
     ("quantize: {static: {group: 16}}", "quantize.static.group", "per: group"),
     ("quantize: {static: {rounding: gptq, steps: 9}}", "quantize.static.steps", "rounding"),

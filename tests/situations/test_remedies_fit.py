@@ -13,7 +13,7 @@ from tersenet.core.listed import listed
 from tersenet.core.types import Device, Subject, Workbench
 from tersenet.decompose import SVD
 from tersenet.errors import QuantizeError, RunError, StructureError
-from tersenet.prune import L1, Magnitude
+from tersenet.prune import L1, Channels, Magnitude
 from tersenet.quantize import Half, Static, Weights
 from tersenet.run import RunFolder, read_run
 from tersenet.run.record import Header
@@ -102,7 +102,7 @@ def test_where_nothing_can_be_quantised_it_says_so(method):
 @pytest.mark.parametrize(
     ("method", "said"),
     [
-        (L1(keep=0.5, only=("head",)), "there are no groups"),
+        (Channels(criterion=L1(), keep=0.5, only=("head",)), "there are no groups"),
         (Magnitude(sparsity=0.5, only=("head",)), "there are no sites"),
         (SVD(only=("head",)), "there are no layers"),
     ],

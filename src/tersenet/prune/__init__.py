@@ -1,33 +1,41 @@
-"""Pruning: removing what matters least, physically."""
+"""Pruning: removing what matters least, physically.
 
-from tersenet.prune.activation import Activation
+A method takes a subject and gives a plan, then edits. Each has a room: `channels` removes units of
+layers by a criterion (`criteria`, whose interface is `criterion`), `layers` drops whole ones,
+`latency` fits both to a measured time, `masks` zeroes weights in place, `trained` trains under a
+penalty before it removes. `counts` shares a wanted size out among groups.
+"""
+
 from tersenet.prune.blocks import Block, Blocks, find_blocks
-from tersenet.prune.bn_scale import BNScale
+from tersenet.prune.channels import Channels, PrunePlan
+from tersenet.prune.criteria import (
+    FPGM,
+    L1,
+    L2,
+    OBD,
+    PCA,
+    Activation,
+    BNScale,
+    Fisher,
+    HRank,
+    LassoSelection,
+    Random,
+    Taylor,
+    ThiNet,
+)
+from tersenet.prune.criteria.lasso import lasso_channels
+from tersenet.prune.criteria.maps import average_zeros, feature_map_norm, mean_rank, principal_width
+from tersenet.prune.criteria.second_order import damage, second_order_change, surgeon
+from tersenet.prune.criteria.thinet import thinet
+from tersenet.prune.criterion import CRITERIA, Criterion, Needs
 from tersenet.prune.drop_proof import prove_drops
 from tersenet.prune.ecc import BilinearLatency, latency_model
-from tersenet.prune.fisher import Fisher
-from tersenet.prune.fpgm import FPGM
-from tersenet.prune.hrank import HRank
-from tersenet.prune.imprinting import Imprint, imprint
-from tersenet.prune.l1 import L1
-from tersenet.prune.l2 import L2
-from tersenet.prune.lasso import LassoSelection, lasso_channels
-from tersenet.prune.latency_aware import LatencyAware
-from tersenet.prune.latency_plan import LatencyPlan
-from tersenet.prune.layer_prune import LayerPlan, LayerPrune, layer_criteria
-from tersenet.prune.magnitude import Magnitude
-from tersenet.prune.maps import average_zeros, feature_map_norm, mean_rank, principal_width
-from tersenet.prune.obd import OBD
-from tersenet.prune.pca import PCA
-from tersenet.prune.plan import PrunePlan
-from tersenet.prune.random import Random
-from tersenet.prune.score import ChannelScore
-from tersenet.prune.second_order import damage, second_order_change, surgeon
-from tersenet.prune.slimming import Slimming
-from tersenet.prune.sss import SSS
+from tersenet.prune.latency import LatencyAware, LatencyPlan
+from tersenet.prune.layers import Imprint, LayerPlan, LayerPrune, layer_criteria
+from tersenet.prune.layers.imprinting import imprint
+from tersenet.prune.masks import Magnitude
 from tersenet.prune.staircase import Staircase, staircases
-from tersenet.prune.taylor import Taylor
-from tersenet.prune.thinet import ThiNet, thinet
+from tersenet.prune.trained import SSS, Slimming
 
 __all__ = [
     "Block",
@@ -48,7 +56,10 @@ __all__ = [
     "Activation",
     "BNScale",
     "BilinearLatency",
-    "ChannelScore",
+    "CRITERIA",
+    "Channels",
+    "Criterion",
+    "Needs",
     "Fisher",
     "HRank",
     "LassoSelection",

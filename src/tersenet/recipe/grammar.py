@@ -283,9 +283,8 @@ def _in_short(place: Located, cls: type[Method[Any]], field: str, part: Part) ->
     place.check_keys({*own, *(one.name for one in fields(kind))})
     given = place.mapping()
     within = {key: value for key, value in given.items() if key not in own}
-    around = {key: value for key, value in given.items() if key in own}
     built = replace(place, value=within).build(kind)
-    return replace(place, value=around).build(cls, given={field: built})
+    return place.build(cls, given={field: built}, elsewhere=within)
 
 
 def _check_idle(place: Located, step: Method[Any]) -> None:

@@ -79,16 +79,22 @@ class Located:
         return self.child(key)
 
     def build(
-        self, cls: type[T], *, hidden: tuple[str, ...] = (), given: Mapping[str, Any] | None = None
+        self,
+        cls: type[T],
+        *,
+        hidden: tuple[str, ...] = (),
+        given: Mapping[str, Any] | None = None,
+        elsewhere: Iterable[str] = (),
     ) -> T:
         """Returns `cls(**value, **given)` after checking every option's name, type and range.
 
-        Options in `hidden` are not the recipe's to set, nor are those given.
+        Options in `hidden` are not the recipe's to set, nor are those given. Those in
+        `elsewhere` stand here and are of another class.
         """
-        given = given or {}
-        options = self.mapping()
+        given, others = given or {}, set(elsewhere)
+        options = {key: value for key, value in self.mapping().items() if key not in others}
         known = sorted(_parameters(cls).keys() - set(hidden) - given.keys())
-        self.check_keys(known)
+        self.check_keys({*known, *others})
         try:
             return TypeAdapter(cls).validate_python({**options, **given})
         except ValidationError as error:
@@ -122,7 +128,8 @@ class Located:
             return self.error(f"{'.'.join(self.scope)} lacks '{place[0]}': add it.")
         demand = first["msg"].removeprefix("Value error, ")
         demand = demand.replace("Input should be", "it must be")
-        return self.error(f"{title} is {first['input']!r}; {demand}.", *place)
+        shown = first["input"] if place else self.value  # the latter as it was written
+        return self.error(f"{title} is {shown!r}; {demand}.", *place)
 
 
 def read_yaml(path: Path) -> Located:

@@ -12,7 +12,7 @@ from tersenet.core.findings import LineChart, Series, Table, Verdict
 from tersenet.core.types import Score, Subject, Tick, Workbench
 from tersenet.graph.trace import evaluating
 from tersenet.prune import Magnitude
-from tersenet.prune.allocation import Curve, by_sensitivity
+from tersenet.prune.masks.allocation import Curve, by_sensitivity
 from tersenet.study.folder import StudyFolder
 from tersenet.train import Classification, TopOne
 

@@ -7,7 +7,6 @@ only the accuracy is left to compare.
 
 import copy
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Any, Final
 
 from torch import nn
@@ -15,12 +14,12 @@ from torch import nn
 from tersenet.core.findings import Table
 from tersenet.core.types import Method, Subject, Workbench
 from tersenet.errors import StructureError
-from tersenet.prune import L1, BNScale, ChannelScore, LayerPrune, Taylor
+from tersenet.prune import L1, BNScale, Channels, Criterion, LayerPrune, Taylor
 from tersenet.study.layer_bench import LayerBench
 
 __all__ = ["CRITERIA", "WITHIN", "matched", "pair", "pair_table"]
 
-CRITERIA: Final[Mapping[str, type[ChannelScore]]] = {
+CRITERIA: Final[Mapping[str, type[Criterion]]] = {
     "l1": L1,
     "bn-scale": BNScale,
     "taylor": Taylor,
@@ -47,7 +46,7 @@ def pair(criterion: str, remove: int, subject: Subject, bench: LayerBench) -> di
         JSON values: {"criterion", "layer": measured, "filter": measured}, or {"criterion",
         "reason"} where the criterion has nothing to judge in this network.
     """
-    judge = CRITERIA[criterion](multiple_of=None)
+    judge = CRITERIA[criterion]()
     try:
         shallow = _pruned(LayerPrune(criterion=judge, remove=remove), subject)
         narrow = _as_fast(bench.timed(shallow)[0][0], judge, subject, bench)
@@ -90,14 +89,14 @@ def pair_table(pairs: Sequence[Mapping[str, Any]]) -> Table:
     )
 
 
-def _as_fast(wanted: float, judge: ChannelScore, subject: Subject, bench: LayerBench) -> nn.Module:
+def _as_fast(wanted: float, judge: Criterion, subject: Subject, bench: LayerBench) -> nn.Module:
     """Returns the network with fewer filters whose latency reduction is nearest, by bisection."""
     nearest, found = float("inf"), None
     for multiple in _MULTIPLES:
         low, high = 0.0, 1.0
         for _ in range(_FILES):
             keep = (low + high) / 2
-            model = _pruned(replace(judge, keep=keep, multiple_of=multiple), subject)
+            model = _pruned(Channels(criterion=judge, keep=keep, multiple_of=multiple), subject)
             reduction = bench.timed(model)[0][0]
             if abs(reduction - wanted) < nearest:
                 nearest, found = abs(reduction - wanted), model

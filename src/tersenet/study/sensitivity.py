@@ -19,9 +19,9 @@ from tersenet.core.types import Score, Tick
 from tersenet.errors import MeasureError
 from tersenet.graph import Site, trace
 from tersenet.graph.trace import evaluating
-from tersenet.prune.allocation import largest_below
-from tersenet.prune.sensitivity import LEVELS, zeroed
-from tersenet.prune.units import Units, cut
+from tersenet.prune.masks.allocation import largest_below
+from tersenet.prune.masks.sensitivity import LEVELS, zeroed
+from tersenet.prune.masks.units import Units, cut
 from tersenet.study.allocations import Allocations, compare_allocations
 from tersenet.study.folder import StudyFolder, open_study
 from tersenet.study.subject import digest, digests, read_subject
