@@ -152,7 +152,7 @@ class Cost:
 
     def latency_at(self, batch: int) -> Latency | None:
         """Returns the latency measured at `batch`, or None."""
-        return next((one for one in self.latency if one.batch == batch), None)
+        return next((latency for latency in self.latency if latency.batch == batch), None)
 
 
 def _packed(correct: np.ndarray | None) -> str | None:

@@ -80,9 +80,9 @@ def _of_groups(root: Path) -> Iterator[int]:
                 )  # fmt: skip
             group = top / path.lstrip("/")
             # Inside a container the path may be the host's: then its own group is the top.
-            for one in (group, *group.parents):
-                yield from _of_group(one, *names)
-                if one == top:
+            for place in (group, *group.parents):
+                yield from _of_group(place, *names)
+                if place == top:
                     break
 
 

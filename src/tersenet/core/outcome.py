@@ -53,7 +53,9 @@ class Budget:
             met = found is not None and found.p50_ms <= self.latency_ms
             bounds.append(Bound(f"p50 at batch {self.batch} {text} ≤ {self.latency_ms:g} ms", met))
         if self.speedup is not None:
-            ratio = next((one.ratio for one in last.speedups if one.batch == self.batch), None)
+            ratio = next(
+                (speedup.ratio for speedup in last.speedups if speedup.batch == self.batch), None
+            )
             text = "not measured" if ratio is None else f"{ratio:.2f}×"
             met = ratio is not None and ratio >= self.speedup
             bounds.append(Bound(f"speed-up at batch {self.batch} {text} ≥ {self.speedup:g}×", met))
@@ -114,7 +116,11 @@ class StepRecord:
     def remarks(self) -> tuple[str, ...]:
         """What to tell of this step: its notes, and what its timings say this time."""
         # Integers that do not pay: told only where that is sure.
-        slow = [f"{one.ratio:.2f}x at batch {one.batch}" for one in self.speedups if one.high < 1]
+        slow = [
+            f"{speedup.ratio:.2f}x at batch {speedup.batch}"
+            for speedup in self.speedups
+            if speedup.high < 1
+        ]
         if self.int8_share is None or not slow:
             return tuple(self.notes)
         found = f"slower than the original in the same runtime ({', '.join(slow)})"

@@ -23,6 +23,7 @@ __all__ = [
     "Tick",
     "TrainingBatches",
     "Workbench",
+    "no_tick",
 ]
 
 Batch: TypeAlias = tuple[Tensor, Tensor]
@@ -35,6 +36,12 @@ Loss: TypeAlias = Callable[[Tensor, Tensor], Tensor]
 
 Tick: TypeAlias = Callable[[str, int, int], None]
 """Told of progress: what is being done, how much of it is done, of how much."""
+
+
+def no_tick(text: str, done: int, total: int) -> None:
+    """Is told of progress, and does nothing about it."""
+
+
 Precision: TypeAlias = Literal["fp32", "int8", "either"]
 """What a file computes in; either: in whichever of the two is measured to be faster."""
 
@@ -121,5 +128,5 @@ class Workbench:
 
     folder: Path | None = None
     """For checkpoints; None keeps nothing."""
-    tick: Tick = lambda text, done, total: None
+    tick: Tick = no_tick
     """Reports progress: what, steps done, steps in all."""

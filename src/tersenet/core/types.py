@@ -29,6 +29,7 @@ from tersenet.core.subject import (
     Tick,
     TrainingBatches,
     Workbench,
+    no_tick,
 )
 
 __all__ = [
@@ -62,4 +63,5 @@ __all__ = [
     "TrainingBatches",
     "Unmeasured",
     "Workbench",
+    "no_tick",
 ]

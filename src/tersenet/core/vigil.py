@@ -68,7 +68,7 @@ def described(title: str, text: str = "", done: int = 0, total: int = 0) -> str:
     """Returns what is being done in a few words."""
     text = " ".join(text.split())
     part = f"{text} ({done} of {total})" if text and total > 1 else text
-    return ", ".join(one for one in (title, part) if one)
+    return ", ".join(words for words in (title, part) if words)
 
 
 def descendants(pid: int) -> list[int]:
@@ -77,8 +77,8 @@ def descendants(pid: int) -> list[int]:
     with contextlib.suppress(OSError):
         for task in Path(f"/proc/{pid}/task").iterdir():
             with contextlib.suppress(OSError):
-                found += [int(one) for one in (task / "children").read_text().split()]
-    return found + [one for child in found for one in descendants(child)]
+                found += [int(number) for number in (task / "children").read_text().split()]
+    return found + [process for child in found for process in descendants(child)]
 
 
 @final
@@ -134,7 +134,7 @@ class _Guardian:
 
     def end(self) -> None:
         """Ends the command and whatever it started."""
-        rest = [one for one in descendants(self.parent) if one != os.getpid()]
+        rest = [process for process in descendants(self.parent) if process != os.getpid()]
         self.farewell()
         # By the interrupt itself, whose handler is off after the first: so a shell says 130.
         for number in (signal.SIGINT, signal.SIGKILL):

@@ -132,7 +132,7 @@ def _cut_out(inputs: Tensor, side: int, generator: torch.Generator) -> Tensor:
     tops = torch.randint(0, height, (count,), generator=generator) - side // 2
     lefts = torch.randint(0, width, (count,), generator=generator) - side // 2
     rows, columns = torch.arange(height) - tops[:, None], torch.arange(width) - lefts[:, None]
-    within = [(one >= 0) & (one < side) for one in (rows, columns)]
+    within = [(places >= 0) & (places < side) for places in (rows, columns)]
     square = within[0][:, None, :, None] & within[1][:, None, None, :]
     return inputs.masked_fill(square, 0)
 

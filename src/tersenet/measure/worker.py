@@ -81,13 +81,13 @@ def energy(request: Mapping[str, Any]) -> dict[str, Any]:
     for _ in range(request["warmup"]):
         call()
     made, end = 0, time.perf_counter() + request["seconds"]
-    before = [one.read_uj() for one in found]
+    before = [counter.read_uj() for counter in found]
     while made == 0 or time.perf_counter() < end:
         call()
         made += 1
-    after = [one.read_uj() for one in found]
+    after = [counter.read_uj() for counter in found]
     used = sum(joules(*reading) for reading in zip(found, before, after, strict=True))
-    return {"joules": used, "inferences": made, "counters": [one.name for one in found]}
+    return {"joules": used, "inferences": made, "counters": [counter.name for counter in found]}
 
 
 TASKS: Final[dict[str, Callable[[Mapping[str, Any]], dict[str, Any]]]] = {

@@ -119,9 +119,9 @@ def _bare(site: str) -> str:
     return site.removesuffix(".weight")
 
 
-def _same_ending(one: str, other: str) -> bool:
-    one, other = "." + _bare(one), "." + _bare(other)
-    return one.endswith(other) or other.endswith(one)
+def _same_ending(name: str, other: str) -> bool:
+    name, other = "." + _bare(name), "." + _bare(other)
+    return name.endswith(other) or other.endswith(name)
 
 
 def _side(step: int, index: int, layer: Layer, total: int) -> LayerSide:
@@ -149,7 +149,7 @@ def _row(
 
 def _facts(side: LayerSide) -> tuple[object, ...]:
     numbers = (side.params, side.macs, side.bits)
-    return side.weight, *(one.value for one in numbers if isinstance(one, Figure))
+    return side.weight, *(number.value for number in numbers if isinstance(number, Figure))
 
 
 def _reasons(steps: Sequence[StepRecord]) -> Mapping[str, list[str]]:

@@ -95,7 +95,9 @@ def _slower(
     alone = dataclasses.replace(deployment, batches=(batch,))
 
     def at_batch(index: int) -> Speedup | None:
-        return next((one for one in records[index].speedups if one.batch == batch), None)
+        return next(
+            (speedup for speedup in records[index].speedups if speedup.batch == batch), None
+        )
 
     def slower(later: int, earlier: int) -> bool:
         own, other = at_batch(later), at_batch(earlier)

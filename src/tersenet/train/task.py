@@ -3,13 +3,13 @@
 from dataclasses import dataclass
 from typing import final
 
-from torch import Tensor, nn
-from torch.nn import functional
+from torch import nn
 
 from tersenet.core.types import Deployment, Subject
 from tersenet.data import Images, Stream
 from tersenet.errors import DataError
 from tersenet.train.evaluate import TopOne
+from tersenet.train.losses import summed_cross_entropy
 
 __all__ = ["Classification"]
 
@@ -68,13 +68,9 @@ class Classification:
             model=model,
             example=(calibration[0][0][:2],),
             calibration=calibration,
-            loss=_cross_entropy,
+            loss=summed_cross_entropy,
             quality=self.quality,
             original=model,
             training=self.stream,
             deployment=deployment or Deployment(),
         )
-
-
-def _cross_entropy(outputs: Tensor, targets: Tensor) -> Tensor:
-    return functional.cross_entropy(outputs, targets, reduction="sum")

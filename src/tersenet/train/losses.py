@@ -1,13 +1,26 @@
-"""The loss of learning from another network's softened answers.
+"""Losses: of labels, and of another network's softened answers.
 
 Hinton, Vinyals, Dean, "Distilling the Knowledge in a Neural Network", 2015, arXiv:1503.02531.
 """
 
 from jaxtyping import Float, Int
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
-__all__ = ["response_loss"]
+__all__ = ["label_loss", "response_loss", "summed_cross_entropy"]
+
+
+def summed_cross_entropy(outputs: Tensor, targets: Tensor) -> Tensor:
+    """Returns the cross-entropy with the labels in nats, summed over the batch: a `Loss`."""
+    return functional.cross_entropy(outputs, targets, reduction="sum")
+
+
+def label_loss(
+    model: nn.Module, inputs: Tensor, targets: Tensor, *, smoothing: float = 0.0
+) -> Tensor:
+    """Returns the mean cross-entropy with the labels, in nats per sample: an `Objective`."""
+    logits = model(inputs).float()  # the sum over classes is not for bf16
+    return functional.cross_entropy(logits, targets, label_smoothing=smoothing)
 
 
 def response_loss(

@@ -5,14 +5,14 @@ from typing import Any
 
 from tersenet.core.findings import BoxChart, Findings, LineChart, Samples, Series, Table
 from tersenet.measure import describe_device
-from tersenet.study.formats_verdicts import FORMATS, MEASURES, verdicts
+from tersenet.study.formats.claims import FORMATS, MEASURES, claims
 
-__all__ = ["findings"]
+__all__ = ["make_findings"]
 
 Rows = Sequence[Mapping[str, Any]]
 
 
-def findings(rows: Rows, grid: Rows) -> Findings:
+def make_findings(rows: Rows, grid: Rows) -> Findings:
     """Gathers all.
 
     Args:
@@ -23,7 +23,7 @@ def findings(rows: Rows, grid: Rows) -> Findings:
     return Findings(
         name="formats",
         question="What do CER and CSER cost beside dense storage and CSR?",
-        verdicts=verdicts(totals, grid),
+        claims=claims(totals, grid),
         charts=(*_layer_charts(rows), *_grid_charts(grid)),
         tables=(
             Table(
@@ -38,9 +38,9 @@ def findings(rows: Rows, grid: Rows) -> Findings:
                 title="Bits an element over entropy and sparsity",
                 columns=("bits", "zeros, %", "entropy, bits", *FORMATS),
                 rows=tuple(
-                    (one["bits"], 100 * one["zeros"], one["entropy"],
-                     *(one[name]["storage"] / one["elements"] for name in FORMATS))
-                    for one in grid
+                    (point["bits"], 100 * point["zeros"], point["entropy"],
+                     *(point[name]["storage"] / point["elements"] for name in FORMATS))
+                    for point in grid
                 ),
             ),
         ),
@@ -109,15 +109,16 @@ def _layer_charts(rows: Rows) -> Iterator[BoxChart]:
 
 
 def _grid_charts(grid: Rows) -> Iterator[LineChart]:
-    for zeros in dict.fromkeys(one["zeros"] for one in grid):
-        own = [one for one in grid if one["zeros"] == zeros]
-        entropy = tuple(one["entropy"] for one in own)
+    for zeros in dict.fromkeys(point["zeros"] for point in grid):
+        own = [point for point in grid if point["zeros"] == zeros]
         for measure, label in MEASURES.items():
             series = [
-                Series(
-                    name=name,
-                    x=entropy,
-                    y=tuple(one[name][measure] / one["dense"][measure] for one in own),
+                Series.of(
+                    name,
+                    (
+                        (point["entropy"], point[name][measure] / point["dense"][measure])
+                        for point in own
+                    ),
                 )
                 for name in FORMATS[1:]
             ]

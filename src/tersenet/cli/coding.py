@@ -73,7 +73,7 @@ def decode(source: Path, /, *, out: Path, base: Path | None = None, json: bool =
     from tersenet.encode.files import decode_file
 
     tensors = decode_file(source, out, base=base)
-    values = sum(one.size for one in tensors.values())
+    values = sum(values.size for values in tensors.values())
     if json:
         print(json_module.dumps({"file": str(out), "tensors": len(tensors), "values": values}))
     else:
@@ -105,14 +105,14 @@ def show_listing(path: Path, *, json: bool) -> int:
     manifest = whole(listing.manifest) if model else dict(listing.manifest)
     rows = [
         {
-            "name": one.name.replace("\0", ""),
-            "dtype": one.dtype,
-            "shape": list(one.shape),
-            "coder": one.coder.name.lower(),
-            "steps": list(one.steps[:1]),
-            "bytes": one.file_bytes,
+            "name": entry.name.replace("\0", ""),
+            "dtype": entry.dtype,
+            "shape": list(entry.shape),
+            "coder": entry.coder.name.lower(),
+            "steps": list(entry.steps[:1]),
+            "bytes": entry.file_bytes,
         }
-        for one in listing.entries
+        for entry in listing.entries
     ]
     if json:
         value = {

@@ -5,7 +5,7 @@ from typing import Any, Final
 
 from tersenet.core.findings import LineChart, Series, Table
 
-__all__ = ["front", "pareto_chart", "pareto_table"]
+__all__ = ["chart_pareto", "front", "table_pareto"]
 
 Networks = Mapping[str, Sequence[Mapping[str, Any]]]
 """What was measured of each network, by kind."""
@@ -26,7 +26,7 @@ def front(points: Sequence[tuple[float, float]]) -> tuple[int, ...]:
     return tuple(kept)
 
 
-def pareto_chart(networks: Networks) -> LineChart:
+def chart_pareto(networks: Networks) -> LineChart:
     """Returns all networks by kind, and the front through them."""
     best = _best(networks)
     return LineChart(
@@ -35,26 +35,14 @@ def pareto_chart(networks: Networks) -> LineChart:
         y_label="accuracy, %",
         joined=False,
         series=(
-            *(
-                Series(
-                    name=kind,
-                    x=tuple(one["reduction"][0][0] for one in found),
-                    y=tuple(one["accuracy"] for one in found),
-                )
-                for kind, found in networks.items()
-                if found
-            ),
-            Series(
-                name="none beats",
-                x=tuple(one["reduction"][0][0] for _, _, one in best),
-                y=tuple(one["accuracy"] for _, _, one in best),
-            ),
+            *(Series.of(kind, map(_place, points)) for kind, points in networks.items() if points),
+            Series.of("none beats", (_place(point) for _, _, point in best)),
         ),
         note="Pruned networks had a short recovery, those designed by hand all their training.",
     )
 
 
-def pareto_table(networks: Networks) -> Table:
+def table_pareto(networks: Networks) -> Table:
     """Returns the networks that none beats in both, fastest first."""
     return Table(
         name="pareto",
@@ -63,19 +51,25 @@ def pareto_table(networks: Networks) -> Table:
         rows=tuple(
             (
                 kind,
-                one.get("name", str(number)),
-                round(one["reduction"][0][0], 2),
-                round(one["accuracy"], 2),
-                round(one["macs_removed"], 2),
+                point.get("name", str(number)),
+                round(point["reduction"][0][0], 2),
+                round(point["accuracy"], 2),
+                round(point["macs_removed"], 2),
             )
-            for kind, number, one in _best(networks)
+            for kind, number, point in _best(networks)
         ),
     )
 
 
 def _best(networks: Networks) -> list[tuple[str, int, Mapping[str, Any]]]:
     every = [
-        (kind, number, one) for kind, found in networks.items() for number, one in enumerate(found)
+        (kind, number, point)
+        for kind, points in networks.items()
+        for number, point in enumerate(points)
     ]
-    places = front([(one["reduction"][0][0], one["accuracy"]) for _, _, one in every])
-    return [every[place] for place in places]
+    return [every[place] for place in front([_place(point) for _, _, point in every])]
+
+
+def _place(point: Mapping[str, Any]) -> tuple[float, float]:
+    """Returns latency reduction at the first batch size, and accuracy."""
+    return point["reduction"][0][0], point["accuracy"]

@@ -1,59 +1,40 @@
-"""What a person calls: compress a network by a recipe, go on with a run, load what came out."""
+"""Compressing a network by a recipe, and going on with a run."""
 
 import contextlib
-import json
 import logging
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
-from pydantic import TypeAdapter, ValidationError
 from torch import nn
 
 from tersenet.core.files import load_weights, write_atomically
-from tersenet.core.findings import Findings
 from tersenet.core.threads import on_threads
-from tersenet.core.types import Deployment, Outcome, Subject, Tick
+from tersenet.core.types import Outcome, Subject
 from tersenet.errors import MeasureError, RunError, TersenetError
-from tersenet.graph import Inspection, inspect
 from tersenet.graph.trace import twin
-from tersenet.measure import BenchResult, bench
-from tersenet.recipe import Recipe, read_recipe, read_training
-from tersenet.report import render, render_findings
+from tersenet.recipe import Recipe, read_recipe
+from tersenet.report import render
 from tersenet.run import (
     SILENT,
     History,
     Origin,
     RunFolder,
-    Trained,
     Watch,
     differences,
     header_of,
     interruptible,
-    load,
     moved,
     origin_of,
     read_header,
     read_run,
     run_steps,
-    train,
 )
-from tersenet.study import write_findings
 from tersenet.train import Classification
 
-__all__ = [
-    "bench_files",
-    "compress",
-    "compress_recipe",
-    "conduct",
-    "inspect_model",
-    "read_run",
-    "resume",
-    "train_recipe",
-    "write_report",
-]
+__all__ = ["build_subject", "compress", "compress_recipe", "resume", "write_report"]
 
 _log = logging.getLogger(__name__)
 
@@ -93,100 +74,24 @@ def compress_recipe(path: Path, *, folder: Path | None = None, watch: Watch = SI
     """Runs a recipe from its start, in a new folder. Raises as `compress`."""
     recipe = read_recipe(path)
     folder = folder or free_folder(recipe.name)
-    model, task, history = _stand_up(recipe)
+    model, task, history = build_subject(recipe)
     return _start(recipe, model, task, folder, history, f"tersenet compress {path}", watch)
 
 
 def resume(folder: Path, *, watch: Watch = SILENT) -> Outcome:
     """Goes on with a run that was started from a recipe file. Raises as `compress`."""
     header = read_header(folder)
+    if header.own_network:
+        raise RunError(
+            f"{folder} is the run of a network that was brought from Python: go on with "
+            f"{header.go_on(folder)}."
+        )
     with tempfile.TemporaryDirectory() as aside:
         resolved = Path(aside) / "recipe.yaml"
         resolved.write_text(header.recipe, encoding="utf-8")
-        recipe = read_recipe(resolved, own_network="model:" not in header.recipe)
-    if recipe.model is None:
-        raise RunError(
-            f"{folder} is the run of a network that was brought from Python: go on with "
-            f"tersenet.compress(model, task, recipe=…, folder={str(folder)!r})."
-        )
-    model, task, history = _stand_up(recipe, folder)
+        recipe = read_recipe(resolved)
+    model, task, history = build_subject(recipe, folder)
     return _go_on(recipe, model, task, folder, history, watch)
-
-
-def train_recipe(
-    path: Path, *, folder: Path | None = None, watch: Watch = SILENT, tensorboard: bool = False
-) -> Trained:
-    """Trains a reference network by its recipe, or goes on with it.
-
-    Raises:
-        TersenetError: as `train`.
-        KeyboardInterrupt: saying how to go on.
-    """
-    recipe = read_training(path)
-    watch.begin(0, 1, f"training {recipe.name}")
-    place = folder or Path("runs") / recipe.name
-    keeps = f"the last checkpoint is kept, train again with folder={str(place)!r} to go on."
-    with interruptible(watch, keeps=keeps) as alert:
-        return train(recipe, place, tick=alert.tick, tensorboard=tensorboard)
-
-
-def inspect_model(path: Path) -> Inspection:
-    """Inspects the network of a recipe, or of a folder with a saved model.
-
-    Raises:
-        TersenetError: if it cannot be read or its structure cannot be analysed.
-    """
-    if path.is_dir():
-        model = load(path)
-        shapes = json.loads((path / "manifest.json").read_text(encoding="utf-8"))["example"]
-        return inspect(model, tuple(torch.zeros(shape) for shape in shapes))
-    model, task, _ = _stand_up(read_recipe(path))
-    return inspect(model, task.subject(model).example)
-
-
-def bench_files(
-    model: Path,
-    against: Path | None,
-    *,
-    runtime: str,
-    threads: int,
-    batches: tuple[int, ...],
-    iterations: int,
-) -> BenchResult:
-    """Measures an ONNX file, in turns with another when one is given, which comes first.
-
-    Raises:
-        MeasureError: as `bench`, and if an option is out of range.
-    """
-    try:
-        deployment = TypeAdapter(Deployment).validate_python(
-            {"runtime": runtime, "threads": threads, "batches": batches}
-        )
-    except ValidationError as error:
-        first = error.errors()[0]
-        demand = first["msg"].replace("Input should be", "it must be")
-        raise MeasureError(f"{first['loc'][0]} is {first['input']!r}; {demand}.") from None
-    files = {str(path): path for path in (against, model) if path is not None}
-    return bench(files, deployment=deployment, iterations=iterations)
-
-
-def conduct(study: Callable[[Tick], Findings], folder: Path, *, watch: Watch = SILENT) -> Findings:
-    """Runs a study that keeps its points in `folder`, and writes its findings and page there.
-
-    The study is given what to tell its progress to.
-
-    Raises:
-        TersenetError: as the study.
-        KeyboardInterrupt: saying that the points measured so far are kept.
-    """
-    keeps = (
-        f"the points measured so far are kept, run it again with folder={str(folder)!r} to go on."
-    )
-    with interruptible(watch, keeps=keeps) as alert:
-        findings = study(alert.tick)
-    write_findings(folder, findings)
-    write_atomically(folder / "report.html", render_findings(findings).encode())
-    return findings
 
 
 def free_folder(name: str, root: Path = Path("runs")) -> Path:
@@ -205,9 +110,13 @@ def write_report(folder: Path) -> Path:
     return path
 
 
-def _stand_up(
+def build_subject(
     recipe: Recipe, folder: Path | None = None
 ) -> tuple[nn.Module, Classification, History]:
+    """Returns a recipe's network with its weights, its data, and the history of both.
+
+    The weights are those that a run in `folder` began with, where there is one.
+    """
     assert recipe.model is not None
     assert recipe.weights is not None
     model = recipe.build_model()
@@ -227,10 +136,10 @@ def _start(
 ) -> Outcome:
     existed = folder.exists()
     with on_threads(recipe.threads):
-        subject, history, origin = _prepared(recipe, model, task, history)
+        subject, history, origin = _describe(recipe, model, task, history)
         header = header_of(recipe, command=command, origin=origin)
-        with RunFolder.create(folder, header) as run, _nothing_left(run, existed=existed):
-            return _finished(recipe, subject, run, history, watch)
+        with RunFolder.create(folder, header) as run, _leaving_nothing(run, existed=existed):
+            return _finish(recipe, subject, run, history, watch)
 
 
 def _go_on(
@@ -243,7 +152,7 @@ def _go_on(
 ) -> Outcome:
     # On as many threads as it began with: sums in another order give other numbers.
     with on_threads(read_header(folder).threads):
-        subject, history, origin = _prepared(recipe, model, task, history)
+        subject, history, origin = _describe(recipe, model, task, history)
         with RunFolder.resume(folder) as run:
             if run.header.recipe != recipe.resolved():
                 raise RunError(
@@ -257,7 +166,7 @@ def _go_on(
                     "kept, and what is measured from here on is of this machine",
                     folder, changed,
                 )  # fmt: skip
-            return _finished(recipe, subject, run, history, watch)
+            return _finish(recipe, subject, run, history, watch)
 
 
 def _check_origin(run: RunFolder, origin: Origin, *, own: bool) -> None:
@@ -281,7 +190,7 @@ def _check_origin(run: RunFolder, origin: Origin, *, own: bool) -> None:
         )
 
 
-def _prepared(
+def _describe(
     recipe: Recipe, model: nn.Module, task: Classification, history: History
 ) -> tuple[Subject, History, Origin]:
     subject = task.subject(model, deployment=recipe.deployment)
@@ -298,7 +207,7 @@ def _prepared(
     return subject, History(history.model, shapes, dtypes=dtypes), origin
 
 
-def _finished(
+def _finish(
     recipe: Recipe, subject: Subject, run: RunFolder, history: History, watch: Watch
 ) -> Outcome:
     keeps = f"finished steps are kept, go on with {run.go_on}."
@@ -309,7 +218,7 @@ def _finished(
 
 
 @contextlib.contextmanager
-def _nothing_left(run: RunFolder, *, existed: bool) -> Iterator[None]:
+def _leaving_nothing(run: RunFolder, *, existed: bool) -> Iterator[None]:
     # A run that fails before its first figure is no run: leave nothing of it behind.
     try:
         yield

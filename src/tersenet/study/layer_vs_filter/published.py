@@ -9,7 +9,7 @@ from typing import Final, Literal, final
 
 from tersenet.core.findings import Table
 
-__all__ = ["PUBLISHED", "Published", "published_table"]
+__all__ = ["PUBLISHED", "Published", "table_published"]
 
 
 @final
@@ -80,7 +80,7 @@ PUBLISHED: Final[tuple[Published, ...]] = (
 )
 
 
-def published_table() -> Table:
+def table_published() -> Table:
     """Returns the rows as a table, to stand beside what is measured here."""
     return Table(
         name="published",
@@ -97,12 +97,12 @@ def published_table() -> Table:
         ),
         rows=tuple(
             (
-                one.family,
-                one.name + ("*" if one.preset else "**" if one.other_device else ""),
-                "yes" if one.shallower else "no",
-                one.top1,
-                *one.reductions,
+                row.family,
+                row.name + ("*" if row.preset else "**" if row.other_device else ""),
+                "yes" if row.shallower else "no",
+                row.top1,
+                *row.reductions,
             )
-            for one in PUBLISHED
+            for row in PUBLISHED
         ),
     )

@@ -1,11 +1,11 @@
 """What is claimed of CER and CSER, and what was found."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Final, Literal
+from typing import Any, Final
 
-from tersenet.core.findings import Verdict
+from tersenet.core.findings import Claim
 
-__all__ = ["FORMATS", "MEASURES", "verdicts"]
+__all__ = ["FORMATS", "MEASURES", "claims"]
 
 FORMATS: Final = ("dense", "CSR", "CER", "CSER")
 MEASURES: Final = {
@@ -15,12 +15,9 @@ MEASURES: Final = {
     "energy": "energy, modelled",
 }
 _COLUMNS: Final = {"storage": 3, "operations": 4, "time": 5, "energy": 6}
-Found = Literal["holds", "does not hold", "undecided"]
 
 
-def verdicts(
-    totals: Sequence[Sequence[Any]], grid: Sequence[Mapping[str, Any]]
-) -> tuple[Verdict, ...]:
+def claims(totals: Sequence[Sequence[Any]], grid: Sequence[Mapping[str, Any]]) -> tuple[Claim, ...]:
     """One per claim.
 
     Args:
@@ -33,18 +30,18 @@ def verdicts(
     )
 
 
-def _smaller(grid: Sequence[Mapping[str, Any]]) -> Verdict:
+def _smaller(grid: Sequence[Mapping[str, Any]]) -> Claim:
     """Does CER, or CSER, beat CSR wherever one looks?"""
     ratios = {
-        (one["bits"], one["zeros"]): min(one["CER"]["storage"], one["CSER"]["storage"])
-        / one["CSR"]["storage"]
-        for one in grid
+        (point["bits"], point["zeros"]): min(point["CER"]["storage"], point["CSER"]["storage"])
+        / point["CSR"]["storage"]
+        for point in grid
     }
     lost = {where: value for where, value in ratios.items() if value >= 1}
     worst = max(ratios, key=lambda where: ratios[where])
     best = min(ratios, key=lambda where: ratios[where])
-    return Verdict(
-        claim="CER and CSER store any compressed matrix in less than CSR.",
+    return Claim(
+        text="CER and CSER store any compressed matrix in less than CSR.",
         found="does not hold" if lost else "holds",
         evidence=f"The smaller of the two takes {ratios[best]:.2f} of CSR's bits at {_named(best)},"
         f" and {ratios[worst]:.2f} at {_named(worst)}; it is no smaller in {len(lost)} of"
@@ -57,7 +54,7 @@ def _named(where: tuple[int, float]) -> str:
     return f"{where[0]} bits with {100 * where[1]:g} % cut"
 
 
-def _networks(totals: Sequence[Sequence[Any]], measure: str) -> Verdict:
+def _networks(totals: Sequence[Sequence[Any]], measure: str) -> Claim:
     """Is CER below both dense and CSR for every network and setting?"""
     at = _COLUMNS[measure]
     cases: dict[tuple[str, str], dict[str, float]] = {(row[0], row[1]): {} for row in totals}
@@ -73,12 +70,11 @@ def _networks(totals: Sequence[Sequence[Any]], measure: str) -> Verdict:
         case: own["dense"] / min(own["CER"], own["CSER"]) for case, own in cases.items()
     }
     most = max(against_dense, key=lambda c: against_dense[c])
-    found: Found = "holds" if won == len(gains) else "does not hold"
     fewer = "fewer" if measure == "operations" else "less"
     model = ", by the model" if measure == "energy" else ""
-    return Verdict(
-        claim=f"CER or CSER takes {fewer} {measure} than dense storage and CSR{model}.",
-        found=found,
+    return Claim(
+        text=f"CER or CSER takes {fewer} {measure} than dense storage and CSR{model}.",
+        found="holds" if won == len(gains) else "does not hold",
         evidence=f"In {won} of {len(gains)} cases: from {gains[worst]:.2f} times less"
         f" ({worst[1]}, {worst[0]}) to {gains[best]:.2f} times ({best[1]}, {best[0]}). Beside dense"
         f" storage alone, at most {against_dense[most]:.1f} times less ({most[1]}, {most[0]}).",

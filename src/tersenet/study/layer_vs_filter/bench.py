@@ -6,14 +6,13 @@ from pathlib import Path
 from typing import Any, Final, final
 
 from torch import Tensor, nn
-from torch.nn import functional
 
 from tersenet.core.types import Deployment
 from tersenet.export import to_onnx
 from tersenet.graph import macs
 from tersenet.measure import compare
-from tersenet.study.latency_bins import latency_reduction
-from tersenet.train import Classification, TrainingOptions, fit
+from tersenet.study.layer_vs_filter.bins import latency_reduction
+from tersenet.train import Classification, TrainingOptions, fit, label_loss
 
 __all__ = ["LayerBench"]
 
@@ -35,29 +34,26 @@ class LayerBench:
     """The file of the network as it came."""
     whole_macs: int
 
-    def measured(self, model: nn.Module) -> dict[str, Any]:
+    def measure(self, model: nn.Module) -> dict[str, Any]:
         """Returns reductions, share of the work removed and accuracy in %; trains the network."""
-        reductions = self.timed(model)
+        reductions = self.time(model)
         removed = 100 * (1 - macs(model, self.example) / self.whole_macs)
-
-        def objective(model: nn.Module, inputs: Tensor, targets: Tensor) -> Tensor:
-            return functional.cross_entropy(model(inputs), targets)
 
         if self.steps:
             stream = self.task.stream
             epochs = self.steps / stream.steps_per_epoch
-            fit(model, stream, objective, TrainingOptions(epochs=epochs, learning_rate=_RATE))
+            fit(model, stream, label_loss, TrainingOptions(epochs=epochs, learning_rate=_RATE))
         accuracy = self.task.quality(model.eval()).value
         return {"reduction": reductions, "macs_removed": removed, "accuracy": 100 * accuracy}
 
-    def timed(self, model: nn.Module) -> list[list[float]]:
-        """Returns what `times` does, of the file of this network."""
+    def time(self, model: nn.Module) -> list[list[float]]:
+        """Returns what `time_file` does, of the file of this network."""
         with tempfile.TemporaryDirectory() as aside:
             path = Path(aside) / "model.onnx"
             to_onnx(model.eval(), self.example, path)
-            return self.times(path)
+            return self.time_file(path)
 
-    def times(self, path: Path) -> list[list[float]]:
+    def time_file(self, path: Path) -> list[list[float]]:
         """Returns for each batch size the latency reduction in %, and its interval's ends."""
         found = compare(
             path,
@@ -67,6 +63,9 @@ class LayerBench:
             seconds=self.deployment.seconds,
         )
         return [
-            [latency_reduction(1 / ratio, 1.0) for ratio in (one.ratio, one.low, one.high)]
-            for one in found
+            [
+                latency_reduction(1 / ratio, 1.0)
+                for ratio in (speedup.ratio, speedup.low, speedup.high)
+            ]
+            for speedup in found
         ]

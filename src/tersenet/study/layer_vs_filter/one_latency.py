@@ -5,7 +5,6 @@ accurate as one with fewer filters, and faster. Here the filters are given the s
 only the accuracy is left to compare.
 """
 
-import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final
@@ -13,12 +12,13 @@ from typing import Any, Final
 from torch import nn
 
 from tersenet.core.findings import Table
-from tersenet.core.types import Method, Subject, Workbench
+from tersenet.core.types import Subject
 from tersenet.errors import StructureError
 from tersenet.prune import L1, BNScale, ChannelScore, LayerPrune, Taylor
-from tersenet.study.layer_bench import LayerBench
+from tersenet.study.layer_vs_filter.bench import LayerBench
+from tersenet.study.subject import compressed
 
-__all__ = ["CRITERIA", "WITHIN", "matched", "pair", "pair_table"]
+__all__ = ["CRITERIA", "WITHIN", "keep_matched", "measure_pair", "table_pairs"]
 
 CRITERIA: Final[Mapping[str, type[ChannelScore]]] = {
     "l1": L1,
@@ -34,7 +34,9 @@ _MULTIPLES: Final = (8, None)
 fault; any, where these steps are too coarse for the latency asked."""
 
 
-def pair(criterion: str, remove: int, subject: Subject, bench: LayerBench) -> dict[str, Any]:
+def measure_pair(
+    criterion: str, remove: int, subject: Subject, bench: LayerBench
+) -> dict[str, Any]:
     """Returns what is measured of a network with fewer layers and one with fewer filters.
 
     Args:
@@ -49,23 +51,23 @@ def pair(criterion: str, remove: int, subject: Subject, bench: LayerBench) -> di
     """
     judge = CRITERIA[criterion](multiple_of=None)
     try:
-        shallow = _pruned(LayerPrune(criterion=judge, remove=remove), subject)
-        narrow = _as_fast(bench.timed(shallow)[0][0], judge, subject, bench)
+        shallow = compressed(LayerPrune(criterion=judge, remove=remove), subject)
+        narrow = _as_fast(bench.time(shallow)[0][0], judge, subject, bench)
     except StructureError as error:
         return {"criterion": criterion, "reason": str(error)}
     return {
         "criterion": criterion,
-        "layer": bench.measured(shallow),
-        "filter": bench.measured(narrow),
+        "layer": bench.measure(shallow),
+        "filter": bench.measure(narrow),
     }
 
 
-def matched(pairs: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    """Returns the pairs of one latency, to within three points of latency reduction."""
-    return [one for one in pairs if "reason" not in one and _gap(one) <= WITHIN]
+def keep_matched(pairs: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Returns, of pairs that were judged, those within three points of latency reduction."""
+    return [pair for pair in pairs if _gap(pair) <= WITHIN]
 
 
-def pair_table(pairs: Sequence[Mapping[str, Any]]) -> Table:
+def table_pairs(pairs: Sequence[Mapping[str, Any]]) -> Table:
     """Returns one row for each pair."""
     kinds = ("layer", "filter")
     return Table(
@@ -79,13 +81,12 @@ def pair_table(pairs: Sequence[Mapping[str, Any]]) -> Table:
         ),
         rows=tuple(
             (
-                one["criterion"],
-                *(round(one[kind]["reduction"][0][0], 2) for kind in kinds),
-                *(round(one[kind]["accuracy"], 2) for kind in kinds),
-                "yes" if _gap(one) <= WITHIN else "no",
+                pair["criterion"],
+                *(round(pair[kind]["reduction"][0][0], 2) for kind in kinds),
+                *(round(pair[kind]["accuracy"], 2) for kind in kinds),
+                "yes" if _gap(pair) <= WITHIN else "no",
             )
-            for one in pairs
-            if "reason" not in one
+            for pair in pairs
         ),
     )
 
@@ -97,8 +98,8 @@ def _as_fast(wanted: float, judge: ChannelScore, subject: Subject, bench: LayerB
         low, high = 0.0, 1.0
         for _ in range(_FILES):
             keep = (low + high) / 2
-            model = _pruned(replace(judge, keep=keep, multiple_of=multiple), subject)
-            reduction = bench.timed(model)[0][0]
+            model = compressed(replace(judge, keep=keep, multiple_of=multiple), subject)
+            reduction = bench.time(model)[0][0]
             if abs(reduction - wanted) < nearest:
                 nearest, found = abs(reduction - wanted), model
             if nearest <= WITHIN / 2:  # half, for it is timed anew
@@ -108,10 +109,5 @@ def _as_fast(wanted: float, judge: ChannelScore, subject: Subject, bench: LayerB
     return found
 
 
-def _pruned(method: Method[Any], subject: Subject) -> nn.Module:
-    plan = method.plan(subject, Workbench())
-    return method.apply(copy.deepcopy(subject.model), plan, subject, Workbench())[0]
-
-
-def _gap(one: Mapping[str, Any]) -> float:
-    return abs(one["layer"]["reduction"][0][0] - one["filter"]["reduction"][0][0])
+def _gap(pair: Mapping[str, Any]) -> float:
+    return abs(pair["layer"]["reduction"][0][0] - pair["filter"]["reduction"][0][0])

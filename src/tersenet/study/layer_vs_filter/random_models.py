@@ -43,8 +43,8 @@ class RandomModels:
         self._model, self._example = model, example
         self._least, self._seed = least_share, seed
         self._graph = trace(model, example)
-        self._groups = [one for one in self._graph.groups if one.filters and one.size > 1]
-        self._layers = [one.name for one in find_blocks(model, example).blocks]
+        self._groups = [group for group in self._graph.groups if group.filters and group.size > 1]
+        self._layers = [block.name for block in find_blocks(model, example).blocks]
         if not self._groups or not self._layers:
             what = "filters" if not self._groups else "layers"
             raise StructureError(
@@ -66,7 +66,7 @@ class RandomModels:
         """Returns the copy with one unit of each group, or without any layer that can go."""
         model = copy.deepcopy(self._model)
         if kind == "filter":
-            return remove(model, self._graph, {one.name: (0,) for one in self._groups})[0]
+            return remove(model, self._graph, {group.name: (0,) for group in self._groups})[0]
         drop_blocks(model, self._layers, self._example)
         return model
 

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tersenet.core.findings import Findings
-from tersenet.core.types import Tick
+from tersenet.core.types import Tick, no_tick
 from tersenet.formats import (
     Cer,
     CountedMatrix,
@@ -32,11 +32,12 @@ from tersenet.formats import (
 )
 from tersenet.formats.levels import index_bits
 from tersenet.study.folder import open_study
-from tersenet.study.formats_findings import findings
-from tersenet.study.layer_shapes import NETWORKS, MatrixLayer
+from tersenet.study.formats.findings import make_findings
+from tersenet.study.formats.networks import NETWORKS, MatrixLayer
 from tersenet.study.one_thread import one_thread
+from tersenet.study.registry import STUDIES
 
-__all__ = ["SETTINGS", "Setting", "costs", "drawn", "formats_chart", "scaled"]
+__all__ = ["SETTINGS", "Setting", "count_costs", "draw_levels", "scale_counts", "study_formats"]
 
 
 SAMPLE: Final = 1 << 18
@@ -82,14 +83,17 @@ SETTINGS: Final = (
 )
 
 
-def formats_chart(
+@STUDIES.register("formats")
+def study_formats(
     *,
     folder: Path,
-    tick: Tick,
+    tick: Tick = no_tick,
     settings: Sequence[Setting] = SETTINGS,
     networks: Mapping[str, Sequence[MatrixLayer]] = NETWORKS,
 ) -> Findings:
-    """Counts, times and models every layer in every format; each point is kept at once.
+    """Dense, CSR, CER, CSER: storage, operations, time and modelled energy of four networks.
+
+    Each layer is counted, timed and modelled in every format, and each point kept at once.
 
     Args:
         folder: Of the study; goes on with what it holds.
@@ -104,7 +108,7 @@ def formats_chart(
         if network in networks
         for number, layer in enumerate(networks[network])
     ]
-    header = {"settings": [one.name for one in settings], "networks": sorted(networks)}
+    header = {"settings": [setting.name for setting in settings], "networks": sorted(networks)}
     rows: list[dict[str, Any]] = []
     with open_study(folder, name="formats", settings=header) as study, one_thread() as call:
         total = len(plan) + len(GRID_BITS) * len(GRID_ZEROS)
@@ -113,7 +117,9 @@ def formats_chart(
             # Layers of one shape are measured once.
             key = f"{layer.rows}x{layer.columns}, {bits} bits, {100 * zeros:g} % zeros"
             tick(key, at, total)
-            found = study.point(key, partial(call, costs, layer.rows, layer.columns, bits, zeros))
+            found = study.point(
+                key, partial(call, count_costs, layer.rows, layer.columns, bits, zeros)
+            )
             where = {"setting": setting.name, "network": network, "positions": layer.positions}
             rows.append({**where, **found})
         grid = []
@@ -121,21 +127,21 @@ def formats_chart(
             for bits in GRID_BITS:
                 key = f"grid, {bits} bits, {100 * zeros:g} % zeros"
                 tick(key, len(plan) + len(grid), total)
-                found = study.point(key, partial(call, costs, *GRID_SHAPE, bits, zeros))
+                found = study.point(key, partial(call, count_costs, *GRID_SHAPE, bits, zeros))
                 grid.append({"bits": bits, "zeros": zeros, **found})
-    return findings(rows, grid)
+    return make_findings(rows, grid)
 
 
-def costs(rows: int, columns: int, bits: int, zeros: float) -> dict[str, Any]:
+def count_costs(rows: int, columns: int, bits: int, zeros: float) -> dict[str, Any]:
     """One product of one layer, by format: bits stored, operations, energy and milliseconds."""
     sample = min(rows, max(16, SAMPLE // columns))
-    levels = drawn(sample, columns, bits, zeros)
+    levels = draw_levels(sample, columns, bits, zeros)
     factor = rows / sample
     found: dict[str, Any] = {}
     for name, kind in _KINDS.items():
         encoded = kind.encode(levels)
         assert isinstance(encoded, CountedMatrix)
-        stored, operations = scaled(encoded, factor)
+        stored, operations = scale_counts(encoded, factor)
         found[name] = {
             "storage": stored,
             "operations": operations.total,
@@ -144,14 +150,14 @@ def costs(rows: int, columns: int, bits: int, zeros: float) -> dict[str, Any]:
     read = Levels.of(levels.astype(np.float32))
     held: dict[str, Matrix] = {name: kind.encode(read) for name, kind in _KINDS.items()}
     held["chosen"] = best_format(read, measure=False).matrix
-    for name, ms in timed(held).items():
+    for name, ms in time_products(held).items():
         found.setdefault(name, {})["time"] = ms * factor
     found["entropy"] = read.entropy_bits
     found["elements"] = rows * columns
     return found
 
 
-def drawn(rows: int, columns: int, bits: int, zeros: float) -> NDArray[np.int8]:
+def draw_levels(rows: int, columns: int, bits: int, zeros: float) -> NDArray[np.int8]:
     """Laplace weights, the smallest cut, the rest on 2**bits - 1 even levels."""
     weights = np.random.default_rng(0).laplace(size=(rows, columns))
     top = 2 ** (bits - 1) - 1
@@ -160,7 +166,7 @@ def drawn(rows: int, columns: int, bits: int, zeros: float) -> NDArray[np.int8]:
     return (levels * (sizes > np.quantile(sizes, zeros) if zeros else 1)).astype(np.int8)
 
 
-def scaled(matrix: CountedMatrix, factor: float) -> tuple[float, Operations]:
+def scale_counts(matrix: CountedMatrix, factor: float) -> tuple[float, Operations]:
     """Bits and operations of a matrix of `factor` times as many rows of this kind.
 
     All arrays grow with the rows but Ω; positions take more bits in longer arrays.
@@ -198,7 +204,7 @@ def scaled(matrix: CountedMatrix, factor: float) -> tuple[float, Operations]:
     )
 
 
-def timed(matrices: Mapping[str, Matrix], *, turns: int = 9) -> dict[str, float]:
+def time_products(matrices: Mapping[str, Matrix], *, turns: int = 9) -> dict[str, float]:
     """Median milliseconds of a product with one vector, in turns."""
     columns = next(iter(matrices.values())).shape[1]
     x = np.random.default_rng(1).standard_normal(columns).astype(np.float32)
