@@ -100,7 +100,7 @@ def test_it_goes_on_where_it_was_killed(model: nn.Module, tmp_path: Path) -> Non
         if done == 25:
             raise KeyboardInterrupt
 
-    options = {"folder": tmp_path, "images": 60, "granularities": ("filter",)}
+    options = {"folder": tmp_path, "images": 60, "granularity": ("filter",)}
     with pytest.raises(KeyboardInterrupt):
         study_sensitivity(model, TASK, tick=tick, **options)
     lines = (tmp_path / "journal.jsonl").read_text().splitlines()
@@ -112,7 +112,7 @@ def test_it_goes_on_where_it_was_killed(model: nn.Module, tmp_path: Path) -> Non
     other = study_sensitivity(model, TASK, folder=tmp_path / "at once", images=60,
                         granularity=("filter",))  # fmt: skip
     assert other == findings
-    with pytest.raises(RunError, match="another data, images"):
+    with pytest.raises(RunError, match="another images"):
         study_sensitivity(model, TASK, folder=tmp_path, images=61, granularity=("filter",))
 
 

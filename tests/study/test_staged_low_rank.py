@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
@@ -46,16 +46,16 @@ def test_each_round_factors_and_trains_and_the_size_is_the_same(
     model: nn.Module, rounds: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ranks = []
-    kept = study._after
+    kept = study.compressed
 
-    def watched(method: Any, subject: Any, bench: Any) -> Any:
-        after = kept(method, subject, bench)
-        chain = after.model[2]
+    def watched(method: Any, subject: Any) -> Any:
+        after = kept(method, subject)
+        chain: Any = cast("Any", after)[2]
         assert isinstance(chain, Factors)
         ranks.append((len(chain[0].weight), len(chain[1].weight)))
         return after
 
-    monkeypatch.setattr(study, "_after", watched)
+    monkeypatch.setattr(study, "compressed", watched)
     before = {name: one.clone() for name, one in model.state_dict().items()}
     found = factor_in_rounds(TASK.subject(model), rounds=rounds, times=4.0, training=TRAINING)
     assert len(found.accuracy) == 2 * rounds
@@ -79,7 +79,7 @@ def test_the_study_measures_each_way_once(
     ]
     assert len({row[2] for row in table.rows}) == 1
     assert [row[5] is None for row in table.rows] == [True, True, False, False, True, True]
-    monkeypatch.setattr(study, "staged", None)  # nothing is measured again
+    monkeypatch.setattr(study, "factor_in_rounds", None)  # nothing is measured again
     assert study_staged_low_rank(model, TASK, **asked) == findings
 
 

@@ -16,6 +16,8 @@ def die_with(parent: int) -> None:
     A measurement that a killed run left behind would disturb that of the resumed run. Where the
     system has no such signal, as outside Linux, nothing changes.
     """
+    if not hasattr(signal, "SIGKILL"):  # Windows, which has no library of the process either
+        return
     library = ctypes.CDLL(None)
     if not hasattr(library, "prctl"):
         return

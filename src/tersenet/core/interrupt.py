@@ -27,6 +27,9 @@ class Noted:
 @contextmanager
 def blocked() -> Iterator[None]:
     """Holds interrupts back, here and in processes started meanwhile."""
+    if not hasattr(signal, "pthread_sigmask"):  # Windows, whose interrupts are no signals
+        yield
+        return
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
@@ -41,6 +44,8 @@ def handle_once(handler: Noted) -> None:
     `sysv_signal` (that is SA_RESETHAND), every interrupt meets the handler.
     """
     signal.signal(signal.SIGINT, handler)
+    if not hasattr(signal, "pthread_sigmask"):
+        return
     library = ctypes.CDLL(None)
     if not hasattr(library, "sysv_signal"):
         return
