@@ -4,7 +4,7 @@ import enum
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, final
+from typing import Annotated, Any, Literal, final
 
 from pydantic import Field
 from torch import nn
@@ -22,7 +22,10 @@ class Bound:
     """One bound of a budget, and what was found."""
 
     text: str
+    """What was found and what is allowed, in a few words."""
     met: bool
+    of: Literal["cost", "quality"] = "cost"
+    """What is bounded: what the file costs, or how good its answers are."""
 
 
 @final
@@ -72,14 +75,16 @@ class Budget:
         if self.quality is not None:
             value = 0.0 if last.score is None else last.score.value
             text = f"{last.score.metric if last.score else 'quality'} {100 * value:.2f} %"
-            bounds.append(Bound(f"{text} ≥ {100 * self.quality:g} %", value >= self.quality))
+            text = f"{text} ≥ {100 * self.quality:g} %"
+            bounds.append(Bound(text, value >= self.quality, of="quality"))
         if self.max_drop is not None:
             if last.score is None or first.score is None:
-                bounds.append(Bound(f"drop not measured ≤ {self.max_drop:g} points", False))
+                text = f"drop not measured ≤ {self.max_drop:g} points"
+                bounds.append(Bound(text, False, of="quality"))
             else:
                 drop = last.score.drop_from(first.score)[0]
                 text = f"drop {drop:.2f} ≤ {self.max_drop:g} points"
-                bounds.append(Bound(text, round(drop, 6) <= self.max_drop))
+                bounds.append(Bound(text, round(drop, 6) <= self.max_drop, of="quality"))
         return bounds
 
 
@@ -124,9 +129,7 @@ class StepRecord:
         if self.int8_share is None or not slow:
             return tuple(self.notes)
         found = f"slower than the original in the same runtime ({', '.join(slow)})"
-        # Runs of earlier versions have it among their notes.
-        kept = [note for note in self.notes if not note.startswith(found)]
-        return (*kept, f"{found}: quantize: auto leaves in float what is faster so")
+        return (*self.notes, f"{found}: quantize: auto leaves in float what is faster so")
 
 
 class Status(enum.StrEnum):

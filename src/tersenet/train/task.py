@@ -9,7 +9,7 @@ from tersenet.core.types import Deployment, Subject
 from tersenet.data import Images, Stream
 from tersenet.errors import DataError
 from tersenet.train.evaluate import TopOne
-from tersenet.train.losses import summed_cross_entropy
+from tersenet.train.loss import summed_cross_entropy
 
 __all__ = ["Classification"]
 
