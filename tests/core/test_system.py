@@ -8,8 +8,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tersenet.core import system
 from tersenet.core.figures import Unmeasured
+from tersenet.core.host import system
 
 ROOT = Path(system.__file__).parents[1]
 ON_LINUX = pytest.mark.skipif(sys.platform != "linux", reason="reads Linux's own files")
@@ -35,8 +35,8 @@ for found in pkgutil.walk_packages(tersenet.__path__, "tersenet."):
     if not found.name.endswith("__main__"):
         importlib.import_module(found.name)
         count += 1
-from tersenet.core.children import die_with
-from tersenet.core.interrupt import Noted, blocked, handle_once
+from tersenet.core.host.children import die_with
+from tersenet.core.host.interrupt import Noted, blocked, handle_once
 die_with(-1)
 with blocked():
     handle_once(Noted())
@@ -72,7 +72,7 @@ def test_what_is_told_is_what_linux_says():
 @ON_LINUX
 def test_the_peak_counts_what_was_given_back():
     script = (
-        "from tersenet.core.system import peak_resident_bytes\n"
+        "from tersenet.core.host.system import peak_resident_bytes\n"
         "before = peak_resident_bytes()\n"
         "held = bytearray(80_000_000)\n"
         "held[::1000] = bytes(len(held[::1000]))\n"
@@ -111,7 +111,7 @@ def test_where_nothing_is_bound_all_cores_are_used(monkeypatch):
 def test_binding_holds_in_this_process_alone():
     before = system.usable_cores()
     script = (
-        "from tersenet.core.system import bind_to_, usable_cores\n"
+        "from tersenet.core.host.system import bind_to_, usable_cores\n"
         f"print(bind_to_([{before[0]}]), usable_cores())"
     )
     done = subprocess.run(

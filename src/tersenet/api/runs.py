@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from tersenet.core.files import load_weights, write_atomically
-from tersenet.core.threads import on_threads
+from tersenet.core.host.threads import on_threads
 from tersenet.core.types import Outcome, Subject
 from tersenet.errors import MeasureError, RunError, TersenetError
 from tersenet.graph.trace import twin

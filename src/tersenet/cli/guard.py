@@ -8,8 +8,8 @@ import subprocess
 import sys
 from typing import Any, Final, final
 
-from tersenet.core import vigil
-from tersenet.core.interrupt import Noted, blocked, handle_once
+from tersenet.core.host import vigil
+from tersenet.core.host.interrupt import Noted, blocked, handle_once
 
 __all__ = ["GUARD", "Guard"]
 

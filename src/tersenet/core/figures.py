@@ -9,7 +9,7 @@ from typing import Annotated, TypeAlias, final
 import numpy as np
 from pydantic import PlainSerializer, PlainValidator
 
-from tersenet.core import processor
+from tersenet.core.host import processor
 
 __all__ = [
     "Cost",

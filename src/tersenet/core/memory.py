@@ -12,7 +12,7 @@ from typing import Final
 
 import psutil
 
-from tersenet.core.system import limit_of_address_space
+from tersenet.core.host.system import limit_of_address_space
 from tersenet.errors import ResourceError
 
 __all__ = ["available_bytes", "in_words", "require_memory"]

@@ -6,7 +6,7 @@ from typing import Final
 
 import psutil
 
-from tersenet.core.system import usable_cores
+from tersenet.core.host.system import usable_cores
 from tersenet.core.types import Device
 
 __all__ = ["describe_device"]

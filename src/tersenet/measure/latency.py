@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from tersenet.core.system import load_average
+from tersenet.core.host.system import load_average
 from tersenet.core.types import Deployment, Device, Latency, Speedup
 from tersenet.errors import MeasureError
 from tersenet.measure.device import describe_device

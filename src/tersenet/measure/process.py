@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from tersenet.core.system import usable_cores
+from tersenet.core.host.system import usable_cores
 from tersenet.core.types import Deployment
 from tersenet.errors import MeasureError
 from tersenet.measure.runtimes import runtime_named

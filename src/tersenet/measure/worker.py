@@ -17,9 +17,9 @@ from typing import Any, Final
 
 import numpy as np
 
-from tersenet.core.children import die_with
 from tersenet.core.figures import Unmeasured
-from tersenet.core.system import (
+from tersenet.core.host.children import die_with
+from tersenet.core.host.system import (
     bind_to_,
     idle_seconds,
     load_average,

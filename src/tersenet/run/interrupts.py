@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import final
 
-from tersenet.core.interrupt import Noted
+from tersenet.core.host.interrupt import Noted
 from tersenet.core.types import StepRecord
 from tersenet.run.watch import Guarded, Watch
 from tersenet.run.watchdog import reminding

@@ -12,7 +12,7 @@ from torch import nn
 
 from tersenet.core.digest import digest
 from tersenet.core.files import load_weights, save_tensors, write_json
-from tersenet.core.threads import on_threads
+from tersenet.core.host.threads import on_threads
 from tersenet.core.types import Score, Tick, Workbench, no_tick
 from tersenet.errors import RunError
 from tersenet.recipe import TrainingRecipe

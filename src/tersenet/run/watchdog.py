@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final, final
 
-from tersenet.core import vigil
+from tersenet.core.host import vigil
+from tersenet.core.host.vigil import Vigil, described
 from tersenet.core.types import StepRecord
-from tersenet.core.vigil import Vigil, described
 from tersenet.run.watch import Guarded, Watch
 
 __all__ = ["reminding"]

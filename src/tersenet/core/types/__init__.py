@@ -15,9 +15,9 @@ from tersenet.core.figures import (
     Speedup,
     Unmeasured,
 )
-from tersenet.core.method import Method, Plan, Proof, Skip
-from tersenet.core.outcome import Bound, Budget, Outcome, Status, StepRecord
-from tersenet.core.subject import (
+from tersenet.core.types.method import Method, Plan, Proof, Skip
+from tersenet.core.types.outcome import Bound, Budget, Outcome, Status, StepRecord
+from tersenet.core.types.subject import (
     Batch,
     Deployment,
     Loss,

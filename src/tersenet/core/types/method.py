@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from tersenet.core.edit import Edit
 from tersenet.core.entry import Part
-from tersenet.core.subject import Precision, Subject, Workbench
+from tersenet.core.types.subject import Precision, Subject, Workbench
 
 __all__ = ["Method", "Plan", "Proof", "Skip"]
 

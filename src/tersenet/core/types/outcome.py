@@ -11,7 +11,7 @@ from torch import nn
 
 from tersenet.core.edit import Edit
 from tersenet.core.figures import Cost, Layer, Score, Speedup
-from tersenet.core.method import Proof, Skip
+from tersenet.core.types.method import Proof, Skip
 
 __all__ = ["Bound", "Budget", "Outcome", "Status", "StepRecord"]
 
