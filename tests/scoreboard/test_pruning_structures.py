@@ -23,7 +23,7 @@ from tersenet.distill import Response
 from tersenet.errors import StructureError
 from tersenet.export import to_onnx
 from tersenet.measure import compare_many
-from tersenet.models.resnet_cifar import resnet
+from tersenet.models import resnet
 from tersenet.prune import (
     L1,
     PCA,

@@ -22,7 +22,7 @@ from tersenet.run import (
     History,
     Origin,
     RunFolder,
-    Watch,
+    Watcher,
     differences,
     header_of,
     interruptible,
@@ -45,7 +45,7 @@ def compress(
     *,
     recipe: str | Path,
     folder: str | Path | None = None,
-    watch: Watch = SILENT,
+    watch: Watcher = SILENT,
 ) -> Outcome:
     """Compresses your own network, measured after each step.
 
@@ -70,7 +70,7 @@ def compress(
     return _start(read, model, task, path, history, command, watch)
 
 
-def compress_recipe(path: Path, *, folder: Path | None = None, watch: Watch = SILENT) -> Outcome:
+def compress_recipe(path: Path, *, folder: Path | None = None, watch: Watcher = SILENT) -> Outcome:
     """Runs a recipe from its start, in a new folder. Raises as `compress`."""
     recipe = read_recipe(path)
     folder = folder or free_folder(recipe.name)
@@ -78,7 +78,7 @@ def compress_recipe(path: Path, *, folder: Path | None = None, watch: Watch = SI
     return _start(recipe, model, task, folder, history, f"tersenet compress {path}", watch)
 
 
-def resume(folder: Path, *, watch: Watch = SILENT) -> Outcome:
+def resume(folder: Path, *, watch: Watcher = SILENT) -> Outcome:
     """Goes on with a run that was started from a recipe file. Raises as `compress`."""
     header = read_header(folder)
     if header.own_network:
@@ -132,7 +132,7 @@ def _start(
     folder: Path,
     history: History,
     command: str,
-    watch: Watch,
+    watch: Watcher,
 ) -> Outcome:
     existed = folder.exists()
     with on_threads(recipe.threads):
@@ -148,7 +148,7 @@ def _go_on(
     task: Classification,
     folder: Path,
     history: History,
-    watch: Watch,
+    watch: Watcher,
 ) -> Outcome:
     # On as many threads as it began with: sums in another order give other numbers.
     with on_threads(read_header(folder).threads):
@@ -208,7 +208,7 @@ def _describe(
 
 
 def _finish(
-    recipe: Recipe, subject: Subject, run: RunFolder, history: History, watch: Watch
+    recipe: Recipe, subject: Subject, run: RunFolder, history: History, watch: Watcher
 ) -> Outcome:
     keeps = f"finished steps are kept, go on with {run.go_on}."
     with interruptible(watch, keeps=keeps) as alert:

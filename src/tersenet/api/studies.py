@@ -7,13 +7,15 @@ from tersenet.core.files import write_atomically
 from tersenet.core.findings import Findings
 from tersenet.core.types import Tick
 from tersenet.report import render_findings
-from tersenet.run import SILENT, Watch, interruptible
+from tersenet.run import SILENT, Watcher, interruptible
 from tersenet.study import write_findings
 
 __all__ = ["conduct"]
 
 
-def conduct(study: Callable[[Tick], Findings], folder: Path, *, watch: Watch = SILENT) -> Findings:
+def conduct(
+    study: Callable[[Tick], Findings], folder: Path, *, watch: Watcher = SILENT
+) -> Findings:
     """Runs a study that keeps its points in `folder`, and writes its findings and page there.
 
     The study is given what to tell its progress to.

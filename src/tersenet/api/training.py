@@ -3,13 +3,13 @@
 from pathlib import Path
 
 from tersenet.recipe import read_training
-from tersenet.run import SILENT, Trained, Watch, interruptible, train
+from tersenet.run import SILENT, Trained, Watcher, interruptible, train
 
 __all__ = ["train_recipe"]
 
 
 def train_recipe(
-    path: Path, *, folder: Path | None = None, watch: Watch = SILENT, tensorboard: bool = False
+    path: Path, *, folder: Path | None = None, watch: Watcher = SILENT, tensorboard: bool = False
 ) -> Trained:
     """Trains a reference network by its recipe, or goes on with it.
 

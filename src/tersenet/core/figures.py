@@ -16,7 +16,7 @@ __all__ = [
     "Device",
     "Energy",
     "Latency",
-    "Layer",
+    "LayerCost",
     "Score",
     "Speedup",
     "Unmeasured",
@@ -25,7 +25,7 @@ __all__ = [
 
 @final
 @dataclass(frozen=True, kw_only=True)
-class Layer:
+class LayerCost:
     """One place that computes: a convolution or a matrix product."""
 
     site: str

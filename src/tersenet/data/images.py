@@ -11,7 +11,7 @@ from torch import Tensor
 
 from tersenet.core.types import Batch
 
-__all__ = ["Images", "Stream", "statistics"]
+__all__ = ["Images", "TrainingStream", "statistics"]
 
 
 @final
@@ -86,7 +86,7 @@ def statistics(
 
 @final
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Stream:
+class TrainingStream:
     """Training batches as a pure function of the step, so that training resumes exactly.
 
     Each epoch is a new permutation; each batch is augmented by a crop of the image padded by

@@ -22,7 +22,7 @@ from tersenet.errors import StructureError
 from tersenet.graph import ChannelGroup, Member
 from tersenet.prune.observe import ObservedScore
 from tersenet.train.least_squares import (
-    Moments,
+    NormalEquations,
     is_linear_map,
     places,
     read_rows,
@@ -75,7 +75,7 @@ class ReconstructionScore(ObservedScore):
         model, data = subject.model, self.data(subject)
         readers = {group.name: _fitting(group, model) for group in groups}
         names = dict.fromkeys(_site(one) for found in readers.values() for one in found)
-        moments: dict[str, Moments] = defaultdict(Moments)
+        moments: dict[str, NormalEquations] = defaultdict(NormalEquations)
         generator = torch.Generator().manual_seed(0)
 
         def see(name: str, layer: nn.Module, inputs: Tensor, outputs: Tensor) -> None:
@@ -117,7 +117,7 @@ def refit(
     x: Float[Tensor, "row channel"], weight: Float[Tensor, "output channel"], kept: list[int]
 ) -> Float[Tensor, "output kept"]:
     """Returns the weights on the kept channels whose outputs are nearest to those of all."""
-    moments = Moments()
+    moments = NormalEquations()
     moments.add(x[:, kept].double()[None], (x @ weight.mT).double()[None])
     return moments.fit(weight[:, kept].double()[None], ridge=1e-9)[0].to(weight.dtype)
 

@@ -10,7 +10,7 @@ from pydantic import Field
 from torch import nn
 
 from tersenet.core.edit import Edit
-from tersenet.core.figures import Cost, Layer, Score, Speedup
+from tersenet.core.figures import Cost, LayerCost, Score, Speedup
 from tersenet.core.types.method import Proof, Skip
 
 __all__ = ["Bound", "Budget", "Outcome", "Status", "StepRecord"]
@@ -104,7 +104,7 @@ class StepRecord:
     edits: Sequence[Edit] = ()
     skips: Sequence[Skip] = ()
     proofs: Sequence[Proof] = ()
-    layers: Sequence[Layer] = ()
+    layers: Sequence[LayerCost] = ()
     """What computes in the network after this step."""
     int8_share: float | None = None
     """Of the MACs, the share that the runtime really executes in int8 kernels; None: not int8."""

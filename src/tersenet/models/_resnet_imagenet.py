@@ -37,7 +37,7 @@ class Basic(nn.Module):
 
 
 @final
-class Bottleneck(nn.Module):
+class StridedBottleneck(nn.Module):
     """1x1 down, 3x3, 1x1 up, and a shortcut."""
 
     expansion: ClassVar = 4
@@ -67,7 +67,7 @@ class ImageNetResNet(nn.Module):
 
     def __init__(
         self,
-        block: type[Basic] | type[Bottleneck],
+        block: type[Basic] | type[StridedBottleneck],
         depths: tuple[int, int, int, int],
         *,
         in_channels: int,
@@ -104,7 +104,12 @@ def _downsample(channels: int, wider: int, *, stride: int) -> nn.Sequential:
 
 
 def _stage(
-    block: type[Basic] | type[Bottleneck], channels: int, width: int, depth: int, *, stride: int
+    block: type[Basic] | type[StridedBottleneck],
+    channels: int,
+    width: int,
+    depth: int,
+    *,
+    stride: int,
 ) -> nn.Sequential:
     first = block(channels, width, stride=stride)
     rest = [block(width * block.expansion, width, stride=1) for _ in range(depth - 1)]
@@ -118,4 +123,4 @@ def resnet18(*, in_channels: int = 3, classes: int = 1000) -> ImageNetResNet:
 
 def resnet50(*, in_channels: int = 3, classes: int = 1000) -> ImageNetResNet:
     """Returns ResNet-50: 25,557,032 parameters with the defaults, 102.23 MB in fp32."""
-    return ImageNetResNet(Bottleneck, (3, 4, 6, 3), in_channels=in_channels, classes=classes)
+    return ImageNetResNet(StridedBottleneck, (3, 4, 6, 3), in_channels=in_channels, classes=classes)

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from tersenet.errors import StructureError
+from tersenet.models._shufflenet_v1 import DEPTHS, shuffle
 from tersenet.models.blocks import conv_norm, initialise_
-from tersenet.models.shufflenet_v1 import DEPTHS, shuffle
 
 __all__ = ["ShuffleNetV2", "SplitUnit", "shufflenet_v2", "shufflenet_v2_small"]
 

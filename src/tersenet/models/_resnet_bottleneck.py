@@ -23,7 +23,7 @@ EXPANSION = 4
 
 
 @final
-class Bottleneck(nn.Module):
+class PlainBottleneck(nn.Module):
     """1x1 down, 3x3, 1x1 up, each followed by batch norm; the sum is rectified."""
 
     def __init__(self, channels: int, width: int, *, stride: int) -> None:
@@ -80,7 +80,7 @@ class BottleneckResNet(nn.Module):
         self, blocks: int, *, preactivated: bool, in_channels: int, classes: int, width: int
     ) -> None:
         super().__init__()
-        block = PreBottleneck if preactivated else Bottleneck
+        block = PreBottleneck if preactivated else PlainBottleneck
         last = 4 * width * EXPANSION
         self.conv1 = nn.Conv2d(in_channels, width, 3, padding=1, bias=False)
         # Pre-activated blocks leave their sum un-normalised: one batch norm closes the last.
@@ -109,7 +109,7 @@ class BottleneckResNet(nn.Module):
 
 
 def _stage(
-    block: type[Bottleneck] | type[PreBottleneck],
+    block: type[PlainBottleneck] | type[PreBottleneck],
     channels: int,
     width: int,
     blocks: int,

@@ -18,7 +18,7 @@ __all__ = ["DenseNet", "densenet"]
 
 
 @final
-class Dense(nn.Module):
+class DenseUnit(nn.Module):
     """Batch norm, rectifier, 3x3 convolution; its output is joined to its input."""
 
     def __init__(self, channels: int, growth: int) -> None:
@@ -58,7 +58,7 @@ class DenseNet(nn.Module):
             if block:
                 stages.append(Transition(channels))
             stages.append(
-                nn.Sequential(*(Dense(channels + i * growth, growth) for i in range(layers)))
+                nn.Sequential(*(DenseUnit(channels + i * growth, growth) for i in range(layers)))
             )
             channels += layers * growth
         self.stages = nn.Sequential(*stages)
