@@ -22,6 +22,8 @@ from tersenet.export import to_onnx
 from tersenet.graph import trace
 from tersenet.measure import compare
 from tersenet.prune import L2, LatencyAware
+from tersenet.prune.channels.groups import considered
+from tersenet.prune.channels.rounding import allowed_counts, measured_staircases
 from tersenet.prune.ecc import latency_model
 
 SHARE = 0.7
@@ -49,7 +51,9 @@ def measured(name: str, *, quick: bool) -> list[Figure]:
     graph = trace(model, subject.example)
     criterion = L2()
     # At counts between those that the runtime likes, time is a staircase, and no product.
-    counts, _ = criterion.liked(subject, graph, criterion.considered(graph)[0], Workbench())
+    groups, _ = considered(graph, criterion, owner="this benchmark", only=(), skip=())
+    stairs = measured_staircases("auto", subject, graph, groups, Workbench())
+    counts = allowed_counts("auto", groups, stairs, least=1)
     found = latency_model(subject, graph, counts, samples=28 if quick else None)
     method = LatencyAware(latency=SHARE, cost="bilinear", worth="score", criterion=criterion)
     plan = method.plan(subject, Workbench())

@@ -18,7 +18,7 @@ from torch import nn
 from tersenet.core import files
 from tersenet.core.files import load_tensors, load_weights, save_tensors, write_atomically
 from tersenet.errors import RunError, WeightsError
-from tersenet.models.resnet_cifar import resnet
+from tersenet.models import resnet
 
 OLD, NEW = b"old" * 1000, b"new" * 1000
 

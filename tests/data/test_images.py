@@ -8,7 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tersenet.data import Images, Stream, statistics
+from tersenet.data import Images, TrainingStream, statistics
 
 
 def numbered(count: int, *, size: int = 4) -> Images:
@@ -33,10 +33,10 @@ def test_a_batch_depends_on_nothing_but_the_step(
     count: int, batch_size: int, seed: int, step: int
 ) -> None:
     images = numbered(count)
-    used = Stream(images=images, batch_size=batch_size, seed=seed, pad=1, flip=True)
+    used = TrainingStream(images=images, batch_size=batch_size, seed=seed, pad=1, flip=True)
     for other in (step + 1, 0, 7):
         used.batch(other)
-    fresh = Stream(images=images, batch_size=batch_size, seed=seed, pad=1, flip=True)
+    fresh = TrainingStream(images=images, batch_size=batch_size, seed=seed, pad=1, flip=True)
     state = torch.random.get_rng_state()
     for left, right in zip(used.batch(step), fresh.batch(step), strict=True):
         assert torch.equal(left, right)
@@ -45,7 +45,7 @@ def test_a_batch_depends_on_nothing_but_the_step(
 
 @given(count=st.integers(1, 60), batch_size=st.integers(1, 20), epoch=st.integers(0, 9))
 def test_an_epoch_shows_no_image_twice(count: int, batch_size: int, epoch: int) -> None:
-    stream = Stream(images=numbered(count), batch_size=batch_size, seed=3)
+    stream = TrainingStream(images=numbered(count), batch_size=batch_size, seed=3)
     first = epoch * stream.steps_per_epoch
     labels = torch.cat([stream.batch(first + i)[1] for i in range(stream.steps_per_epoch)])
     assert len(labels.unique()) == len(labels)
@@ -53,7 +53,7 @@ def test_an_epoch_shows_no_image_twice(count: int, batch_size: int, epoch: int) 
 
 
 def test_an_epoch_of_whole_batches_is_a_permutation_and_the_next_is_another() -> None:
-    stream = Stream(images=numbered(50), batch_size=10, seed=0)
+    stream = TrainingStream(images=numbered(50), batch_size=10, seed=0)
     epochs = [torch.cat([stream.batch(5 * e + i)[1] for i in range(5)]) for e in range(3)]
     for labels in epochs:
         assert sorted(labels.tolist()) == list(range(50))
@@ -63,12 +63,14 @@ def test_an_epoch_of_whole_batches_is_a_permutation_and_the_next_is_another() ->
 
 def test_seeds_make_different_streams() -> None:
     images = numbered(50)
-    one, two = (Stream(images=images, batch_size=50, seed=seed).batch(0)[1] for seed in (0, 1))
+    one, two = (
+        TrainingStream(images=images, batch_size=50, seed=seed).batch(0)[1] for seed in (0, 1)
+    )
     assert not torch.equal(one, two)
 
 
 def test_images_and_labels_stay_together_under_augmentation() -> None:
-    stream = Stream(images=numbered(40), batch_size=20, seed=5, pad=1, flip=True)
+    stream = TrainingStream(images=numbered(40), batch_size=20, seed=5, pad=1, flip=True)
     for step in range(6):
         inputs, targets = stream.batch(step)
         assert torch.equal(inputs.amax((1, 2, 3)).round().long(), targets)
@@ -80,7 +82,7 @@ def test_flips_mirror_about_half_of_the_images_left_to_right() -> None:
     images = Images(
         pixels=pixels, labels=torch.zeros(1000).long(), mean=(0.0,), std=(1 / 255,), name="ramp"
     )
-    inputs, _ = Stream(images=images, batch_size=1000, seed=0, flip=True).batch(0)
+    inputs, _ = TrainingStream(images=images, batch_size=1000, seed=0, flip=True).batch(0)
     rows = inputs.round().long()[:, 0]
     assert torch.equal(rows[:, 1], torch.zeros(1000, 3).long()), "a flip turned images over"
     mirrored = (rows[:, 0] == torch.tensor([3, 2, 1])).all(1)
@@ -100,7 +102,7 @@ def test_crops_shift_the_padded_image_by_every_offset(pad: int) -> None:
         std=(1 / 255,),
         name="grid",
     )
-    inputs, _ = Stream(images=images, batch_size=600, seed=0, pad=pad).batch(0)
+    inputs, _ = TrainingStream(images=images, batch_size=600, seed=0, pad=pad).batch(0)
     padded = torch.zeros(size + 2 * pad, size + 2 * pad)
     padded[pad:-pad, pad:-pad] = image[0, 0].float()
     offsets = range(2 * pad + 1)
@@ -143,7 +145,7 @@ def test_each_channel_is_normalised_by_its_own_figures() -> None:
 def test_cutout_hides_one_square_of_each_image_and_nothing_else() -> None:
     pixels = torch.full((64, 1, 12, 12), 200, dtype=torch.uint8)
     images = Images(pixels=pixels, labels=torch.arange(64), mean=(0.5,), std=(0.5,), name="bright")
-    plain = Stream(images=images, batch_size=64, seed=3, flip=True)
+    plain = TrainingStream(images=images, batch_size=64, seed=3, flip=True)
     cut = dataclasses.replace(plain, cutout=4)
     inputs, targets = cut.batch(0)
     assert torch.equal(targets, plain.batch(0)[1])

@@ -12,7 +12,7 @@ from tersenet.errors import ExportError, RunError, StructureError
 from tersenet.export import kernels, to_onnx, trace
 from tersenet.export.qops import DEQUANTIZE, QUANTIZE
 from tersenet.measure import open_session
-from tersenet.models.resnet_cifar import resnet
+from tersenet.models import resnet
 
 IMAGES = torch.randn(3, 1, 28, 28, generator=torch.Generator().manual_seed(0))
 

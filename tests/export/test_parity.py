@@ -25,7 +25,7 @@ from tersenet.export import (
 from tersenet.export.onnx_file import convert
 from tersenet.export.qops import DEQUANTIZE, QUANTIZE
 from tersenet.measure import open_session
-from tersenet.models.resnet_cifar import resnet
+from tersenet.models import resnet
 from tersenet.quantize import Static
 
 IMAGES = torch.randn(512, 1, 16, 16, generator=torch.Generator().manual_seed(0))

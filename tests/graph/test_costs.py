@@ -5,7 +5,7 @@ import torch
 from torch import Tensor, nn
 
 from tersenet.graph import layers, macs, parameters
-from tersenet.models.resnet_cifar import resnet
+from tersenet.models import resnet
 
 IMAGE = (torch.zeros(2, 6, 11, 9),)
 

@@ -3,7 +3,7 @@
 import torch
 
 from tersenet.graph import inspect
-from tersenet.models.resnet_cifar import resnet
+from tersenet.models import resnet
 
 
 def test_every_filter_is_either_removable_or_explained():

@@ -11,7 +11,7 @@ from torch.nn import functional
 from tersenet.core.types import Edit, EditKind
 from tersenet.errors import StructureError
 from tersenet.graph import macs, parameters, prove, remove, replay, trace
-from tersenet.models.resnet_cifar import resnet
+from tersenet.models import resnet
 
 IMAGE = torch.randn(3, 3, 8, 8, generator=torch.Generator().manual_seed(2))
 

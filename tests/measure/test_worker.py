@@ -1,7 +1,6 @@
 """The measuring process: fresh, bound to quiet cores, without PyTorch."""
 
 import json
-import os
 import re
 import subprocess
 import sys
@@ -70,18 +69,14 @@ def test_the_answer_is_whole_although_native_code_writes_to_standard_output(squa
 def test_the_least_busy_cores_are_taken(monkeypatch):
     bound = []
     idle = iter([{0: 100, 1: 100, 2: 100, 3: 100}, {0: 101, 1: 115, 2: 103, 3: 115}])
-    monkeypatch.setattr(os, "sched_getaffinity", lambda process: {0, 1, 2})  # not core 3
-    monkeypatch.setattr(os, "sched_setaffinity", lambda process, cores: bound.append(cores))
-    monkeypatch.setattr(worker, "_idle_ticks", lambda: next(idle))
+    monkeypatch.setattr(worker, "usable_cores", lambda: (0, 1, 2))  # not core 3
+    monkeypatch.setattr(worker, "bind_to_", lambda cores: bound.append(cores) or tuple(cores))
+    monkeypatch.setattr(worker, "idle_seconds", lambda: next(idle))
     assert worker._pin(2) == [1, 2]
     assert bound == [[1, 2]]
     assert worker._pin(3) == [0, 1, 2]
     with pytest.raises(MeasureError, match="this process may use 3"):
         worker._pin(4)
-
-
-def test_idle_time_is_read_for_every_core():
-    assert set(os.sched_getaffinity(0)) <= set(worker._idle_ticks())
 
 
 def test_every_public_name_is_there():

@@ -25,8 +25,8 @@ from tersenet.models import (
     shuffle_macs,
     standard_macs,
 )
+from tersenet.models._shufflenet_v2 import SplitUnit
 from tersenet.models.blocks import SqueezeExcitation, initialise_, rounded, scaled
-from tersenet.models.shufflenet_v2 import SplitUnit
 
 
 def counted(module: nn.Module, channels: int, side: int) -> int:

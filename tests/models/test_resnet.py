@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from tersenet.errors import StructureError
-from tersenet.models.resnet_cifar import resnet
+from tersenet.models import resnet
 
 COUNTS = {
     ("A", 8): 75_290,

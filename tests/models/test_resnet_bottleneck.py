@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from tersenet.errors import StructureError
-from tersenet.models.resnet_bottleneck import (
+from tersenet.models._resnet_bottleneck import (
     BottleneckResNet,
     preresnet_bottleneck,
     resnet_bottleneck,

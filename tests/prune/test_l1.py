@@ -11,7 +11,7 @@ from torch import nn
 from tersenet.core.types import Subject, Workbench
 from tersenet.errors import StructureError
 from tersenet.graph import Graph, macs, parameters, prove, remove, trace
-from tersenet.models.resnet_cifar import resnet
+from tersenet.models import resnet
 from tersenet.prune import CRITERIA, L1, L2, Channels, PrunePlan
 from tersenet.prune.counts import best_units, layer_counts
 

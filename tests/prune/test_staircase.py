@@ -14,7 +14,7 @@ from tersenet.graph import trace
 from tersenet.measure.rounds import Rounds
 from tersenet.measure.runtimes import open_session
 from tersenet.measure.times import read_times
-from tersenet.models.resnet_cifar import resnet
+from tersenet.models import resnet
 from tersenet.prune import L1, Channels, staircase, staircases
 from tersenet.prune.probe import Probe, write_probe
 

@@ -14,10 +14,10 @@ from torch.nn import functional
 
 from tersenet.core.types import Device, Edit, Latency, Speedup, Subject, Workbench
 from tersenet.data import fashion_mnist
-from tersenet.data.images import Images, Stream
+from tersenet.data.images import Images, TrainingStream
 from tersenet.export import to_onnx
 from tersenet.export.kernels import optimised
-from tersenet.models.resnet_cifar import resnet
+from tersenet.models import resnet
 from tersenet.quantize import QuantizePlan, Static
 from tersenet.train.loop import TrainingOptions, fit
 
@@ -41,7 +41,9 @@ def test_images(fashion_folder: Path) -> Images:
 def trained(fashion_folder: Path) -> nn.Module:
     torch.manual_seed(0)
     model = resnet(depth=8, in_channels=1, width=8)
-    stream = Stream(images=fashion_mnist.load("train", fashion_folder), batch_size=64, seed=0)
+    stream = TrainingStream(
+        images=fashion_mnist.load("train", fashion_folder), batch_size=64, seed=0
+    )
     options = TrainingOptions(epochs=100 / stream.steps_per_epoch, learning_rate=0.1)
     return fit(model, stream, lambda net, x, y: functional.cross_entropy(net(x), y), options)
 

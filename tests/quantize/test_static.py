@@ -23,7 +23,7 @@ from tersenet.export import check_parity, kernels, to_onnx
 from tersenet.export.qops import QUANTIZE
 from tersenet.export.trace import operand
 from tersenet.measure import open_session
-from tersenet.models.resnet_cifar import resnet
+from tersenet.models import resnet
 from tersenet.quantize import QuantizePlan, Static
 from tersenet.train.evaluate import TopOne
 

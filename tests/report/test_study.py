@@ -9,12 +9,12 @@ from test_page import HOSTILE, parsed
 
 from tersenet.core.findings import (
     BoxChart,
+    Claim,
     Findings,
     LineChart,
     Samples,
     Series,
     Table,
-    Verdict,
 )
 from tersenet.report import render_findings
 
@@ -23,7 +23,7 @@ def findings(*charts: LineChart | BoxChart) -> Findings:
     return Findings(
         name=f"study {HOSTILE}",
         question=HOSTILE,
-        verdicts=(Verdict(claim=HOSTILE, found="holds", evidence=HOSTILE),),
+        claims=(Claim(text=HOSTILE, found="holds", evidence=HOSTILE),),
         charts=charts,
         tables=(
             Table(name="t", title=HOSTILE, columns=("a", HOSTILE), rows=((HOSTILE, 1.23456789),)),

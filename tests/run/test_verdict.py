@@ -123,6 +123,8 @@ def test_a_slower_step_is_kept_only_where_the_budget_needs_it(
     verdict = judge(records, budget, seconds=1.0, slower=slower)
     assert verdict.step == chosen
     assert ("quantize static made it slower here" in verdict.advice) == (chosen == 1)
+    needless = "and the budget does not need it" in verdict.advice
+    assert needless == (chosen == 1 and verdict.status is Status.MET)
 
 
 def test_nothing_done_is_unchanged() -> None:
@@ -134,6 +136,10 @@ def test_a_miss_says_what_to_try() -> None:
     assert verdict.status is Status.MISSED
     assert "file 200 B ≤ 10 B" in verdict.advice
     assert "Lower keep" in verdict.advice
+    assert "Raise keep" not in verdict.advice
+    scored = dataclasses.replace(SMALL, score=dataclasses.replace(SMALL.score, metric="mAP"))
+    verdict = judge([ORIGINAL, scored], Budget(quality=0.99), seconds=1.0)
+    assert verdict.advice.startswith("Missed: mAP 92.50 % ≥ 99 %. Raise keep")
 
 
 def test_paired_interval_equals_mcnemar_by_hand() -> None:

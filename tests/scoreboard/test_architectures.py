@@ -9,8 +9,7 @@ from torch.nn import functional
 
 from tersenet import graph, models
 from tersenet.data import fashion_mnist
-from tersenet.models.resnet_bottleneck import preresnet_bottleneck, resnet_bottleneck
-from tersenet.models.resnet_cifar import resnet
+from tersenet.models import preresnet_bottleneck, resnet, resnet_bottleneck
 from tersenet.train import TopOne
 
 

@@ -112,14 +112,14 @@ def test_row_50_rate_distortion(fashion_folder: Path) -> None:
     At three trade-offs or more, neither bits nor loss are above uniform quantisation's; the KL
     divergence approaches half the quadratic form as the change shrinks.
     """
-    rate_distortion = import_module("tersenet.study").rate_distortion
+    trace_front = import_module("tersenet.study.rate_distortion").trace_front
     model = import_module("tersenet.models").lenet5(in_channels=1)
     load_weights(model, WEIGHTS.with_name("lenet5-fashion-mnist.safetensors"))
     images = load_fashion_mnist(
         folder=fashion_folder, train_images=768, test_images=100, calibration=768
     ).subject(model)
     inputs = [batch for batch, _ in images.calibration]
-    found = rate_distortion(model, calibration=inputs[:3], held_out=inputs[3:])
+    found = trace_front(model, calibration=inputs[:3], held_out=inputs[3:])
     assert sum(point.dominates_uniform for point in found.points) >= 3
     assert found.kl_over_quadratic[-1] == pytest.approx(1, abs=0.02)
 

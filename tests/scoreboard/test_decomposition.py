@@ -91,7 +91,8 @@ def test_row_33_stages() -> None:
     subject = load_fashion_mnist(test_images=1000, calibration=256).subject(model.eval())
     training = Response(epochs=0.1, learning_rate=0.03)
     one, two = (
-        study.staged(subject, rounds=rounds, times=4.0, training=training) for rounds in (1, 2)
+        study.factor_in_rounds(subject, rounds=rounds, times=4.0, training=training)
+        for rounds in (1, 2)
     )
     assert two.params == pytest.approx(one.params, rel=0.02)
     assert 3 * one.params < sum(one.numel() for one in model.parameters())

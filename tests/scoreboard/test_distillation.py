@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from tersenet.data import Images, Stream, fashion_mnist
+from tersenet.data import Images, TrainingStream, fashion_mnist
 from tersenet.distill import response_loss
 from tersenet.train import TrainingOptions, fit
 
@@ -45,7 +45,7 @@ def trained(
     seed: int,
     epochs: float,
 ) -> nn.Module:
-    stream = Stream(images=images, batch_size=100, seed=seed)
+    stream = TrainingStream(images=images, batch_size=100, seed=seed)
     return fit(model, stream, objective, TrainingOptions(epochs=epochs, learning_rate=0.05))
 
 

@@ -14,7 +14,7 @@ from torch import nn
 from tersenet import graph, measure
 from tersenet.core.findings import BoxChart
 from tersenet.core.types import Deployment, Energy, Unmeasured
-from tersenet.study import layer_vs_filter
+from tersenet.study import study_layer_vs_filter
 
 
 def matrix_product(path: Path, width: int) -> Path:
@@ -117,7 +117,7 @@ def test_row_55_random_models(tmp_path: Path) -> None:
     further than removing filters.
     """
     recipe = Path(__file__).parents[2] / "recipes" / "smoke.yaml"
-    found = layer_vs_filter(
+    found = study_layer_vs_filter(
         recipe, folder=tmp_path, models=3, batches=(1,), steps=0, iterations=10, criteria=()
     )
     (plot,) = (chart for chart in found.charts if isinstance(chart, BoxChart))
@@ -125,8 +125,8 @@ def test_row_55_random_models(tmp_path: Path) -> None:
     (accuracy,) = (one for one in found.tables if one.name == "accuracy-by-latency")
     assert accuracy.rows
     # Which reaches further is for the whole study to say: so few networks decide nothing.
-    assert {one.found for one in found.verdicts} <= {"undecided"}
-    assert found.verdicts
+    assert {one.found for one in found.claims} <= {"undecided"}
+    assert found.claims
 
 
 @pytest.mark.not_built

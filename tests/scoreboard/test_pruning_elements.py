@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from tersenet.core.types import Edit, Subject, Workbench
-from tersenet.models.resnet_bottleneck import preresnet_bottleneck, resnet_bottleneck
+from tersenet.models import preresnet_bottleneck, resnet_bottleneck
 from tersenet.prune import Magnitude, damage, second_order_change, surgeon
 from tersenet.prune.masks.packed import pack, unpack
 from tersenet.train import Masks, TrainingOptions, fit

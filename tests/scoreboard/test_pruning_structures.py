@@ -16,14 +16,14 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from tersenet import graph
-from tersenet.api import conduct
+from tersenet.api.studies import conduct
 from tersenet.core.files import load_weights
 from tersenet.core.types import Deployment, Subject, Workbench
 from tersenet.distill import Response
 from tersenet.errors import StructureError
 from tersenet.export import to_onnx
 from tersenet.measure import compare_many
-from tersenet.models.resnet_cifar import resnet
+from tersenet.models import resnet
 from tersenet.prune import (
     L1,
     PCA,
@@ -47,8 +47,8 @@ from tersenet.prune import (
     thinet,
 )
 from tersenet.prune.file_time import FileTimer
-from tersenet.study import sensitivity
-from tersenet.study.latency_bins import latency_reduction
+from tersenet.study import study_sensitivity
+from tersenet.study.layer_vs_filter.bins import latency_reduction
 from tersenet.train import TrainingOptions, fit
 from tersenet.train.tasks import load_fashion_mnist
 
@@ -507,7 +507,9 @@ def test_row_27_sensitivity(fashion_folder: Path, tmp_path: Path) -> None:
         lambda model, x, y: functional.cross_entropy(model(x), y),
         TrainingOptions(epochs=5, learning_rate=0.05),
     )
-    findings = conduct(lambda tick: sensitivity(model, task, folder=tmp_path, images=200), tmp_path)
+    findings = conduct(
+        lambda tick: study_sensitivity(model, task, folder=tmp_path, images=200), tmp_path
+    )
     with (tmp_path / "sensitivity.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert {row["granularity"] for row in rows} == {"element", "filter", "channel"}

@@ -16,11 +16,11 @@ from torch import nn
 from tersenet.core.files import load_weights
 from tersenet.core.types import Subject, Workbench
 from tersenet.data import fashion_mnist
-from tersenet.data.images import Stream
+from tersenet.data.images import TrainingStream
 from tersenet.errors import QuantizeError
 from tersenet.export import kernels, to_onnx
 from tersenet.measure import open_session
-from tersenet.models.resnet_cifar import resnet
+from tersenet.models import resnet
 from tersenet.quantize import linear
 from tersenet.train import TopOne
 from tersenet.train.loop import TrainingOptions, fit
@@ -234,7 +234,7 @@ def test_row_39_aware_training(fashion_folder: Path) -> None:
     """
     quantize = import_module("tersenet.quantize")
     images = fashion_mnist.load("train", fashion_folder)
-    stream = Stream(images=images, batch_size=64, seed=0)
+    stream = TrainingStream(images=images, batch_size=64, seed=0)
 
     def loss(net: nn.Module, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
         return nn.functional.cross_entropy(net(x), y)

@@ -14,7 +14,7 @@ from tersenet.core.types import Subject, Workbench
 from tersenet.decompose import CP, Tucker
 from tersenet.encode.fisher import curvatures
 from tersenet.quantize import Static
-from tersenet.train.least_squares import Moments
+from tersenet.train.least_squares import NormalEquations
 
 Step = Callable[[], object]
 
@@ -54,11 +54,11 @@ def fisher() -> Step:
 
 
 def least_squares() -> Step:
-    """Moments of 2,000 columns, and a solution by them."""
+    """Normal equations of 2,000 columns, and a solution by them."""
     x, y = torch.randn(1, 64, 2000, dtype=torch.float64), torch.randn(1, 64, 32).double()
 
     def run() -> object:
-        moments = Moments()
+        moments = NormalEquations()
         for _ in range(2):
             moments.add(x, y)
         return moments.fit(torch.zeros(1, 32, 2000, dtype=torch.float64), ridge=1e-3)

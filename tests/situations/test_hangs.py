@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tersenet.core.vigil import descendants
+from tersenet.core.host.vigil import descendants
 from tersenet.models import resnet
 
 pytestmark = pytest.mark.slow
@@ -48,7 +48,7 @@ STUCK = {
 }  # fmt: skip
 COMMAND = """
 import sys
-from tersenet.core import vigil
+from tersenet.core.host import vigil
 from tersenet.cli import main
 import tersenet.run.training
 def fit(model, *_, bench, **__):
@@ -263,8 +263,8 @@ from pathlib import Path
 import torch
 from torch import nn
 import tersenet
-from tersenet.core import vigil
-from tersenet.core.vigil import descendants
+from tersenet.core.host import vigil
+from tersenet.core.host.vigil import descendants
 vigil.AFTER_SECONDS = 0.5
 recipe = Path(sys.argv[1])
 recipe.write_text("name: own\\nsteps: [{distill: {response: {epochs: 1, learning_rate: 0.1}}}]\\n"

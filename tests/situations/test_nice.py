@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tersenet.core.threads import _Blas, _loaded, on_threads
+from tersenet.core.host.threads import _Blas, _loaded, on_threads
 
 pytestmark = pytest.mark.slow
 

@@ -13,7 +13,7 @@ from tersenet.data import Images
 from tersenet.errors import MeasureError, RunError
 from tersenet.quantize import Scheme, round_trip
 from tersenet.study import write_findings
-from tersenet.study.bits import bits
+from tersenet.study.bits import study_bits
 from tersenet.train import Classification
 
 
@@ -36,7 +36,7 @@ def model() -> nn.Module:
 
 
 def test_points_charts_and_verdict(model: nn.Module, tmp_path: Path) -> None:
-    found = bits(model, TASK, folder=tmp_path, choices=(2, 4, 8), averages=(4,), images=80)
+    found = study_bits(model, TASK, folder=tmp_path, choices=(2, 4, 8), averages=(4,), images=80)
     write_findings(tmp_path, found)
     (table,) = found.tables
     rows: dict[str, Any] = {str(row[0]): row[1:] for row in table.rows}
@@ -70,14 +70,14 @@ def test_points_charts_and_verdict(model: nn.Module, tmp_path: Path) -> None:
     spent = sum(sizes[name] * row[3] for name, row in rows.items())
     assert spent <= 4 * sum(sizes.values())
     mixed = together.series[0].y[0]
-    assert found.verdicts[0].found == ("holds" if mixed < expected else "does not hold")
-    again = bits(model, TASK, folder=tmp_path, choices=(2, 4, 8), averages=(4,), images=80)
+    assert found.claims[0].found == ("holds" if mixed < expected else "does not hold")
+    again = study_bits(model, TASK, folder=tmp_path, choices=(2, 4, 8), averages=(4,), images=80)
     assert again == found
     hand.eval()
     with pytest.raises(RunError, match="another"):  # of other weights the points are not
-        bits(hand, TASK, folder=tmp_path, choices=(2, 4, 8), averages=(4,), images=80)
+        study_bits(hand, TASK, folder=tmp_path, choices=(2, 4, 8), averages=(4,), images=80)
 
 
 def test_settings_that_make_no_sense(model: nn.Module, tmp_path: Path) -> None:
     with pytest.raises(MeasureError, match="averages among"):
-        bits(model, TASK, folder=tmp_path, choices=(2, 4), averages=(3,))
+        study_bits(model, TASK, folder=tmp_path, choices=(2, 4), averages=(3,))

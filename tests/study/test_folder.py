@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tersenet.core.findings import Findings, Table, Verdict
+from tersenet.core.findings import Claim, Findings, Table
 from tersenet.errors import RunError
 from tersenet.study import open_study, write_findings
 from tersenet.study.folder import read_findings
@@ -77,8 +77,8 @@ def test_two_processes_do_not_share_a_folder(tmp_path: Path) -> None:
 def test_findings_are_written_and_read_back(tmp_path: Path) -> None:
     rows = (("conv, 1", 0.5, None), ('"x"', 1, 2.25))
     table = Table(name="rates", title="Rates", columns=("site", "rate", "other"), rows=rows)
-    verdict = Verdict(claim="it is so", found="undecided", evidence="one point")
-    findings = Findings(name="toy", question="Is it?", verdicts=(verdict,), tables=(table,))
+    verdict = Claim(text="it is so", found="undecided", evidence="one point")
+    findings = Findings(name="toy", question="Is it?", claims=(verdict,), tables=(table,))
     write_findings(tmp_path, findings)
     assert read_findings(tmp_path) == findings
     with (tmp_path / "rates.csv").open(newline="") as file:

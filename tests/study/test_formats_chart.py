@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from tersenet.formats import Cer, Cser, Csr, Dense, energy_pj
-from tersenet.study.formats_chart import Setting, drawn, formats_chart, scaled
-from tersenet.study.formats_verdicts import verdicts
-from tersenet.study.layer_shapes import NETWORKS, MatrixLayer
+from tersenet.study.formats.claims import claims
+from tersenet.study.formats.networks import NETWORKS, MatrixLayer
+from tersenet.study.formats.study import Setting, draw_levels, scale_counts, study_formats
 
 
 def weights(name):
@@ -38,19 +38,19 @@ def test_layers_multiply_as_often_as_published():
 
 @pytest.mark.parametrize("kind", [Dense, Csr, Cer, Cser])
 def test_scaled_counts_are_those_of_the_matrix_stacked(kind):
-    part = drawn(32, 200, 4, 0.7)
+    part = draw_levels(32, 200, 4, 0.7)
     whole = kind.encode(np.tile(part, (8, 1)))
-    bits, operations = scaled(kind.encode(part), 8)
+    bits, operations = scale_counts(kind.encode(part), 8)
     assert bits == whole.bits
     assert operations == whole.operations()
     assert energy_pj(operations) == energy_pj(whole.operations())
 
 
 def test_drawn_weights_are_as_asked():
-    levels = drawn(300, 400, 5, 0.9)
+    levels = draw_levels(300, 400, 5, 0.9)
     assert np.abs(levels).max() == 15
     assert (levels == 0).mean() == pytest.approx(0.9, abs=0.01)
-    assert (drawn(30, 40, 5, 0.0) == drawn(30, 40, 5, 0.0)).all()
+    assert (draw_levels(30, 40, 5, 0.0) == draw_levels(30, 40, 5, 0.0)).all()
 
 
 def totals(*, cer, csr, setting="s"):
@@ -63,13 +63,13 @@ def grid(**bits):
 
 
 def test_verdicts_follow_the_figures():
-    smaller, *networks = verdicts(totals(cer=2.0, csr=4.0), [grid(CSR=4, CER=3, CSER=5)])
+    smaller, *networks = claims(totals(cer=2.0, csr=4.0), [grid(CSR=4, CER=3, CSER=5)])
     assert {smaller.found, *(one.found for one in networks)} == {"holds"}
     assert "0.75 of CSR's bits at 5 bits with 90 % cut" in smaller.evidence
     assert all("In 1 of 1 cases" in one.evidence for one in networks)
     assert "at most 5.0 times less (net, s)" in networks[0].evidence
     both = totals(cer=2.0, csr=4.0) + totals(cer=6.0, csr=4.0, setting="t")
-    smaller, *networks = verdicts(both, [grid(CSR=4, CER=4, CSER=5)])
+    smaller, *networks = claims(both, [grid(CSR=4, CER=4, CSER=5)])
     assert {smaller.found, *(one.found for one in networks)} == {"does not hold"}
     assert "no smaller in 1 of 1" in smaller.evidence
     assert "from 0.67 times less (net, t) to 2.00 times (net, s)" in networks[0].evidence
@@ -81,7 +81,7 @@ def test_the_study_shows_where_cer_loses(tmp_path):
     ticks = []
 
     def run():
-        return formats_chart(
+        return study_formats(
             folder=tmp_path / "study",
             tick=lambda *told: ticks.append(told),
             settings=(setting,),
@@ -89,11 +89,11 @@ def test_the_study_shows_where_cer_loses(tmp_path):
         )
 
     found = run()
-    assert found.verdicts[0].found == "does not hold"
-    assert "8 bits with 90 % cut" in found.verdicts[0].evidence
+    assert found.claims[0].found == "does not hold"
+    assert "8 bits with 90 % cut" in found.claims[0].evidence
     names = [row[2] for row in found.tables[0].rows]
     assert names == ["dense", "CSR", "CER", "CSER", "chosen"]
-    one = Csr.encode(drawn(32, 256, 8, 0.9))
+    one = Csr.encode(draw_levels(32, 256, 8, 0.9))
     assert found.tables[0].rows[1][3] == pytest.approx(one.bits / 8e6)
     assert found.tables[0].rows[1][4] == pytest.approx(3 * one.operations().total / 1e9)
     assert ticks[0][1:] == (0, 29)

@@ -11,11 +11,11 @@ from torch import nn
 from tersenet.core.files import save_tensors
 from tersenet.errors import MeasureError
 from tersenet.models import resnet
-from tersenet.study import layer_vs_filter
-from tersenet.study.latency_bins import latency_bins, latency_reduction
-from tersenet.study.layer_bench import LayerBench
-from tersenet.study.layer_claims import verdicts
-from tersenet.study.random_models import RandomModels
+from tersenet.study import study_layer_vs_filter
+from tersenet.study.layer_vs_filter.bench import LayerBench
+from tersenet.study.layer_vs_filter.bins import gather_bins, latency_reduction
+from tersenet.study.layer_vs_filter.claims import claims
+from tersenet.study.layer_vs_filter.random_models import RandomModels
 
 IMAGE = torch.randn(2, 1, 12, 12, generator=torch.Generator().manual_seed(0))
 
@@ -62,7 +62,7 @@ def point(reductions: Sequence[float], accuracy: float) -> dict[str, Any]:
 
 def found_of(points: Points) -> dict[str, str]:
     limits = {"filter": 50.0, "layer": 90.0}
-    found = verdicts(points, latency_bins(points), limits, batches=(1, 64))
+    found = claims(points, gather_bins(points), limits, batches=(1, 64))
     keys = ("reach", "slower", "depends", "steadier", "better")
     return {key: one.found for key, one in zip(keys, found, strict=True)}
 
@@ -96,7 +96,7 @@ def test_bins_hold_what_lies_between_their_ends():
         "filter": [point((-0.1,), 10.0), point((10.0,), 30.0), point((19.9,), 50.0)],
         "layer": [point((10.1,), 70.0)],
     }
-    below, above = latency_bins(points)
+    below, above = gather_bins(points)
     assert (below.low, below.high, below.values["filter"]) == (-10, 0, (10.0,))
     assert above.mean("filter") == 40
     assert above.deviation("filter") == pytest.approx(200**0.5)
@@ -120,11 +120,11 @@ def test_it_goes_on_where_it_was_stopped(tmp_path: Path, monkeypatch: pytest.Mon
             raise KeyboardInterrupt
         return [[10.0, 9.0, 11.0]]
 
-    monkeypatch.setattr(LayerBench, "times", times)
+    monkeypatch.setattr(LayerBench, "time_file", times)
     ticks = []
 
     def run() -> Any:
-        return layer_vs_filter(
+        return study_layer_vs_filter(
             recipe,
             folder=tmp_path / "study",
             models=2,
@@ -147,9 +147,9 @@ def test_it_goes_on_where_it_was_stopped(tmp_path: Path, monkeypatch: pytest.Mon
         ("layer", 0),
         ("layer", 1),
     ]
-    assert len(findings.verdicts) == 5
+    assert len(findings.claims) == 5
 
 
 def test_nothing_to_measure_is_refused(tmp_path: Path):
     with pytest.raises(MeasureError, match="0 models, batch sizes"):
-        layer_vs_filter(tmp_path / "recipe.yaml", folder=tmp_path / "study", models=0)
+        study_layer_vs_filter(tmp_path / "recipe.yaml", folder=tmp_path / "study", models=0)

@@ -10,17 +10,22 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tersenet.core.files import save_tensors
-from tersenet.core.findings import Verdict
+from tersenet.core.findings import Claim
 from tersenet.core.types import Deployment, Subject
 from tersenet.errors import MeasureError, RecipeError
 from tersenet.graph import macs
 from tersenet.models import resnet, vgg_small
-from tersenet.study import layer_vs_filter
-from tersenet.study.layer_bench import LayerBench
-from tersenet.study.layer_claims import at_one_latency
-from tersenet.study.one_latency import WITHIN, matched, pair, pair_table
-from tersenet.study.pareto import front, pareto_table
-from tersenet.study.published_layers import PUBLISHED, published_table
+from tersenet.study import study_layer_vs_filter
+from tersenet.study.layer_vs_filter.bench import LayerBench
+from tersenet.study.layer_vs_filter.claims import claim_at_one_latency
+from tersenet.study.layer_vs_filter.one_latency import (
+    WITHIN,
+    keep_matched,
+    measure_pair,
+    table_pairs,
+)
+from tersenet.study.layer_vs_filter.pareto import front, table_pareto
+from tersenet.study.layer_vs_filter.published import PUBLISHED, table_published
 from tersenet.train import TASKS
 
 IMAGES = torch.randn(4, 1, 12, 12, generator=torch.Generator().manual_seed(0))
@@ -44,10 +49,10 @@ def subject() -> Subject:
 def bench(subject: Subject, monkeypatch: pytest.MonkeyPatch) -> LayerBench:
     def measured(self: LayerBench, model: torch.nn.Module) -> dict[str, Any]:
         widths = {one.out_channels for one in model.modules() if isinstance(one, torch.nn.Conv2d)}
-        return {"reduction": self.timed(model), "macs_removed": 0.0, "accuracy": len(widths)}
+        return {"reduction": self.time(model), "macs_removed": 0.0, "accuracy": len(widths)}
 
-    monkeypatch.setattr(LayerBench, "timed", work_as_time)
-    monkeypatch.setattr(LayerBench, "measured", measured)
+    monkeypatch.setattr(LayerBench, "time", work_as_time)
+    monkeypatch.setattr(LayerBench, "measure", measured)
     return LayerBench(
         task=TASKS["fashion-mnist"](train_images=128, test_images=8, calibration=8),
         example=subject.example,
@@ -60,21 +65,20 @@ def bench(subject: Subject, monkeypatch: pytest.MonkeyPatch) -> LayerBench:
 
 def test_filters_go_until_both_are_equally_fast(subject: Subject, bench: LayerBench):
     for criterion in ("l1", "bn-scale"):
-        found = pair(criterion, 2, subject, bench)
+        found = measure_pair(criterion, 2, subject, bench)
         layer, narrow = found["layer"]["reduction"][0][0], found["filter"]["reduction"][0][0]
         assert layer > 10
         assert abs(layer - narrow) <= WITHIN
-        assert matched([found]) == [found]
+        assert keep_matched([found]) == [found]
+        assert table_pairs([found]).rows[0][-1] == "yes"
 
 
 def test_a_criterion_with_nothing_to_judge_says_why(bench: LayerBench):
     plain = torch.nn.Sequential(
         torch.nn.Conv2d(1, 8, 3, padding=1), torch.nn.ReLU(), torch.nn.Conv2d(8, 8, 3, padding=1)
     )
-    found = pair("bn-scale", 1, Subject(model=plain.eval(), example=(IMAGES[:2],)), bench)
+    found = measure_pair("bn-scale", 1, Subject(model=plain.eval(), example=(IMAGES[:2],)), bench)
     assert set(found) == {"criterion", "reason"}
-    assert not matched([found])
-    assert not pair_table([found]).rows
 
 
 def made(layer: float, narrow: float, *, apart: float = 0.0) -> dict[str, Any]:
@@ -84,8 +88,8 @@ def made(layer: float, narrow: float, *, apart: float = 0.0) -> dict[str, Any]:
     return {"criterion": "l1", "layer": one(layer, 20.0), "filter": one(narrow, 20.0 + apart)}
 
 
-def verdict(pairs: list[Mapping[str, Any]]) -> Verdict:
-    return at_one_latency(matched(pairs), len(pairs))
+def verdict(pairs: list[Mapping[str, Any]]) -> Claim:
+    return claim_at_one_latency(keep_matched(pairs), len(pairs))
 
 
 def test_the_verdict_follows_the_pairs_of_one_latency():
@@ -112,7 +116,7 @@ def test_the_front_is_what_brute_force_finds(points: list[tuple[float, float]]):
 
 
 def test_designed_networks_stand_among_the_others():
-    shown = pareto_table(
+    shown = table_pareto(
         {
             "filter": [made(90.0, 80.0)["layer"], made(95.0, 80.0)["layer"]],
             "designed by hand": [{**made(94.0, 0.0, apart=30.0)["filter"], "name": "slow"}],
@@ -123,7 +127,7 @@ def test_designed_networks_stand_among_the_others():
 
 
 def test_table_three_has_its_22_rows():
-    assert len(PUBLISHED) == len(published_table().rows) == 22
+    assert len(PUBLISHED) == len(table_published().rows) == 22
     assert sum(one.shallower for one in PUBLISHED) == 14
     assert {one.name for one in PUBLISHED if one.preset} == {
         "channel pruning",
@@ -155,11 +159,11 @@ def test_the_study_compares_by_criterion_and_beside_designed_networks(
     recipe.write_text(RECIPE)
     training.write_text(TRAINING)
     save_tensors(tmp_path / "weights", resnet(depth=8, in_channels=1).state_dict())
-    monkeypatch.setattr(LayerBench, "timed", work_as_time)
-    monkeypatch.setattr(LayerBench, "times", lambda *_: [[0.0, 0.0, 0.0]])
+    monkeypatch.setattr(LayerBench, "time", work_as_time)
+    monkeypatch.setattr(LayerBench, "time_file", lambda *_: [[0.0, 0.0, 0.0]])
 
     def run() -> Any:
-        return layer_vs_filter(
+        return study_layer_vs_filter(
             recipe,
             folder=tmp_path / "study",
             models=1,
@@ -173,20 +177,20 @@ def test_the_study_compares_by_criterion_and_beside_designed_networks(
         run()
     save_tensors(tmp_path / "other", vgg_small(in_channels=1).state_dict())
     found = run()
-    assert len(found.verdicts) == 6
+    assert len(found.claims) == 6
     (pairs,) = (one for one in found.tables if one.name == "one-criterion-one-latency")
     assert {row[0] for row in pairs.rows} == {"l1"}
     plot = next(one for one in found.charts if one.title == "Accuracy against latency")
     assert {"filter", "layer", "designed by hand"} < {one.name for one in plot.series}
-    monkeypatch.delattr(LayerBench, "timed")  # all is kept: nothing is measured again
+    monkeypatch.delattr(LayerBench, "time")  # all is kept: nothing is measured again
     assert run() == found
 
 
 def test_unknown_criteria_and_recipes_are_refused(tmp_path: Path):
     with pytest.raises(MeasureError, match="'magic' is no criterion"):
-        layer_vs_filter(tmp_path / "r.yaml", folder=tmp_path / "study", criteria=("magic",))
+        study_layer_vs_filter(tmp_path / "r.yaml", folder=tmp_path / "study", criteria=("magic",))
     (tmp_path / "r.yaml").write_text(RECIPE)
     with pytest.raises(RecipeError, match=r"none\.yaml"):
-        layer_vs_filter(
+        study_layer_vs_filter(
             tmp_path / "r.yaml", folder=tmp_path / "study", beside=(tmp_path / "none.yaml",)
         )

@@ -15,7 +15,7 @@ from tersenet.data import Images
 from tersenet.errors import MeasureError, RunError
 from tersenet.prune import Magnitude
 from tersenet.study import write_findings
-from tersenet.study.sensitivity import sensitivity
+from tersenet.study.sensitivity import study_sensitivity
 from tersenet.train import Classification, TopOne, TrainingOptions, fit
 
 
@@ -50,7 +50,7 @@ def rows(folder: Path, name: str) -> list[dict[str, str]]:
 def test_every_point_is_there_and_as_measured_by_hand(model: nn.Module, tmp_path: Path) -> None:
     before = copy.deepcopy(model.state_dict())
     folder = tmp_path / "study"
-    findings = sensitivity(model, TASK, folder=folder, images=200, max_drop=5)
+    findings = study_sensitivity(model, TASK, folder=folder, images=200, max_drop=5)
     write_findings(folder, findings)
     points = rows(folder, "sensitivity")
     assert len(points) == 20 * (3 + 3 + 2)  # the first layer has a single input channel
@@ -75,8 +75,8 @@ def test_every_point_is_there_and_as_measured_by_hand(model: nn.Module, tmp_path
 
 
 def test_rates_cost_no_more_than_the_bound(model: nn.Module, tmp_path: Path) -> None:
-    findings = sensitivity(
-        model, TASK, folder=tmp_path, images=200, max_drop=5, granularities=("element",)
+    findings = study_sensitivity(
+        model, TASK, folder=tmp_path, images=200, max_drop=5, granularity=("element",)
     )
     write_findings(tmp_path, findings)
     points = rows(tmp_path, "sensitivity")
@@ -100,20 +100,20 @@ def test_it_goes_on_where_it_was_killed(model: nn.Module, tmp_path: Path) -> Non
         if done == 25:
             raise KeyboardInterrupt
 
-    options = {"folder": tmp_path, "images": 60, "granularities": ("filter",)}
+    options = {"folder": tmp_path, "images": 60, "granularity": ("filter",)}
     with pytest.raises(KeyboardInterrupt):
-        sensitivity(model, TASK, tick=tick, **options)
+        study_sensitivity(model, TASK, tick=tick, **options)
     lines = (tmp_path / "journal.jsonl").read_text().splitlines()
     assert len(lines) == 25
-    findings = sensitivity(model, TASK, **options)
+    findings = study_sensitivity(model, TASK, **options)
     after = (tmp_path / "journal.jsonl").read_text().splitlines()
     assert after[:25] == lines
     assert len(after) == 60
-    other = sensitivity(model, TASK, folder=tmp_path / "at once", images=60,
-                        granularities=("filter",))  # fmt: skip
+    other = study_sensitivity(model, TASK, folder=tmp_path / "at once", images=60,
+                        granularity=("filter",))  # fmt: skip
     assert other == findings
-    with pytest.raises(RunError, match="another data, images"):
-        sensitivity(model, TASK, folder=tmp_path, images=61, granularities=("filter",))
+    with pytest.raises(RunError, match="another images"):
+        study_sensitivity(model, TASK, folder=tmp_path, images=61, granularity=("filter",))
 
 
 @pytest.mark.parametrize("options", [{"images": 0}, {"max_drop": -1.0}])
@@ -121,5 +121,5 @@ def test_nothing_to_judge_by_is_said(
     model: nn.Module, tmp_path: Path, options: dict[str, float]
 ) -> None:
     with pytest.raises(MeasureError, match="give at least one image"):
-        sensitivity(model, TASK, folder=tmp_path / "none", **options)
+        study_sensitivity(model, TASK, folder=tmp_path / "none", **options)
     assert not (tmp_path / "none").exists()

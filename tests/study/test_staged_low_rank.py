@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
@@ -13,7 +13,7 @@ from tersenet.decompose import Factors
 from tersenet.distill import Response
 from tersenet.errors import MeasureError, StructureError
 from tersenet.study import staged_low_rank as study
-from tersenet.study.staged_low_rank import Staged, staged, staged_low_rank
+from tersenet.study.staged_low_rank import Staged, factor_in_rounds, study_staged_low_rank
 from tersenet.train import Classification
 
 
@@ -46,23 +46,23 @@ def test_each_round_factors_and_trains_and_the_size_is_the_same(
     model: nn.Module, rounds: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ranks = []
-    kept = study._after
+    kept = study.compressed
 
-    def watched(method: Any, subject: Any, bench: Any) -> Any:
-        after = kept(method, subject, bench)
-        chain = after.model[2]
+    def watched(method: Any, subject: Any) -> Any:
+        after = kept(method, subject)
+        chain: Any = cast("Any", after)[2]
         assert isinstance(chain, Factors)
         ranks.append((len(chain[0].weight), len(chain[1].weight)))
         return after
 
-    monkeypatch.setattr(study, "_after", watched)
+    monkeypatch.setattr(study, "compressed", watched)
     before = {name: one.clone() for name, one in model.state_dict().items()}
-    found = staged(TASK.subject(model), rounds=rounds, times=4.0, training=TRAINING)
+    found = factor_in_rounds(TASK.subject(model), rounds=rounds, times=4.0, training=TRAINING)
     assert len(found.accuracy) == 2 * rounds
     assert ranks[::2] == ranks[1::2]  # training leaves them
     assert ranks == sorted(ranks, reverse=True)
     assert len(set(ranks)) == rounds
-    one = staged(TASK.subject(model), rounds=1, times=4.0, training=TRAINING)
+    one = factor_in_rounds(TASK.subject(model), rounds=1, times=4.0, training=TRAINING)
     assert found.params == one.params
     assert 3456 / (found.params - (160 + 24 + 388)) == pytest.approx(4, rel=0.1)
     assert all(torch.equal(one, before[name]) for name, one in model.state_dict().items())
@@ -72,15 +72,15 @@ def test_the_study_measures_each_way_once(
     model: nn.Module, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: dict[str, Any] = {"folder": tmp_path / "study", "seeds": 2, "epochs": 1.0, "times": 4.0}
-    findings = staged_low_rank(model, TASK, **asked)
+    findings = study_staged_low_rank(model, TASK, **asked)
     (table,) = findings.tables
     assert [row[:2] for row in table.rows] == [
         (arm.name, seed) for arm in study.ARMS for seed in (0, 1)
     ]
     assert len({row[2] for row in table.rows}) == 1
     assert [row[5] is None for row in table.rows] == [True, True, False, False, True, True]
-    monkeypatch.setattr(study, "staged", None)  # nothing is measured again
-    assert staged_low_rank(model, TASK, **asked) == findings
+    monkeypatch.setattr(study, "factor_in_rounds", None)  # nothing is measured again
+    assert study_staged_low_rank(model, TASK, **asked) == findings
 
 
 @pytest.mark.parametrize(
@@ -100,23 +100,23 @@ def test_verdicts_follow_the_paired_differences(
         for arm, own in zip(study.ARMS, (one, two, long), strict=True)
     }
     findings = study._findings(found, 100, 1.0, TASK)
-    assert tuple(verdict.found for verdict in findings.verdicts) == says
+    assert tuple(verdict.found for verdict in findings.claims) == says
 
 
 def test_one_order_decides_nothing() -> None:
     found = {arm.name: [Staged(params=10, accuracy=(0.1, 0.5))] for arm in study.ARMS}
     findings = study._findings(found, 100, 1.0, TASK)
-    assert {verdict.found for verdict in findings.verdicts} == {"undecided"}
+    assert {verdict.found for verdict in findings.claims} == {"undecided"}
 
 
 @pytest.mark.parametrize("wrong", [{"seeds": 0}, {"epochs": 0.0}, {"times": 1.0}])
 def test_settings_that_make_no_sense(model: nn.Module, tmp_path: Path, wrong: Any) -> None:
     with pytest.raises(MeasureError, match="give at least one seed"):
-        staged_low_rank(model, TASK, folder=tmp_path / "study", **wrong)
+        study_staged_low_rank(model, TASK, folder=tmp_path / "study", **wrong)
     assert not (tmp_path / "study").exists()
 
 
 def test_a_network_with_nothing_to_factor_is_refused(tmp_path: Path) -> None:
     model = nn.Sequential(nn.Flatten(), nn.Linear(36, 4))
     with pytest.raises(StructureError, match="finds no layer"):
-        staged_low_rank(model, replace(TASK), folder=tmp_path / "study", seeds=1, epochs=1.0)
+        study_staged_low_rank(model, replace(TASK), folder=tmp_path / "study", seeds=1, epochs=1.0)

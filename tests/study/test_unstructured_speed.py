@@ -7,19 +7,19 @@ import pytest
 
 from tersenet.errors import MeasureError
 from tersenet.study.folder import StudyFolder
+from tersenet.study.layer_shape import LayerShape
 from tersenet.study.unstructured_speed import (
     DENSE,
     MASKED,
     OURS,
-    Layer,
     candidates,
-    pruned,
-    unstructured_speed,
-    verdicts,
+    claims,
+    prune_and_round,
+    study_unstructured_speed,
 )
 
-LINEAR = Layer(name="linear", outputs=48, inputs=80)
-CONVOLUTION = Layer(name="convolution", outputs=8, inputs=6, kernel=3, pixels=7)
+LINEAR = LayerShape(name="linear", outputs=48, inputs=80)
+CONVOLUTION = LayerShape(name="convolution", outputs=8, inputs=6, kernel=3, pixels=7)
 
 
 @pytest.mark.parametrize("layer", [LINEAR, CONVOLUTION], ids=["linear", "convolution"])
@@ -38,7 +38,7 @@ def test_all_sparse_candidates_compute_what_dense_with_zeros_does(layer, batch):
 @pytest.mark.parametrize("zeros", [0.3, 0.9, 0.99])
 def test_pruning_keeps_the_largest_and_few_values(zeros):
     dense = np.random.default_rng(0).standard_normal((100, 200)).astype(np.float32)
-    found = pruned(dense, zeros)
+    found = prune_and_round(dense, zeros)
     assert (found == 0).mean() == pytest.approx(zeros, abs=1e-3)
     assert len(np.unique(found)) <= 31
     assert np.abs(dense[found == 0]).max() <= np.abs(dense[found != 0]).min()
@@ -54,25 +54,25 @@ def point(zeros, masked, csr, ours):
 
 def test_verdicts_follow_the_intervals():
     points = [point(0.3, 1.0, 0.2, 1.0), point(0.6, 0.95, 0.4, 1.4), point(0.9, 1.05, 1.3, 3.0)]
-    alone, rows, general = verdicts(points)
+    alone, rows, general = claims(points)
     assert (alone.found, rows.found, general.found) == ("holds", "holds", "does not hold")
     assert "Between 0.95 and 1.05" in alone.evidence
     assert "slower than dense in 2 of 2" in rows.evidence
     assert "90 % zeros at batch 1 (a)." in rows.evidence
     assert "faster than dense in 2 of 3 points" in general.evidence
     assert "Faster from: 60 % zeros at batch 1 (a)." in general.evidence
-    alone, rows, general = verdicts([point(0.3, 1.2, 1.5, 0.5), point(0.9, 1.0, 0.9, 0.6)])
+    alone, rows, general = claims([point(0.3, 1.2, 1.5, 0.5), point(0.9, 1.0, 0.9, 0.6)])
     assert (alone.found, rows.found, general.found) == ("does not hold", "does not hold", "holds")
     assert "nowhere" in general.evidence
-    alone, *_ = verdicts([point(0.3, 1.09, 0.5, 1.0)])  # from 1.07 to 1.11
+    alone, *_ = claims([point(0.3, 1.09, 0.5, 1.0)])  # from 1.07 to 1.11
     assert alone.found == "undecided"
-    _, rows, general = verdicts([point(0.3, 1.0, 1.0, 1.0)])
+    _, rows, general = claims([point(0.3, 1.0, 1.0, 1.0)])
     assert (rows.found, general.found) == ("undecided", "undecided")
 
 
 def test_a_study_measures_each_point_once(tmp_path, monkeypatch):
     def run():
-        return unstructured_speed(
+        return study_unstructured_speed(
             folder=tmp_path / "study",
             tick=lambda *told: told_of.append(told),
             layers=(LINEAR,),
@@ -101,5 +101,5 @@ def test_a_study_measures_each_point_once(tmp_path, monkeypatch):
 
 def test_no_time_is_refused(tmp_path: Path) -> None:
     with pytest.raises(MeasureError, match="seconds is -1"):
-        unstructured_speed(folder=tmp_path, tick=lambda *_: None, seconds=-1)
+        study_unstructured_speed(folder=tmp_path, tick=lambda *_: None, seconds=-1)
     assert not list(tmp_path.iterdir())

@@ -6,7 +6,7 @@ from torch import nn
 
 from tersenet.errors import StructureError
 from tersenet.train.least_squares import (
-    Moments,
+    NormalEquations,
     is_linear_map,
     places,
     read_rows,
@@ -57,7 +57,7 @@ def test_moments_fit_as_the_rows_do():
     torch.manual_seed(0)
     x, y = torch.randn(3, 200, 5).double(), torch.randn(3, 200, 4).double()
     start = torch.randn(3, 4, 5).double()
-    moments = Moments()
+    moments = NormalEquations()
     for rows in (slice(0, 120), slice(120, 200)):
         moments.add(x[:, rows], y[:, rows])
     torch.testing.assert_close(moments.fit(start, ridge=0.0).mT, torch.linalg.lstsq(x, y).solution)
@@ -77,7 +77,7 @@ def test_moments_fit_as_the_rows_do():
 def test_what_the_data_do_not_show_stays():
     x = torch.zeros(1, 50, 3).double()
     x[..., 0] = torch.randn(50)
-    moments = Moments()
+    moments = NormalEquations()
     moments.add(x, 2 * x[..., :1])
     fitted = moments.fit(torch.tensor([[[1.0, 5.0, -3.0]]]).double(), ridge=1e-6)
     torch.testing.assert_close(
@@ -86,7 +86,7 @@ def test_what_the_data_do_not_show_stays():
 
 
 def test_what_is_not_finite_is_refused():
-    moments = Moments()
+    moments = NormalEquations()
     moments.add(torch.full((1, 4, 2), torch.nan).double(), torch.zeros(1, 4, 1).double())
     with pytest.raises(StructureError, match="NaN or infinite"):
         moments.fit(torch.zeros(1, 1, 2).double(), ridge=1e-3)

@@ -14,10 +14,9 @@ from typing import Final
 from cyclopts import App, CycloptsError, Parameter
 from rich.console import Console
 
-from tersenet.cli.encode import decode, encode, is_coded, show_listing
+from tersenet.cli.coding import decode, encode, is_coded, show_listing
 from tersenet.cli.flags import in_flags
 from tersenet.cli.guard import GUARD
-from tersenet.cli.study import study
 from tersenet.errors import RecipeError, TersenetError
 
 __all__ = ["app", "main"]
@@ -37,6 +36,12 @@ app = App(
     default_parameter=Parameter(negative=()),
 )
 
+study = App(
+    name="study",
+    help="Answer a question by many measurements, resumably, with claims and a page of plots.",
+    result_action="return_value",
+    default_parameter=Parameter(negative=()),
+)
 app.command(study)
 app.command(encode)
 app.command(decode)
@@ -194,6 +199,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _answered(tokens: list[str]) -> int:
     try:
+        if tokens[:1] == ["study"]:
+            from tersenet.cli.studies import add_studies_
+
+            add_studies_(study)
         code = app(tokens, exit_on_error=False, print_error=False)
         sys.stdout.flush()
         return code or MET

@@ -8,12 +8,12 @@ import subprocess
 import sys
 from typing import Any, Final, final
 
-from tersenet.core import vigil
-from tersenet.core.interrupt import Noted, blocked, handle_once
+from tersenet.core.host import vigil
+from tersenet.core.host.interrupt import Noted, blocked, handle_once
 
 __all__ = ["GUARD", "Guard"]
 
-_LONGEST: Final = select.PIPE_BUF
+_LONGEST: Final = getattr(select, "PIPE_BUF", 512)
 """Bytes of a line that a pipe takes as one: an interrupt never stands within it."""
 
 
@@ -42,6 +42,8 @@ class Guard:
 
     def start(self, title: str) -> None:
         """Starts the guardian; an interrupt ends this process within seconds from here on."""
+        if not hasattr(signal, "pthread_sigmask"):  # where pipes cannot be waited for
+            return
         read, write = os.pipe()
         os.set_blocking(write, False)
         command = [sys.executable, "-I", "-S", vigil.__file__, str(os.getpid())]

@@ -16,7 +16,7 @@ __all__ = ["Live"]
 
 @final
 class Live:
-    """A `Watch` that draws on standard error, so that standard output stays for results.
+    """A `Watcher` that draws on standard error, so that standard output stays for results.
 
     What it is told goes to the command's guardian, too.
     """

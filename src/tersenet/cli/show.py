@@ -30,7 +30,7 @@ __all__ = [
 def step_line(record: StepRecord) -> str:
     """Returns one finished step in one line."""
     parts = [f"{record.name}: {record.summary}", f"{record.cost.file_bytes:,} B"]
-    parts += [f"{one.ratio:.2f}× at batch {one.batch}" for one in record.speedups[:1]]
+    parts += [f"{speedup.ratio:.2f}× at batch {speedup.batch}" for speedup in record.speedups[:1]]
     if record.score:
         parts.append(f"{record.score.metric} {100 * record.score.value:.2f} %")
     return " · ".join(parts)
@@ -126,9 +126,9 @@ def show_findings(findings: Findings, folder: Path, *, json: bool) -> None:
         _print_json(TypeAdapter(Findings).dump_python(findings, mode="json"))
         return
     console = _console()
-    for verdict in findings.verdicts:
-        console.print(f"{verdict.found}: {verdict.claim}", style="bold", soft_wrap=True)
-        console.print(f"    {verdict.evidence}", soft_wrap=True)
+    for claim in findings.claims:
+        console.print(f"{claim.found}: {claim.text}", style="bold", soft_wrap=True)
+        console.print(f"    {claim.evidence}", soft_wrap=True)
     for note in findings.notes:
         console.print(note, soft_wrap=True)
     for table in findings.tables:
@@ -252,9 +252,9 @@ def _print_ladder(console: Console, steps: Sequence[StepRecord]) -> None:
             f"{record.seconds:.1f}",
         )
         timings = (
-            f"{one.own.p50_ms:.3g} / {one.own.p95_ms:.3g} ms\n"
-            f"{one.ratio:.2f}×\n{one.low:.2f}–{one.high:.2f}"
-            for one in record.speedups
+            f"{speedup.own.p50_ms:.3g} / {speedup.own.p95_ms:.3g} ms\n"
+            f"{speedup.ratio:.2f}×\n{speedup.low:.2f}–{speedup.high:.2f}"
+            for speedup in record.speedups
         )
         latency.add_row(name, *timings)
     for table in (size, latency):

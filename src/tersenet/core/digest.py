@@ -37,10 +37,10 @@ def sketch(tensors: Sequence[Tensor]) -> list[float]:
     return found
 
 
-def alike(one: Sequence[float], other: Sequence[float]) -> bool:
+def alike(first: Sequence[float], other: Sequence[float]) -> bool:
     """Whether two sketches, or two lists of answers, are of the same up to rounding."""
-    if len(one) != len(other):
+    if len(first) != len(other):
         return False
-    a, b = (torch.tensor(list(each), dtype=torch.float64) for each in (one, other))
+    a, b = (torch.tensor(list(each), dtype=torch.float64) for each in (first, other))
     size = float(a.abs().max()) if a.numel() else 0.0
     return bool(((a - b).abs() <= _NEAR * (a.abs() + 1e-3 * size)).all())

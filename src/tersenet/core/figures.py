@@ -9,14 +9,14 @@ from typing import Annotated, TypeAlias, final
 import numpy as np
 from pydantic import PlainSerializer, PlainValidator
 
-from tersenet.core import processor
+from tersenet.core.host import processor
 
 __all__ = [
     "Cost",
     "Device",
     "Energy",
     "Latency",
-    "Layer",
+    "LayerCost",
     "Score",
     "Speedup",
     "Unmeasured",
@@ -25,7 +25,7 @@ __all__ = [
 
 @final
 @dataclass(frozen=True, kw_only=True)
-class Layer:
+class LayerCost:
     """One place that computes: a convolution or a matrix product."""
 
     site: str
@@ -152,7 +152,7 @@ class Cost:
 
     def latency_at(self, batch: int) -> Latency | None:
         """Returns the latency measured at `batch`, or None."""
-        return next((one for one in self.latency if one.batch == batch), None)
+        return next((latency for latency in self.latency if latency.batch == batch), None)
 
 
 def _packed(correct: np.ndarray | None) -> str | None:

@@ -4,12 +4,13 @@ A line torn by a crash was never committed: it is dropped when the journal is me
 """
 
 import contextlib
-import fcntl
 import json
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, final
+
+from filelock import FileLock, Timeout
 
 from tersenet.errors import RunError
 
@@ -70,19 +71,20 @@ def held(folder: Path) -> Iterator[None]:
     Raises:
         RunError: if another process is at it, or it cannot be written.
     """
-    # The kernel releases the lock when the process ends, however it ends.
+    # The system releases the lock when the process ends, however it ends.
+    lock = FileLock(folder / ".lock")
     try:
-        lock = (folder / ".lock").open("a")
+        lock.acquire(blocking=False)
+    except Timeout as error:
+        raise RunError(f"another process is at {folder}: wait for it to end.") from error
     except OSError as error:
         raise RunError(
             f"cannot write in {folder} ({error.strerror}): choose another folder with folder=…."
         ) from error
-    with lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise RunError(f"another process is at {folder}: wait for it to end.") from error
+    try:
         yield
+    finally:
+        lock.release()
 
 
 def _read(path: Path) -> Iterator[dict[str, Any]]:

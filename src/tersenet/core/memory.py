@@ -6,15 +6,18 @@ begins.
 """
 
 import contextlib
-import resource
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
+import psutil
+
+from tersenet.core.host.system import limit_of_address_space
 from tersenet.errors import ResourceError
 
 __all__ = ["available_bytes", "in_words", "require_memory"]
 
+_ROOT: Final = Path("/")
 _SMALL: Final = 64 * 2**20
 """Bytes for which nobody is asked: looking takes longer than such a matrix."""
 
@@ -33,24 +36,24 @@ def require_memory(needed: float, *, what: str, instead: str) -> None:
     if needed < _SMALL:
         return
     free = available_bytes()
-    if free is not None and needed > free:
+    if needed > free:
         raise ResourceError(
             f"{what} takes up to {in_words(needed)} of memory and {in_words(free)} are available "
             f"here: {instead}, or run it where there is more."
         )
 
 
-def available_bytes(root: Path = Path("/")) -> int | None:
+def available_bytes(root: Path = _ROOT) -> int:
     """Returns what this process may still take without another's being swapped out or killed.
 
     The least of what the system has, what its control groups allow and its own limit of address
-    space; None where none of these can be read.
+    space.
 
     Args:
         root: of the file system, where /proc and /sys/fs/cgroup are.
     """
-    found = [*_of_system(root), *_of_groups(root), *_of_limit(root)]
-    return max(0, min(found)) if found else None
+    found = [_of_system(root), *_of_groups(root), *limit_of_address_space()]
+    return max(0, min(found))
 
 
 def in_words(count: float) -> str:
@@ -58,11 +61,12 @@ def in_words(count: float) -> str:
     return f"{count / 1e9:.3g} GB" if count >= 1e9 else f"{count / 1e6:.3g} MB"
 
 
-def _of_system(root: Path) -> Iterator[int]:
+def _of_system(root: Path) -> int:
     with contextlib.suppress(OSError):
         for line in (root / "proc/meminfo").read_text().splitlines():
             if line.startswith("MemAvailable:"):
-                yield 1024 * int(line.split()[1])
+                return 1024 * int(line.split()[1])
+    return psutil.virtual_memory().available
 
 
 def _of_groups(root: Path) -> Iterator[int]:
@@ -80,9 +84,9 @@ def _of_groups(root: Path) -> Iterator[int]:
                 )  # fmt: skip
             group = top / path.lstrip("/")
             # Inside a container the path may be the host's: then its own group is the top.
-            for one in (group, *group.parents):
-                yield from _of_group(one, *names)
-                if one == top:
+            for place in (group, *group.parents):
+                yield from _of_group(place, *names)
+                if place == top:
                     break
 
 
@@ -92,11 +96,3 @@ def _of_group(group: Path, limit: str, used: str, cache: str) -> Iterator[int]:
         # The cache of files counts as used, and is dropped when something else needs it.
         stat = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
         yield most - taken + int(stat.get(cache, 0))
-
-
-def _of_limit(root: Path) -> Iterator[int]:
-    most, _ = resource.getrlimit(resource.RLIMIT_AS)
-    if most != resource.RLIM_INFINITY:
-        with contextlib.suppress(OSError):
-            pages = int((root / "proc/self/statm").read_text().split()[0])
-            yield most - pages * resource.getpagesize()

@@ -46,7 +46,7 @@ class Parts(Mapping[str, T], Generic[T]):
         def registered(part: P) -> P:
             self.add(name, part)  # type: ignore[arg-type]
             if isinstance(part, type):
-                part.name = name  # type: ignore[attr-defined]
+                part.name = name
             return part
 
         return registered

@@ -1,5 +1,5 @@
 """Data sets, and the endless stream of training batches drawn from them."""
 
-from tersenet.data.images import Images, Stream, statistics
+from tersenet.data.images import Images, TrainingStream, statistics
 
-__all__ = ["Images", "Stream", "statistics"]
+__all__ = ["Images", "TrainingStream", "statistics"]

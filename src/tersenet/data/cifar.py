@@ -144,7 +144,7 @@ def _pickled(path: Path, layout: _Layout) -> tuple[np.ndarray, np.ndarray]:
     if (
         not whole
         or pixels.shape != (len(labels), PIXELS)
-        or not all(isinstance(one, int) for one in labels)
+        or not all(isinstance(label, int) for label in labels)
     ):
         raise DataError(
             f"{path} does not hold one label and {PIXELS:,} pixels for each image: it is damaged "

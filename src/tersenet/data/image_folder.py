@@ -27,7 +27,7 @@ def load(folder: Path, *, pixels: int, channels: Literal[1, 3]) -> tuple[Images,
             read, or Pillow is not installed.
     """
     pillow = _pillow()
-    held = next((folder / one for one in TEST if (folder / one).is_dir()), folder / TEST[0])
+    held = next((folder / name for name in TEST if (folder / name).is_dir()), folder / TEST[0])
     splits = {"train": _files(folder / "train"), "test": _files(held)}
     classes = sorted(splits["train"])
     strange = sorted(set(splits["test"]) - set(classes))
@@ -72,9 +72,9 @@ def _files(root: Path) -> dict[str, list[Path]]:
             f"{root} does not exist: give a folder with train/CLASS/* and test/CLASS/*."
         )
     found = {
-        one.name: sorted(path for path in one.iterdir() if path.suffix.lower() in SUFFIXES)
-        for one in sorted(root.iterdir())
-        if one.is_dir() and not one.name.startswith(".")
+        path_.name: sorted(path for path in path_.iterdir() if path.suffix.lower() in SUFFIXES)
+        for path_ in sorted(root.iterdir())
+        if path_.is_dir() and not path_.name.startswith(".")
     }
     empty = [name for name, paths in found.items() if not paths]
     if not found or empty:
@@ -91,9 +91,9 @@ def _image(pillow: Any, path: Path, pixels: int, channels: int) -> np.ndarray:
         with pillow.open(path) as file:
             image = file.convert("L" if channels == 1 else "RGB")
             scale = pixels / min(image.size)
-            size = tuple(max(pixels, round(scale * one)) for one in image.size)
+            size = tuple(max(pixels, round(scale * side)) for side in image.size)
             image = image.resize(size, pillow.Resampling.BILINEAR)
-            left, top = ((one - pixels) // 2 for one in size)
+            left, top = ((side - pixels) // 2 for side in size)
             cut = np.asarray(image.crop((left, top, left + pixels, top + pixels)))
     except Exception as error:  # decoders raise whatever they like
         raise DataError(

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from tersenet.core.types import Batch
 
-__all__ = ["Images", "Stream", "statistics"]
+__all__ = ["Images", "TrainingStream", "statistics"]
 
 
 @final
@@ -86,7 +86,7 @@ def statistics(
 
 @final
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Stream:
+class TrainingStream:
     """Training batches as a pure function of the step, so that training resumes exactly.
 
     Each epoch is a new permutation; each batch is augmented by a crop of the image padded by
@@ -132,7 +132,7 @@ def _cut_out(inputs: Tensor, side: int, generator: torch.Generator) -> Tensor:
     tops = torch.randint(0, height, (count,), generator=generator) - side // 2
     lefts = torch.randint(0, width, (count,), generator=generator) - side // 2
     rows, columns = torch.arange(height) - tops[:, None], torch.arange(width) - lefts[:, None]
-    within = [(one >= 0) & (one < side) for one in (rows, columns)]
+    within = [(places >= 0) & (places < side) for places in (rows, columns)]
     square = within[0][:, None, :, None] & within[1][:, None, None, :]
     return inputs.masked_fill(square, 0)
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from tersenet.core.types import Batch, Workbench
 from tersenet.decompose.factors import Factors
 from tersenet.train.least_squares import (
-    Moments,
+    NormalEquations,
     Places,
     is_linear_map,
     places,
@@ -154,8 +154,8 @@ def _moments(
     target: Callable[[Tensor], Tensor],
     *,
     ones: bool,
-) -> Moments:
-    moments, calls = Moments(), iter(wanted)
+) -> NormalEquations:
+    moments, calls = NormalEquations(), iter(wanted)
 
     def see(_: str, own: nn.Module, inputs: Tensor, _outputs: Tensor) -> None:
         where, rows = next(calls)

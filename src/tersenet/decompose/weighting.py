@@ -13,7 +13,7 @@ from tersenet.core.types import Batch, Loss
 from tersenet.decompose.factors import CONVOLUTIONS
 from tersenet.errors import DataError
 from tersenet.train.layout import SafeConvolutions
-from tersenet.train.least_squares import Moments, places, read_rows, seeing
+from tersenet.train.least_squares import NormalEquations, places, read_rows, seeing
 
 __all__ = ["Weighting", "activation_moments", "fisher_rows", "input_root"]
 
@@ -44,7 +44,7 @@ def activation_moments(
         layers: by the name of what is called in the network, the dense layer that it is.
         data: to run through.
     """
-    moments = {name: Moments() for name in layers}
+    moments = {name: NormalEquations() for name in layers}
     generator = torch.Generator().manual_seed(0)
 
     def see(name: str, _: nn.Module, inputs: Tensor, outputs: Tensor) -> None:

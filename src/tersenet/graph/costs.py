@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from torch import Tensor, nn
 
-from tersenet.core.types import Layer
+from tersenet.core.types import LayerCost
 from tersenet.graph.products import LEVELS, Product, products, sample_count
 from tersenet.graph.trace import export, tensors_of
 from tersenet.graph.visit import shape_of
@@ -12,7 +12,7 @@ from tersenet.graph.visit import shape_of
 __all__ = ["layer", "layers", "macs", "parameters"]
 
 
-def layers(model: nn.Module, example: tuple[Tensor, ...]) -> list[Layer]:
+def layers(model: nn.Module, example: tuple[Tensor, ...]) -> list[LayerCost]:
     """Returns the convolutions and matrix products in the order of execution.
 
     Counted from the shapes in the exported graph: conv MACs = Ho·Wo·Co·(Ci/g)·Kh·Kw, linear
@@ -26,12 +26,12 @@ def layers(model: nn.Module, example: tuple[Tensor, ...]) -> list[Layer]:
     return [layer(product, tensors, batch) for product in products(program)]
 
 
-def layer(product: Product, tensors: Mapping[str, Tensor], batch: int) -> Layer:
+def layer(product: Product, tensors: Mapping[str, Tensor], batch: int) -> LayerCost:
     """Returns a product as a layer, with the tensors it stores counted."""
     own = [(name, tensors[name]) for name in product.stored if name in tensors]
     counted = [one for name, one in own if isinstance(one, nn.Parameter) or name.endswith(LEVELS)]
     weight = tensors.get(product.tensor or "")
-    return Layer(
+    return LayerCost(
         site=product.site,
         kind=product.kind,
         weight=() if product.weight is None else shape_of(product.weight),

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import final
 
-from tersenet.core.types import Layer
+from tersenet.core.types import LayerCost
 from tersenet.errors import StructureError
 from tersenet.graph.walk import Walk
 
@@ -23,7 +23,7 @@ __all__ = ["ChannelGroup", "Graph", "Member", "Site", "remaining"]
 class Site:
     """A product with a parameter: where filters live."""
 
-    layer: Layer
+    layer: LayerCost
     tensor: str
     """The parameter that holds the filters."""
     filter_dim: int | None
@@ -83,7 +83,7 @@ class Graph:
     groups: tuple[ChannelGroup, ...]
     frozen: tuple[ChannelGroup, ...]
     """Filters that must stay, with the reason."""
-    layers: tuple[Layer, ...]
+    layers: tuple[LayerCost, ...]
     sites: tuple[Site, ...]
     shapes: Mapping[str, tuple[int, ...]]
     """Of every parameter and buffer that the network uses."""

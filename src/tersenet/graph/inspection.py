@@ -5,7 +5,7 @@ from typing import final
 
 from torch import Tensor, nn
 
-from tersenet.core.types import Layer, Skip
+from tersenet.core.types import LayerCost, Skip
 from tersenet.graph.costs import parameters
 from tersenet.graph.flow import trace
 from tersenet.graph.groups import ChannelGroup
@@ -18,7 +18,7 @@ __all__ = ["Inspection", "inspect"]
 class Inspection:
     """What a network consists of."""
 
-    layers: tuple[Layer, ...]
+    layers: tuple[LayerCost, ...]
     """In the order of execution."""
     groups: tuple[ChannelGroup, ...]
     """What can be removed, largest multiply-accumulates first."""

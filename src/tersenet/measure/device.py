@@ -1,10 +1,12 @@
 """The machine that figures are measured on."""
 
-import os
 import platform
 from pathlib import Path
 from typing import Final
 
+import psutil
+
+from tersenet.core.host.system import usable_cores
 from tersenet.core.types import Device
 
 __all__ = ["describe_device"]
@@ -21,17 +23,19 @@ def describe_device(*, cpuinfo: Path = Path("/proc/cpuinfo")) -> Device:
     """Returns this machine: its processor, what this process may use of it, its system.
 
     Args:
-        cpuinfo: the kernel's description of the processors.
+        cpuinfo: Linux's description of the processors; where there is none, which instruction
+            sets they have is not known.
     """
     found: dict[str, str] = {}
-    for line in cpuinfo.read_text().splitlines():
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else ()
+    for line in lines:
         key, _, value = line.partition(":")
         found.setdefault(key.strip(), value.strip())  # the first core speaks for all
     flags = set((found.get("flags") or found.get("Features") or "").split())
     return Device(
         cpu=found.get("model name") or platform.processor() or platform.machine(),
-        cores=len(os.sched_getaffinity(0)),
-        memory_bytes=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
+        cores=len(usable_cores()),
+        memory_bytes=psutil.virtual_memory().total,
         isa=tuple(name for name in DECIDING if name in flags),
         system=f"{platform.system()} {platform.release()} {platform.machine()}",
     )

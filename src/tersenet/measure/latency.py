@@ -4,11 +4,11 @@ Latency is a distribution: every sample is kept, and p50, p95 and throughput are
 (EEMBC MLMark states the 95th percentile). Ratios come from interleaved samples only.
 """
 
-import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
+from tersenet.core.host.system import load_average
 from tersenet.core.types import Deployment, Device, Latency, Speedup
 from tersenet.errors import MeasureError
 from tersenet.measure.device import describe_device
@@ -127,7 +127,7 @@ def time_callable(
         batch: samples that one call computes, for the throughput.
         threads: that one call uses, for the record.
     """
-    device, load = describe_device(), os.getloadavg()[0]
+    device, load = describe_device(), load_average()
     rounds = interleave({"own": call}, iterations=iterations, seconds=seconds, warmup=warmup)
     return _latency(rounds, "own", _here(device, load, batch, threads))
 
@@ -144,7 +144,7 @@ def compare_callables(
     seed: int = 0,
 ) -> Speedup:
     """Times two callables in turns, in this process. Arguments as `time_callable`."""
-    device, load = describe_device(), os.getloadavg()[0]
+    device, load = describe_device(), load_average()
     rounds = interleave(
         {"baseline": baseline, "own": own},
         iterations=iterations,

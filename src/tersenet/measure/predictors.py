@@ -32,7 +32,7 @@ def predictor(path: Path, *, deployment: Deployment, optimise: bool = True) -> P
         path, runtime=deployment.runtime, threads=deployment.threads, optimise=optimise
     )
     if len(session.inputs) != 1:
-        names = ", ".join(one.name for one in session.inputs)
+        names = ", ".join(tensor.name for tensor in session.inputs)
         raise MeasureError(
             f"{path} takes {len(session.inputs)} inputs ({names}), and a prediction has one: "
             "use open_session and give them by name."

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
+from tersenet.core.host.system import usable_cores
 from tersenet.core.types import Deployment
 from tersenet.errors import MeasureError
 from tersenet.measure.runtimes import runtime_named
@@ -66,7 +67,7 @@ def ask(
 def check(files: Mapping[str, Path], deployment: Deployment) -> None:
     """Raises MeasureError if a file or the runtime is missing or threads outnumber cores."""
     runtime_named(deployment.runtime)
-    cores = len(os.sched_getaffinity(0))
+    cores = len(usable_cores())
     if not 1 <= deployment.threads <= cores:
         raise MeasureError(
             f"cannot measure with {deployment.threads} threads: this process may use {cores} "

@@ -80,13 +80,13 @@ class OnnxRuntime(Runtime):
             levels.ORT_ENABLE_ALL if optimise else levels.ORT_DISABLE_ALL
         )
         session: Any = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-        names = [one.name for one in session.get_outputs()]
+        names = [output.name for output in session.get_outputs()]
         return Session(
             path=path,
             runtime=self.name,
             inputs=tuple(
-                Input(one.name, tuple(map(_fixed, one.shape)), _ORT_TYPES[one.type])
-                for one in session.get_inputs()
+                Input(tensor.name, tuple(map(_fixed, tensor.shape)), _ORT_TYPES[tensor.type])
+                for tensor in session.get_inputs()
             ),
             outputs=tuple(names),
             run=lambda feeds: session.run(names, feeds),
@@ -138,16 +138,16 @@ class OpenVino(Runtime):
             runtime=self.name,
             inputs=tuple(
                 Input(
-                    one.get_any_name(),
+                    tensor.get_any_name(),
                     tuple(
                         size.get_length() if size.is_static else None
-                        for size in one.get_partial_shape()
+                        for size in tensor.get_partial_shape()
                     ),
-                    np.dtype(one.get_element_type().to_dtype()),
+                    np.dtype(tensor.get_element_type().to_dtype()),
                 )
-                for one in compiled.inputs
+                for tensor in compiled.inputs
             ),
-            outputs=tuple(one.get_any_name() for one in compiled.outputs),
+            outputs=tuple(tensor.get_any_name() for tensor in compiled.outputs),
             run=run,
         )
 
@@ -172,7 +172,7 @@ _ORT_TYPES: Final = {
 
 def installed() -> list[str]:
     """Returns the names of the runtimes that can be used here."""
-    return [name for name, one in RUNTIMES.items() if one.installed()]
+    return [name for name, runtime in RUNTIMES.items() if runtime.installed()]
 
 
 def runtime_named(name: str) -> Runtime:

@@ -63,7 +63,7 @@ class Session:
         """Returns the inputs by name. Raises as calling does."""
         if isinstance(arrays, np.ndarray):
             arrays = (arrays,)
-        names = [one.name for one in self.inputs]
+        names = [tensor.name for tensor in self.inputs]
         if not isinstance(arrays, Mapping):
             if len(arrays) != len(names):
                 raise MeasureError(
@@ -86,31 +86,31 @@ class Session:
                 is free.
         """
         generator = np.random.default_rng(seed)
-        return {one.name: self._random(one, batch, generator) for one in self.inputs}
+        return {tensor.name: self._random(tensor, batch, generator) for tensor in self.inputs}
 
-    def _random(self, one: Input, batch: int, generator: np.random.Generator) -> np.ndarray:
-        if not one.shape:
+    def _random(self, tensor: Input, batch: int, generator: np.random.Generator) -> np.ndarray:
+        if not tensor.shape:
             raise MeasureError(
-                f"input '{one.name}' of {self.path} is a scalar and has no sample dimension: "
+                f"input '{tensor.name}' of {self.path} is a scalar and has no sample dimension: "
                 "export the file with the batch as its first dimension."
             )
-        if one.shape[0] not in (None, batch):
+        if tensor.shape[0] not in (None, batch):
             raise MeasureError(
-                f"input '{one.name}' of {self.path} has its batch fixed at {one.shape[0]}: "
+                f"input '{tensor.name}' of {self.path} has its batch fixed at {tensor.shape[0]}: "
                 f"measure it at that batch, not {batch}, or export it with a free one."
             )
-        sizes = [size for size in one.shape[1:] if size is not None]
-        if len(sizes) < len(one.shape) - 1:
+        sizes = [size for size in tensor.shape[1:] if size is not None]
+        if len(sizes) < len(tensor.shape) - 1:
             raise MeasureError(
-                f"input '{one.name}' of {self.path} has free sizes beside the batch: export it "
+                f"input '{tensor.name}' of {self.path} has free sizes beside the batch: export it "
                 "with these fixed, so that every measurement is of the same work."
             )
         shape = (batch, *sizes)
-        if one.dtype in (np.float32, np.float64):
-            return generator.standard_normal(shape, one.dtype)
-        if one.dtype.kind == "f":
-            return generator.standard_normal(shape, np.float32).astype(one.dtype)
-        return generator.integers(0, 2, shape).astype(one.dtype)
+        if tensor.dtype in (np.float32, np.float64):
+            return generator.standard_normal(shape, tensor.dtype)
+        if tensor.dtype.kind == "f":
+            return generator.standard_normal(shape, np.float32).astype(tensor.dtype)
+        return generator.integers(0, 2, shape).astype(tensor.dtype)
 
 
 def first_line(error: Exception) -> str:

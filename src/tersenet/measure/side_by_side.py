@@ -29,7 +29,7 @@ class Benched:
     @property
     def latency(self) -> tuple[Latency, ...]:
         """One per batch size."""
-        return tuple(one.own for one in self.speedups)
+        return tuple(speedup.own for speedup in self.speedups)
 
 
 @final

@@ -5,6 +5,7 @@ from typing import Final
 
 import numpy as np
 from jaxtyping import Float
+from scipy.stats import bootstrap
 
 __all__ = ["bootstrap_median", "ratio"]
 
@@ -19,14 +20,20 @@ def bootstrap_median(
     confidence: float = CONFIDENCE,
     seed: int = 0,
 ) -> tuple[float, float]:
-    """Returns the percentile bootstrap interval (low, high) of the median.
+    """Returns the percentile bootstrap interval (low, high) of the median; of one value, itself.
 
     Efron, "Bootstrap methods: another look at the jackknife", 1979, Annals of Statistics 7.
     """
-    drawn = np.random.default_rng(seed).integers(0, len(values), (resamples, len(values)))
-    medians = np.median(values[drawn], axis=1)  # (resample,)
-    tail = 50 * (1 - confidence)
-    low, high = np.percentile(medians, [tail, 100 - tail])
+    if len(values) < 2:
+        return float(values[0]), float(values[0])
+    low, high = bootstrap(
+        (values,),
+        np.median,
+        n_resamples=resamples,
+        confidence_level=confidence,
+        method="percentile",
+        rng=seed,
+    ).confidence_interval
     return float(low), float(high)
 
 

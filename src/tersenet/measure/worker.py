@@ -17,7 +17,15 @@ from typing import Any, Final
 
 import numpy as np
 
-from tersenet.core.children import die_with
+from tersenet.core.figures import Unmeasured
+from tersenet.core.host.children import die_with
+from tersenet.core.host.system import (
+    bind_to_,
+    idle_seconds,
+    load_average,
+    peak_resident_bytes,
+    usable_cores,
+)
 from tersenet.errors import FormatError, MeasureError
 from tersenet.measure.rapl import counters, joules
 from tersenet.measure.rounds import interleave
@@ -81,13 +89,13 @@ def energy(request: Mapping[str, Any]) -> dict[str, Any]:
     for _ in range(request["warmup"]):
         call()
     made, end = 0, time.perf_counter() + request["seconds"]
-    before = [one.read_uj() for one in found]
+    before = [counter.read_uj() for counter in found]
     while made == 0 or time.perf_counter() < end:
         call()
         made += 1
-    after = [one.read_uj() for one in found]
+    after = [counter.read_uj() for counter in found]
     used = sum(joules(*reading) for reading in zip(found, before, after, strict=True))
-    return {"joules": used, "inferences": made, "counters": [one.name for one in found]}
+    return {"joules": used, "inferences": made, "counters": [counter.name for counter in found]}
 
 
 TASKS: Final[dict[str, Callable[[Mapping[str, Any]], dict[str, Any]]]] = {
@@ -107,7 +115,7 @@ def main() -> int:
     if "parent" in request:
         die_with(request["parent"])
     try:
-        answer = {"load_average": os.getloadavg()[0], "pinned": _pin(request["threads"])}
+        answer = {"load_average": load_average(), "pinned": _pin(request["threads"])}
         answer |= TASKS[request["task"]](request)
     except (MeasureError, FormatError) as error:
         answer = {"error": str(error)}
@@ -134,37 +142,26 @@ def _checked_feeds(session: Session, *, batch: int, seed: int) -> dict[str, Any]
 
 def _pin(threads: int) -> list[int]:
     """Binds this process to the `threads` cores that were least busy just now."""
-    cores = sorted(os.sched_getaffinity(0))
+    cores = list(usable_cores())
     if threads > len(cores):
         raise MeasureError(
             f"{threads} threads need as many cores and this process may use {len(cores)}: "
             "measure with fewer threads."
         )
     if threads < len(cores):
-        before = _idle_ticks()
+        before = idle_seconds()
         time.sleep(OBSERVED_SECONDS)
-        after = _idle_ticks()
+        after = idle_seconds()
         idle = {core: after.get(core, 0) - before.get(core, 0) for core in cores}
         cores = sorted(sorted(cores, key=lambda core: -idle[core])[:threads])
-    os.sched_setaffinity(0, cores)
-    return cores
-
-
-def _idle_ticks() -> dict[int, int]:
-    found = {}
-    for line in Path("/proc/stat").read_text().splitlines():
-        name, *ticks = line.split()
-        if name.startswith("cpu") and name != "cpu":
-            found[int(name.removeprefix("cpu"))] = int(ticks[3]) + int(ticks[4])  # idle, iowait
-    return found
+    return list(bind_to_(cores))
 
 
 def _peak_bytes() -> int:
-    # Not getrusage's ru_maxrss: Linux hands it down from the process that started this one.
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith("VmHWM:"):
-            return 1024 * int(line.split()[1])
-    raise MeasureError("/proc/self/status has no VmHWM line: this kernel keeps no peak memory.")
+    peak = peak_resident_bytes()
+    if isinstance(peak, Unmeasured):
+        raise MeasureError(f"{peak.reason}.")
+    return peak
 
 
 if __name__ == "__main__":

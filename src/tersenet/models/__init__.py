@@ -6,32 +6,32 @@ from typing import Final
 from torch import nn
 
 from tersenet.core.parts import Parts
-from tersenet.models.alexnet import alexnet
-from tersenet.models.densenet import densenet
-from tersenet.models.ghostnet import Ghost, ghost_macs, ghost_speedup, ghostnet, ghostnet_small
-from tersenet.models.lenet import lenet5
-from tersenet.models.lenet_caffe import lenet5_caffe
-from tersenet.models.mobilenet_v1 import (
+from tersenet.models._alexnet import alexnet
+from tersenet.models._densenet import densenet
+from tersenet.models._ghostnet import Ghost, ghost_macs, ghost_speedup, ghostnet, ghostnet_small
+from tersenet.models._lenet import lenet5
+from tersenet.models._lenet_caffe import lenet5_caffe
+from tersenet.models._mobilenet_v1 import (
     mobilenet_v1,
     separable_block,
     separable_macs,
     standard_macs,
 )
-from tersenet.models.mobilenet_v2 import InvertedResidual, mobilenet_v2, mobilenet_v2_small
-from tersenet.models.mobilenet_v3 import GatedResidual, hswish, mobilenet_v3
-from tersenet.models.resnet_bottleneck import preresnet_bottleneck, resnet_bottleneck
-from tersenet.models.resnet_cifar import resnet
-from tersenet.models.resnet_imagenet import resnet18, resnet50
-from tersenet.models.shufflenet_v1 import (
+from tersenet.models._mobilenet_v2 import InvertedResidual, mobilenet_v2, mobilenet_v2_small
+from tersenet.models._mobilenet_v3 import GatedResidual, hswish, mobilenet_v3
+from tersenet.models._resnet_bottleneck import preresnet_bottleneck, resnet_bottleneck
+from tersenet.models._resnet_cifar import resnet
+from tersenet.models._resnet_imagenet import resnet18, resnet50
+from tersenet.models._shufflenet_v1 import (
     ShuffleUnit,
     bottleneck_macs,
     shuffle,
     shuffle_macs,
     shufflenet_v1,
 )
-from tersenet.models.shufflenet_v2 import shufflenet_v2, shufflenet_v2_small
-from tersenet.models.squeezenet import Fire, squeezenet
-from tersenet.models.vgg import vgg16, vgg16_bn, vgg19, vgg19_bn, vgg_small
+from tersenet.models._shufflenet_v2 import shufflenet_v2, shufflenet_v2_small
+from tersenet.models._squeezenet import Fire, squeezenet
+from tersenet.models._vgg import vgg16, vgg16_bn, vgg19, vgg19_bn, vgg_small
 
 __all__ = [
     "MODELS",

@@ -19,7 +19,7 @@ from tersenet.core.types import Batch, Edit, EditKind, Skip, Subject, Workbench
 from tersenet.errors import StructureError
 from tersenet.repair.base import DataRepair, RepairPlan, kept_indices, removal_of
 from tersenet.train.least_squares import (
-    Moments,
+    NormalEquations,
     Places,
     is_linear_map,
     places,
@@ -141,8 +141,8 @@ class LeastSquares(DataRepair):
         before: nn.Module,
         kept: list[int] | None,
         data: Sequence[Batch],
-    ) -> Moments:
-        moments, generator = Moments(), torch.Generator().manual_seed(0)
+    ) -> NormalEquations:
+        moments, generator = NormalEquations(), torch.Generator().manual_seed(0)
         wanted: list[tuple[Places, Tensor]] = []
 
         def see_before(_: str, layer: nn.Module, _inputs: Tensor, outputs: Tensor) -> None:

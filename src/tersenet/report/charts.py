@@ -40,8 +40,8 @@ def draw(chart: LineChart | BoxChart) -> Drawn:
 
 
 def _lines(chart: LineChart) -> tuple[Markup | None, list[tuple[str, str]]]:
-    names = [(one.name, _class(number)) for number, one in enumerate(chart.series)]
-    points = [_points(one, chart) for one in chart.series]
+    names = [(series.name, _class(number)) for number, series in enumerate(chart.series)]
+    points = [_points(series, chart) for series in chart.series]
     every = list(itertools.chain(*points))
     if not every:
         return None, names

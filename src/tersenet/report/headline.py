@@ -95,13 +95,13 @@ def _conditions(summary: RunSummary, records: Records) -> list[tuple[str, Markup
     ]
     measured = _measured(records)
     if measured:
-        path, one = measured[-1]
-        threads = figure(f"{path}.threads", one.threads, quantities.count)
-        pinned = ", ".join(map(str, one.pinned)) or "none"
-        text = Markup("{}, threads: {}, pinned to cores: {}").format(one.runtime, threads, pinned)
+        path, cost = measured[-1]
+        threads = figure(f"{path}.threads", cost.threads, quantities.count)
+        pinned = ", ".join(map(str, cost.pinned)) or "none"
+        text = Markup("{}, threads: {}, pinned to cores: {}").format(cost.runtime, threads, pinned)
         conditions.append(("Runtime", text))
-        path, one = max(measured, key=lambda pair: pair[1].load_average)
-        load = figure(f"{path}.load_average", one.load_average, quantities.significant)
+        path, cost = max(measured, key=lambda pair: pair[1].load_average)
+        load = figure(f"{path}.load_average", cost.load_average, quantities.significant)
         conditions.append(("Load of the machine", Markup("{} at most").format(load)))
     conditions.append(("Started", escape(header.started)))
     if summary.verdict is not None:
@@ -114,12 +114,12 @@ def _warnings(summary: RunSummary, records: Records) -> list[Markup]:
     warnings, measured = [], _measured(records)
     busy = [pair for pair in measured if pair[1].load_average > pair[1].device.cores]
     if busy:
-        path, one = max(busy, key=lambda pair: pair[1].load_average)
+        path, latency = max(busy, key=lambda pair: pair[1].load_average)
         text = Markup("The machine was busy while latency was measured: load {} on {} cores.")
-        load = figure(f"{path}.load_average", one.load_average, quantities.significant)
-        cores = figure(f"{path}.device.cores", one.device.cores, quantities.count)
+        load = figure(f"{path}.load_average", latency.load_average, quantities.significant)
+        cores = figure(f"{path}.device.cores", latency.device.cores, quantities.count)
         warnings.append(text.format(load, cores))
-    if any(one.device != summary.header.device for _, one in measured):
+    if any(latency.device != summary.header.device for _, latency in measured):
         warnings.append(
             Markup(
                 "Some latencies were measured on another machine than the run began on: "

@@ -141,7 +141,7 @@ def _speed_gain(records: Records, step: int, batch: int) -> Gain:
     text = speed_phrase(records.speed_gain(step, batch))
     now, before = records.speedup(step, batch), records.speedup(step - 1, batch)
     bounds = (now.low, now.high, before.low, before.high) if step > 1 else (now.low, now.high)
-    known = [one.value for one in bounds if isinstance(one, Figure) and one.value > 0]
+    known = [bound.value for bound in bounds if isinstance(bound, Figure) and bound.value > 0]
     if len(known) < len(bounds):
         return Gain(f"batch {batch}", text, "neutral")
     # The widest quotient that both intervals allow.

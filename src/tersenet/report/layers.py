@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import final
 
-from tersenet.core.types import Layer, StepRecord
+from tersenet.core.types import LayerCost, StepRecord
 from tersenet.report import quantities
 from tersenet.report.figures import Figure, Number, figure
 from tersenet.report.records import Records
@@ -92,7 +92,7 @@ def layer_table(records: Records) -> LayerTable | None:
     return LayerTable(rows=rows, after_step=after_step, elsewhere=elsewhere)
 
 
-def _matches(before: Sequence[Layer], after: Sequence[Layer]) -> dict[int, int]:
+def _matches(before: Sequence[LayerCost], after: Sequence[LayerCost]) -> dict[int, int]:
     """Returns which layer after is which before: by site, else by a unique dotted ending.
 
     A wrapped or exported network may prefix its sites (`model.conv1` for `conv1`) or name the
@@ -119,12 +119,12 @@ def _bare(site: str) -> str:
     return site.removesuffix(".weight")
 
 
-def _same_ending(one: str, other: str) -> bool:
-    one, other = "." + _bare(one), "." + _bare(other)
-    return one.endswith(other) or other.endswith(one)
+def _same_ending(name: str, other: str) -> bool:
+    name, other = "." + _bare(name), "." + _bare(other)
+    return name.endswith(other) or other.endswith(name)
 
 
-def _side(step: int, index: int, layer: Layer, total: int) -> LayerSide:
+def _side(step: int, index: int, layer: LayerCost, total: int) -> LayerSide:
     path = f"steps.{step}.layers.{index}"
     return LayerSide(
         weight="×".join(map(str, layer.weight)),
@@ -136,7 +136,7 @@ def _side(step: int, index: int, layer: Layer, total: int) -> LayerSide:
 
 
 def _row(
-    layer: Layer, before: LayerSide | None, after: LayerSide | None, reasons: Sequence[str]
+    layer: LayerCost, before: LayerSide | None, after: LayerSide | None, reasons: Sequence[str]
 ) -> LayerRow:
     if before is None or after is None:
         fate = "new" if before is None else "gone"
@@ -149,7 +149,7 @@ def _row(
 
 def _facts(side: LayerSide) -> tuple[object, ...]:
     numbers = (side.params, side.macs, side.bits)
-    return side.weight, *(one.value for one in numbers if isinstance(one, Figure))
+    return side.weight, *(number.value for number in numbers if isinstance(number, Figure))
 
 
 def _reasons(steps: Sequence[StepRecord]) -> Mapping[str, list[str]]:

@@ -75,15 +75,15 @@ def _latency_sentence(records: Records) -> list[Markup]:
     found = _any_latency(records, records.chosen)
     if found is None:
         return [Markup("No latency was recorded for the step handed back.")]
-    path, one = found
+    path, latency = found
     text = Markup(
         "Latency is wall time on {}, threads: {}, {} samples a step after {} warm-up "
         "inferences; speed-ups come from samples interleaved with the original's."
     )
-    threads = figure(f"{path}.threads", one.threads, quantities.count)
-    samples = figure(f"length({path}.samples_ms)", len(one.samples_ms), quantities.count)
-    warmup = figure(f"{path}.warmup", one.warmup, quantities.count)
-    return [text.format(one.runtime, threads, samples, warmup)]
+    threads = figure(f"{path}.threads", latency.threads, quantities.count)
+    samples = figure(f"length({path}.samples_ms)", len(latency.samples_ms), quantities.count)
+    warmup = figure(f"{path}.warmup", latency.warmup, quantities.count)
+    return [text.format(latency.runtime, threads, samples, warmup)]
 
 
 def _score_sentence(records: Records) -> list[Markup]:
@@ -112,7 +112,7 @@ def _row(records: Records, index: int) -> RealityRow:
 
 def _any_latency(records: Records, step: int) -> tuple[str, Latency] | None:
     found = (records.latency(step, batch) for batch in records.batches)
-    return next((one for one in found if one is not None), None)
+    return next((sentence for sentence in found if sentence is not None), None)
 
 
 def reproduction(header: Header) -> Reproduction:

@@ -33,7 +33,7 @@ class Records:
         inside = -len(self.steps) <= chosen < len(self.steps)
         self.chosen: int = chosen % len(self.steps) if inside else len(self.steps) - 1
         """Index of the step whose files are handed back."""
-        found = {one.batch for step in self.steps for one in step.cost.latency}
+        found = {latency.batch for step in self.steps for latency in step.cost.latency}
         self.batches: tuple[int, ...] = tuple(
             batch
             for batch in sorted(found)
@@ -99,9 +99,13 @@ class Records:
     def latency(self, step: int, batch: int) -> tuple[str, Latency] | None:
         """The latency measured at `batch` and its path, or None."""
         cost: Cost = self.steps[step].cost
-        for index, one in enumerate(cost.latency):
-            if one.batch == batch and one.samples_ms and all(map(math.isfinite, one.samples_ms)):
-                return f"steps.{step}.cost.latency.{index}", one
+        for index, latency in enumerate(cost.latency):
+            if (
+                latency.batch == batch
+                and latency.samples_ms
+                and all(map(math.isfinite, latency.samples_ms))
+            ):
+                return f"steps.{step}.cost.latency.{index}", latency
         return None
 
     def p50(self, step: int, batch: int) -> Interval:
@@ -109,11 +113,11 @@ class Records:
         found = self.latency(step, batch)
         if found is None:
             return _NO_LATENCY
-        path, one = found
-        low, high = median_interval(one.samples_ms)
+        path, latency = found
+        low, high = median_interval(latency.samples_ms)
         write = quantities.milliseconds
         return Interval(
-            figure(f"p50({path})", one.p50_ms, write),
+            figure(f"p50({path})", latency.p50_ms, write),
             figure(f"p50_low({path})", low, write),
             figure(f"p50_high({path})", high, write),
         )
@@ -130,11 +134,11 @@ class Records:
         found = self._speedup(step, batch)
         if found is None:
             return _NO_SPEEDUP
-        path, one = found
+        path, speedup = found
         return Interval(
-            figure(f"{path}.ratio", one.ratio, quantities.times),
-            figure(f"{path}.low", one.low, quantities.times),
-            figure(f"{path}.high", one.high, quantities.times),
+            figure(f"{path}.ratio", speedup.ratio, quantities.times),
+            figure(f"{path}.low", speedup.low, quantities.times),
+            figure(f"{path}.high", speedup.high, quantities.times),
         )
 
     def beside(self, step: int, batch: int) -> Number:
@@ -142,13 +146,13 @@ class Records:
         found = self._speedup(step, batch)
         if found is None or not found[1].baseline.samples_ms:
             return _NO_SPEEDUP.middle
-        path, one = found
-        return figure(f"p50({path}.baseline)", one.baseline.p50_ms, quantities.milliseconds)
+        path, speedup = found
+        return figure(f"p50({path}.baseline)", speedup.baseline.p50_ms, quantities.milliseconds)
 
     def _speedup(self, step: int, batch: int) -> tuple[str, Speedup] | None:
-        for index, one in enumerate(self.steps[step].speedups):
-            if one.batch == batch:
-                return f"steps.{step}.speedups.{index}", one
+        for index, speedup in enumerate(self.steps[step].speedups):
+            if speedup.batch == batch:
+                return f"steps.{step}.speedups.{index}", speedup
         return None
 
     def speed_gain(self, step: int, batch: int) -> Number:

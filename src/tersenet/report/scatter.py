@@ -84,7 +84,7 @@ def _point(records: Records, step: int, batch: int) -> _Point | None:
     p50, score = records.p50(step, batch), records.score(step)
     size, exact = records.file_bytes(step), records.file_bytes_exact(step)
     found = (p50.middle, p50.low, p50.high, score.middle, score.low, score.high, size, exact)
-    figures = [one for one in found if isinstance(one, Figure)]
+    figures = [figure for figure in found if isinstance(figure, Figure)]
     if len(figures) < len(found):
         return None
     p50_, p50_low, p50_high, score_, score_low, score_high, size, exact = figures

@@ -32,4 +32,4 @@ def _shown(value: str | int | float | None) -> str:
 def _numeric(table: Table) -> list[bool]:
     """Returns for each column whether it holds numbers alone."""
     columns = zip(*table.rows, strict=True) if table.rows else ([] for _ in table.columns)
-    return [all(isinstance(value, int | float | None) for value in one) for one in columns]
+    return [all(isinstance(value, int | float | None) for value in column) for column in columns]

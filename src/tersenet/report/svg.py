@@ -46,7 +46,7 @@ class Scale:
 
     def __call__(self, value: float) -> float:
         """Returns the pixel of `value`."""
-        low, high, value = (self._bent(one) for one in (self.low, self.high, value))
+        low, high, value = (self._bent(number) for number in (self.low, self.high, value))
         return self.start + (value - low) / (high - low) * (self.end - self.start)
 
     def _bent(self, value: float) -> float:
@@ -60,7 +60,7 @@ class Scale:
                 return ticks
         raw = (self.high - self.low) / about
         power = 10.0 ** math.floor(math.log10(raw))
-        step = next(one * power for one in _STEPS if one * power >= raw * 0.999)
+        step = next(factor * power for factor in _STEPS if factor * power >= raw * 0.999)
         first, last = math.ceil(self.low / step - 1e-9), math.floor(self.high / step + 1e-9)
         return [number * step for number in range(first, last + 1)]
 

@@ -8,7 +8,7 @@ from tersenet.run.pipeline import run_steps
 from tersenet.run.record import RunSummary, step_to_json
 from tersenet.run.saved import History, load, save
 from tersenet.run.training import Trained, train
-from tersenet.run.watch import SILENT, Watch
+from tersenet.run.watch import SILENT, Watcher
 
 __all__ = [
     "SILENT",
@@ -17,7 +17,7 @@ __all__ = [
     "RunFolder",
     "RunSummary",
     "Trained",
-    "Watch",
+    "Watcher",
     "differences",
     "header_of",
     "interruptible",

@@ -41,6 +41,7 @@ def header_of(recipe: Recipe, *, command: str, origin: Origin) -> Header:
         versions=versions(),
         started=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         origin=origin,
+        own_network=recipe.model is None,
     )
 
 

@@ -45,7 +45,7 @@ class RunFolder:
     @property
     def go_on(self) -> str:
         """The call that goes on with this run."""
-        return _go_on(self.path, self.header)
+        return self.header.go_on(self.path)
 
     @classmethod
     @contextlib.contextmanager
@@ -162,9 +162,7 @@ def read_run(path: Path) -> RunSummary:
     header = read_header(path)
     summary = _summary(header, _journal(path, header).events)
     if not summary.steps:
-        raise RunError(
-            f"{path} has no finished step yet: go on with {_go_on(path, summary.header)}."
-        )
+        raise RunError(f"{path} has no finished step yet: go on with {header.go_on(path)}.")
     return summary
 
 
@@ -203,13 +201,7 @@ def read_header(path: Path) -> Header:
 
 
 def _journal(path: Path, header: Header) -> Journal:
-    return Journal(path / "journal.jsonl", go_on=f"go on with {_go_on(path, header)}")
-
-
-def _go_on(path: Path, header: Header) -> str:
-    if "model:" in header.recipe:
-        return f"tersenet.resume({str(path)!r})"
-    return f"tersenet.compress(model, task, recipe=…, folder={str(path)!r})"
+    return Journal(path / "journal.jsonl", go_on=f"go on with {header.go_on(path)}")
 
 
 def _matters(path: Path) -> bool:

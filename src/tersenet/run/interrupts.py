@@ -11,16 +11,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import final
 
-from tersenet.core.interrupt import Noted
+from tersenet.core.host.interrupt import Noted
 from tersenet.core.types import StepRecord
-from tersenet.run.watch import Guarded, Watch
+from tersenet.run.watch import Guarded, Watcher
 from tersenet.run.watchdog import reminding
 
 __all__ = ["interruptible"]
 
 
 @contextmanager
-def interruptible(watch: Watch, *, keeps: str = "") -> Iterator[Watch]:
+def interruptible(watch: Watcher, *, keeps: str = "") -> Iterator[Watcher]:
     """Yields `watch`, which raises at its next call if an interrupt came to nothing.
 
     Where signals are handled by others, or in another thread than the main one, that does not
@@ -71,7 +71,7 @@ def _noting() -> Iterator[threading.Event]:
 
 @final
 class _Alert:
-    def __init__(self, watch: Watch, came: threading.Event) -> None:
+    def __init__(self, watch: Watcher, came: threading.Event) -> None:
         self.watch, self.came = watch, came
 
     def begin(self, index: int, count: int, name: str) -> None:

@@ -35,7 +35,7 @@ from tersenet.run.folder import RunFolder
 from tersenet.run.measurement import measure
 from tersenet.run.saved import History, load, save
 from tersenet.run.verdict import judge
-from tersenet.run.watch import SILENT, Watch
+from tersenet.run.watch import SILENT, Watcher
 
 __all__ = ["run_steps", "step_names"]
 
@@ -47,7 +47,7 @@ def run_steps(
     history: History,
     *,
     budget: Budget,
-    watch: Watch = SILENT,
+    watch: Watcher = SILENT,
 ) -> Outcome:
     """Measures the original, then plans, applies, proves, measures and journals each step.
 
@@ -95,7 +95,9 @@ def _slower(
     alone = dataclasses.replace(deployment, batches=(batch,))
 
     def at_batch(index: int) -> Speedup | None:
-        return next((one for one in records[index].speedups if one.batch == batch), None)
+        return next(
+            (speedup for speedup in records[index].speedups if speedup.batch == batch), None
+        )
 
     def slower(later: int, earlier: int) -> bool:
         own, other = at_batch(later), at_batch(earlier)
@@ -131,7 +133,7 @@ def _step(
     subject: Subject,
     folder: RunFolder,
     history: History,
-    watch: Watch,
+    watch: Watcher,
     name: str = "original",
 ) -> tuple[nn.Module, StepRecord, History]:
     """Returns the network after one step, its record, and the history so far."""

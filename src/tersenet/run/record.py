@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final, final
 
 from pydantic import TypeAdapter
@@ -34,6 +35,14 @@ class Header:
     """ISO 8601, UTC."""
     origin: Origin | None = None
     """What it is of; None in folders of version 0.1.0, which did not note it."""
+    own_network: bool = False
+    """Whether the network was brought from Python, and is not one that the recipe names."""
+
+    def go_on(self, folder: Path) -> str:
+        """Returns the call that goes on with the run in `folder`."""
+        if self.own_network:
+            return f"tersenet.compress(model, task, recipe=…, folder={str(folder)!r})"
+        return f"tersenet.resume({str(folder)!r})"
 
 
 @final

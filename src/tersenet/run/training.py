@@ -3,22 +3,22 @@
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import final
 
 import torch
-from torch import Tensor, nn
-from torch.nn import functional
+from torch import nn
 
 from tersenet.core.digest import digest
 from tersenet.core.files import load_weights, save_tensors, write_json
-from tersenet.core.threads import on_threads
-from tersenet.core.types import Score, Tick, Workbench
+from tersenet.core.host.threads import on_threads
+from tersenet.core.types import Score, Tick, Workbench, no_tick
 from tersenet.errors import RunError
 from tersenet.recipe import TrainingRecipe
 from tersenet.run.origin import data_digest
 from tersenet.run.training_log import TrainingLog
-from tersenet.train import Classification, fit
+from tersenet.train import Classification, fit, label_loss
 from tersenet.train.hardware import device_of
 from tersenet.train.parallel import Ranks, joined, own_rank
 
@@ -42,7 +42,7 @@ def train(
     recipe: TrainingRecipe,
     folder: Path,
     *,
-    tick: Tick = lambda text, done, total: None,
+    tick: Tick = no_tick,
     after_epoch: Callable[[int, float], None] = lambda epoch, loss: None,
     tensorboard: bool = False,
 ) -> Trained:
@@ -94,18 +94,15 @@ def _fitted(
     steps = max(1, round(options.epochs * batches.steps_per_epoch))
     log = TrainingLog(folder, tensorboard=tensorboard) if ranks.leads else None
 
-    def objective(model: nn.Module, inputs: Tensor, targets: Tensor) -> Tensor:
-        logits = model(inputs).float()  # the sum over classes is not for bf16
-        return functional.cross_entropy(logits, targets, label_smoothing=options.label_smoothing)
-
-    def told(epoch: int, loss: float, _: nn.Module) -> None:
+    def log_epoch(epoch: int, loss: float, _: nn.Module) -> None:
         step = epoch * batches.steps_per_epoch
         if log:
             log.epoch(epoch, step=step, loss=loss, learning_rate=options.rate(step - 1, steps))
         after_epoch(epoch, loss)
 
     bench = Workbench(folder=folder, tick=tick)
-    fit(model, batches, objective, options, bench=bench, ranks=ranks, after_epoch=told)
+    objective = partial(label_loss, smoothing=options.label_smoothing)
+    fit(model, batches, objective, options, bench=bench, ranks=ranks, after_epoch=log_epoch)
     score = task.quality(model)
     if log:
         log.close(metric=score.metric, score=score.value, epoch=round(options.epochs))

@@ -34,7 +34,7 @@ class TrainingLog:
         seconds, self._started = now - self._started, now
         row = (epoch, step, repr(loss), repr(learning_rate), f"{seconds:.1f}")
         # What was trained after the last checkpoint is trained again, and stands here already.
-        rows = [one for one in self._rows() if int(one[0]) < epoch]
+        rows = [row for row in self._rows() if int(row[0]) < epoch]
         text = io.StringIO()
         csv.writer(text, lineterminator="\n").writerows([COLUMNS, *rows, row])
         write_atomically(self.path, text.getvalue().encode())

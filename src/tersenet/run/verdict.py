@@ -1,11 +1,18 @@
 """Whether a budget holds, which step to hand back, and what to try next."""
 
 from collections.abc import Callable, Sequence
+from typing import Final
 
 from tersenet.core.types import Bound, Budget, EditKind, Status, StepRecord
 from tersenet.run.record import Verdict
 
 __all__ = ["judge"]
+
+_WAYS: Final = {
+    "cost": "Lower keep in the prune step, or add a quantize step.",
+    "quality": "Raise keep in the prune step, or epochs in the distill step.",
+}
+"""What to try where a bound is missed, by what it is of."""
 
 
 def judge(
@@ -65,9 +72,11 @@ def _advice(
     parts = []
     if passed:
         names = " and ".join(records[index].name for index in passed)
+        met = status is Status.MET
+        why = "and the budget does not need it" if met else "and it meets no more of the budget"
         parts.append(
             f"The file handed back is that of step {step}, {records[step].name}: {names} made it "
-            "slower here, and the budget does not need it."
+            f"slower here, {why}."
         )
     elif step != len(records) - 1:
         parts.append(
@@ -77,12 +86,9 @@ def _advice(
     if status is Status.UNCHANGED:
         parts.append("No step changed anything: add one to the recipe.")
     elif status is Status.MISSED:
-        missed = [bound.text for bound in bounds if not bound.met]
-        parts.append(f"Missed: {'; '.join(missed)}.")
-        if any(text.startswith(("file", "MACs", "p50", "speed-up")) for text in missed):
-            parts.append("Lower keep in the prune step, or add a quantize step.")
-        if any(text.startswith(("drop", "top-1", "quality")) for text in missed):
-            parts.append("Raise keep in the prune step, or epochs in the distill step.")
+        missed = [bound for bound in bounds if not bound.met]
+        parts.append(f"Missed: {'; '.join(bound.text for bound in missed)}.")
+        parts += [way for of, way in _WAYS.items() if any(bound.of == of for bound in missed)]
     elif not bounds:
         parts.append("The recipe sets no budget: add one to have it checked.")
     else:

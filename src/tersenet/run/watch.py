@@ -4,11 +4,11 @@ from typing import Protocol, final, runtime_checkable
 
 from tersenet.core.types import StepRecord
 
-__all__ = ["SILENT", "Guarded", "Watch"]
+__all__ = ["SILENT", "Guarded", "Watcher"]
 
 
 @runtime_checkable
-class Watch(Protocol):
+class Watcher(Protocol):
     """Receives a run's progress."""
 
     def begin(self, index: int, count: int, name: str) -> None:
@@ -47,4 +47,4 @@ class _Silent:
     def finish(self, record: StepRecord, *, recalled: bool) -> None: ...
 
 
-SILENT: Watch = _Silent()
+SILENT: Watcher = _Silent()

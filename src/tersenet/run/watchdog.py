@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final, final
 
-from tersenet.core import vigil
+from tersenet.core.host import vigil
+from tersenet.core.host.vigil import Vigil, described
 from tersenet.core.types import StepRecord
-from tersenet.core.vigil import Vigil, described
-from tersenet.run.watch import Guarded, Watch
+from tersenet.run.watch import Guarded, Watcher
 
 __all__ = ["reminding"]
 
@@ -17,7 +17,7 @@ _LOG: Final = logging.getLogger(__name__)
 
 
 @contextmanager
-def reminding(watch: Watch) -> Iterator[Watch]:
+def reminding(watch: Watcher) -> Iterator[Watcher]:
     """Yields `watch`, beside which a warning is logged when a minute brings no call of it.
 
     Python prints such warnings on standard error where nobody asked for anything else. A watch
@@ -46,7 +46,7 @@ def reminding(watch: Watch) -> Iterator[Watch]:
 
 @final
 class _Reminder:
-    def __init__(self, watch: Watch) -> None:
+    def __init__(self, watch: Watcher) -> None:
         self.watch, self.title = watch, "before the first step"
         self.vigil = Vigil(vigil.AFTER_SECONDS, what=self.title)
         self.over = threading.Event()

@@ -1,6 +1,5 @@
 """One sparsity, shared out among the layers in four ways: which keeps most of the accuracy?"""
 
-import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -8,12 +7,13 @@ from typing import Final, Literal, final
 
 from torch import nn
 
-from tersenet.core.findings import LineChart, Series, Table, Verdict
-from tersenet.core.types import Score, Subject, Tick, Workbench
+from tersenet.core.findings import Claim, LineChart, Series, Table
+from tersenet.core.types import Score, Subject, Tick
 from tersenet.graph.trace import evaluating
 from tersenet.prune import Magnitude
 from tersenet.prune.masks.allocation import Curve, by_sensitivity
 from tersenet.study.folder import StudyFolder
+from tersenet.study.subject import compressed
 from tersenet.train import Classification, TopOne
 
 __all__ = ["Allocations", "compare_allocations"]
@@ -33,7 +33,7 @@ _WAYS: Final[tuple[Literal["layer", "global", "erk", "sensitivity"], ...]] = (
 class Allocations:
     """How each way did."""
 
-    verdict: Verdict
+    claim: Claim
     chart: LineChart
     table: Table
 
@@ -75,18 +75,16 @@ def compare_allocations(
             name = judge.images.name
             scores[way].append(Score(value=value, samples=len(judge.images), split=name))
     return Allocations(
-        verdict=_verdict(scores), chart=_chart(scores, judge), table=_table(scores, judge)
+        claim=_claim(scores), chart=_chart(scores, judge), table=_table(scores, judge)
     )
 
 
 def _accuracy(method: Magnitude, subject: Subject, judge: TopOne) -> float:
-    plan = method.plan(subject, Workbench())
-    model, _ = method.apply(copy.deepcopy(subject.model), plan, subject, Workbench())
-    with evaluating(model):
+    with evaluating(model := compressed(method, subject)):
         return judge(model).value
 
 
-def _verdict(scores: Mapping[str, Sequence[Score]]) -> Verdict:
+def _claim(scores: Mapping[str, Sequence[Score]]) -> Claim:
     uneven = [way for way in scores if way != _UNIFORM]
     gaps = []
     for index, same in enumerate(scores[_UNIFORM]):
@@ -94,8 +92,8 @@ def _verdict(scores: Mapping[str, Sequence[Score]]) -> Verdict:
         found = scores[best][index]
         gaps.append((found.interval[0] - same.interval[1], index, best))
     gap, index, best = max(gaps)
-    return Verdict(
-        claim="Sparsity shared out by layer keeps more accuracy than the same sparsity everywhere",
+    return Claim(
+        text="Sparsity shared out by layer keeps more accuracy than the same sparsity everywhere",
         found="holds" if gap > 0 else "undecided",
         evidence=(
             f"At {100 * _SPARSITIES[index]:g} % of all weights zeroed, {best} keeps "
@@ -111,12 +109,12 @@ def _chart(scores: Mapping[str, Sequence[Score]], judge: TopOne) -> LineChart:
         x_label="share of all weights zeroed",
         y_label=f"top-1 on {judge.images.name}, %",
         series=tuple(
-            Series(
-                name=way,
-                x=_SPARSITIES,
-                y=tuple(100 * one.value for one in own),
-                low=tuple(100 * one.interval[0] for one in own),
-                high=tuple(100 * one.interval[1] for one in own),
+            Series.of(
+                way,
+                (
+                    (sparsity, 100 * score.value, *(100 * end for end in score.interval))
+                    for sparsity, score in zip(_SPARSITIES, own, strict=True)
+                ),
             )
             for way, own in scores.items()
         ),

@@ -7,6 +7,7 @@ than those the layers were measured on.
 
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import TypeAlias
 
@@ -15,8 +16,8 @@ from torch import Tensor, nn
 from torch.fx import GraphModule
 from torch.nn import functional
 
-from tersenet.core.findings import Findings, LineChart, Series, Table, Verdict
-from tersenet.core.types import Tick
+from tersenet.core.findings import Claim, Findings, LineChart, Series, Table
+from tersenet.core.types import Tick, no_tick
 from tersenet.errors import MeasureError
 from tersenet.quantize.build import prepared
 from tersenet.quantize.fold import tensor_of
@@ -25,47 +26,39 @@ from tersenet.quantize.mixed.choice import stored_bytes
 from tersenet.quantize.mixed.sensitivity import rounded
 from tersenet.quantize.structure import Site, sites_of
 from tersenet.study.folder import open_study
-from tersenet.study.subject import digest, digests, read_subject
+from tersenet.study.registry import STUDIES
+from tersenet.study.subject import digests
 from tersenet.train import Classification
 
-__all__ = ["bits", "bits_of_recipe"]
+__all__ = ["study_bits"]
 
 Curves: TypeAlias = Mapping[str, Mapping[int, float]]
 """Nats a sample by layer and bits."""
 
 
-def bits_of_recipe(
-    recipe: Path,
-    *,
-    folder: Path,
-    images: int = 256,
-    tick: Tick = lambda text, done, total: None,
-) -> Findings:
-    """Runs the study on the network, weights and data of a recipe. Raises as `bits`."""
-    model, task = read_subject(recipe)
-    return bits(model, task, folder=folder, images=images, tick=tick)
-
-
-def bits(
+@STUDIES.register("bits")
+def study_bits(
     model: nn.Module,
     task: Classification,
     *,
     folder: Path,
-    choices: Sequence[int] = (2, 3, 4, 6, 8),
-    averages: Sequence[int] = (3, 4, 6),
+    choices: tuple[int, ...] = (2, 3, 4, 6, 8),
+    averages: tuple[int, ...] = (3, 4, 6),
     images: int = 256,
-    tick: Tick = lambda text, done, total: None,
+    tick: Tick = no_tick,
 ) -> Findings:
-    """Measures each layer alone at each of `choices`, then all together at each of `averages`.
+    """How many bits does each layer need? Divergence of the answers, alone and together.
+
+    Measures each layer alone at each of `choices`, then all together at each of `averages`.
 
     Args:
-        model: a trained network; it is not changed.
-        task: its data: `images` of the training split to measure on, as many others to judge by.
-        folder: of the study.
-        choices: bits of a weight.
-        averages: bits on average, among the choices, so that all layers alike can have them too.
-        images: of either kind.
-        tick: told of the progress.
+        model: A trained network; it is not changed.
+        task: Its data.
+        folder: Folder of the study.
+        choices: Bits of a weight.
+        averages: Bits on average, among the choices, so that all layers alike can have them too.
+        images: Of the training data, to measure on, and as many others to judge by.
+        tick: Told of the progress.
 
     Raises:
         MeasureError: if there are no images, or an average is none of the choices.
@@ -83,38 +76,29 @@ def bits(
         [x for x, _ in part.batches(64)]
         for part in (task.train.head(images), task.train.tail(images))
     )
-    settings = {
-        "choices": list(choices),
-        "averages": list(averages),
-        "images": images,
-        "data": task.train.name,
-        "weights": digest(model),
-    }
-    of = digests(model, task)
-    with open_study(folder, name="bits", settings=settings, of=of) as study:
-        found: dict[str, dict[int, float]] = {}
+    settings = {"choices": list(choices), "averages": list(averages), "images": images}
+    curves: dict[str, dict[int, float]] = {}
+    judged: dict[int, tuple[float, float]] = {}
+    with open_study(folder, name="bits", settings=settings, of=digests(model, task)) as study:
         for done, site in enumerate(sites):
             tick("measuring layers", done, len(sites))
 
-            def one_layer(site: Site = site) -> list[float]:
+            def measure_layer(site: Site = site) -> list[float]:
                 own = kl_sensitivity(module, [site], seen, choices)[site.name]
                 return [own[bit] for bit in choices]
 
-            found[site.name] = dict(zip(choices, study.point(site.name, one_layer), strict=True))
-        ways = {average: _chosen(module, sites, found, average) for average in averages}
-        judged: dict[int, tuple[float, float]] = {}
+            nats = study.point(site.name, measure_layer)
+            curves[site.name] = dict(zip(choices, nats, strict=True))
+        ways = {average: _choose(module, sites, curves, average) for average in averages}
         for average, way in ways.items():
-
-            def together(average: int = average, way: Mapping[str, int] = way) -> list[float]:
-                alike = {site.name: average for site in sites}
-                return [_divergence(module, sites, one, unseen) for one in (way, alike)]
-
-            mixed, alike = study.point(f"{average} bits", together)
-            judged[average] = mixed, alike
-    return _findings(found, ways, judged, images)
+            alike = {site.name: average for site in sites}
+            measure = partial(_measure_together, module, sites, (way, alike), unseen)
+            mixed, same = study.point(f"{average} bits", measure)
+            judged[average] = mixed, same
+    return _findings(curves, ways, judged, images)
 
 
-def _chosen(
+def _choose(
     module: GraphModule, sites: Sequence[Site], curves: Curves, average: int
 ) -> dict[str, int]:
     values = {site.name: tensor_of(module, site.weight).numel() for site in sites}
@@ -125,23 +109,29 @@ def _chosen(
     return choose(curves, costs, budget=average * sum(values.values()) / 8)
 
 
-def _divergence(
-    module: GraphModule, sites: Sequence[Site], way: Mapping[str, int], inputs: Sequence[Tensor]
-) -> float:
-    """Mean KL(float ‖ rounded) with every layer at its bits, in nats a sample."""
+def _measure_together(
+    module: GraphModule,
+    sites: Sequence[Site],
+    ways: Sequence[Mapping[str, int]],
+    inputs: Sequence[Tensor],
+) -> list[float]:
+    """Returns for each way the mean KL(float ‖ rounded), every layer at its bits, in nats."""
     with torch.inference_mode():
         expected = [module(x).log_softmax(1) for x in inputs]
-    with ExitStack() as stack:
-        for site in sites:
-            stack.enter_context(rounded(module, site, way[site.name]))
-        with torch.inference_mode():
-            moved = [
-                functional.kl_div(
-                    module(x).log_softmax(1), answers, reduction="sum", log_target=True
-                ).item()
-                for x, answers in zip(inputs, expected, strict=True)
-            ]
-    return max(0.0, sum(moved) / sum(len(x) for x in inputs))
+    found = []
+    for way in ways:
+        with ExitStack() as stack:
+            for site in sites:
+                stack.enter_context(rounded(module, site, way[site.name]))
+            with torch.inference_mode():
+                moved = [
+                    functional.kl_div(
+                        module(x).log_softmax(1), answers, reduction="sum", log_target=True
+                    ).item()
+                    for x, answers in zip(inputs, expected, strict=True)
+                ]
+        found.append(max(0.0, sum(moved) / sum(len(x) for x in inputs)))
+    return found
 
 
 def _findings(
@@ -150,68 +140,62 @@ def _findings(
     judged: Mapping[int, tuple[float, float]],
     images: int,
 ) -> Findings:
-    averages = tuple(judged)
-    better = [average for average, (mixed, alike) in judged.items() if mixed < alike]
-    choices = list(next(iter(curves.values())))
+    better = [average for average, (mixed, same) in judged.items() if mixed < same]
     return Findings(
         name="bits",
         question="How many bits does each layer need, and what does choosing by layer bring?",
-        verdicts=(
-            Verdict(
-                claim="Bits chosen by layer cost the answers less than as many for all",
-                found="holds" if len(better) == len(averages) else "does not hold",
+        claims=(
+            Claim(
+                text="Bits chosen by layer cost the answers less than as many for all",
+                found="holds" if len(better) == len(judged) else "does not hold",
                 evidence="; ".join(
-                    f"at {average} bits on average {mixed:.4f} against {alike:.4f} nats a sample"
-                    for average, (mixed, alike) in judged.items()
+                    f"at {average} bits on average {mixed:.4f} against {same:.4f} nats a sample"
+                    for average, (mixed, same) in judged.items()
                 ),
             ),
         ),
-        charts=(
-            LineChart(
-                title="Divergence of the answers against bits, one layer at a time",
-                x_label="bits of a weight",
-                y_label="nats a sample",
-                y_log=True,
-                series=tuple(
-                    Series(
-                        name=name,
-                        x=tuple(float(bit) for bit, nats in own.items() if nats > 0),
-                        y=tuple(nats for nats in own.values() if nats > 0),
-                    )
-                    for name, own in curves.items()
-                ),
-            ),
-            LineChart(
-                title="All layers together",
-                x_label="bits of a weight on average",
-                y_label="nats a sample",
-                series=tuple(
-                    Series(
-                        name=name,
-                        x=tuple(float(average) for average in averages),
-                        y=tuple(judged[average][index] for average in averages),
-                    )
-                    for index, name in enumerate(("chosen by layer", "the same for all"))
-                ),
-            ),
-        ),
-        tables=(
-            Table(
-                name="bits",
-                title="Nats a sample of each layer alone, and its bits for each average",
-                columns=(
-                    "layer",
-                    *(f"{bit} bits" for bit in choices),
-                    *(f"of {average}" for average in averages),
-                ),
-                rows=tuple(
-                    (name, *own.values(), *(ways[average][name] for average in averages))
-                    for name, own in curves.items()
-                ),
-            ),
-        ),
+        charts=_charts(curves, judged),
+        tables=(_table(curves, ways),),
         conditions={
             "measured on": f"{images} training images, judged on {images} others",
             "rounding": "weights alone, per channel, ranges of least squared error, nearest level",
         },
+    )
+
+
+def _charts(
+    curves: Curves, judged: Mapping[int, tuple[float, float]]
+) -> tuple[LineChart, LineChart]:
+    alone = LineChart(
+        title="Divergence of the answers against bits, one layer at a time",
+        x_label="bits of a weight",
+        y_label="nats a sample",
+        y_log=True,
+        series=tuple(
+            Series.of(name, ((float(bit), nats) for bit, nats in own.items() if nats > 0))
+            for name, own in curves.items()
+        ),
+    )
+    together = LineChart(
+        title="All layers together",
+        x_label="bits of a weight on average",
+        y_label="nats a sample",
+        series=tuple(
+            Series.of(name, ((float(average), nats[index]) for average, nats in judged.items()))
+            for index, name in enumerate(("chosen by layer", "the same for all"))
+        ),
+    )
+    return alone, together
+
+
+def _table(curves: Curves, ways: Mapping[int, Mapping[str, int]]) -> Table:
+    choices = next(iter(curves.values()))
+    return Table(
+        name="bits",
+        title="Nats a sample of each layer alone, and its bits for each average",
+        columns=("layer", *(f"{bit} bits" for bit in choices), *(f"of {each}" for each in ways)),
+        rows=tuple(
+            (name, *own.values(), *(way[name] for way in ways.values()))
+            for name, own in curves.items()
+        ),
     )

@@ -99,7 +99,7 @@ def open_study(
             f"cannot make the folder {path} ({error.strerror}): choose another with folder=…."
         ) from error
     file = path / "study.json"
-    if not file.exists() and any(not one.name.startswith(".") for one in path.iterdir()):
+    if not file.exists() and any(not entry.name.startswith(".") for entry in path.iterdir()):
         raise RunError(f"{path} holds other files: give another folder with folder=….")
     with held(path):
         if file.exists():

@@ -8,75 +8,40 @@ layers of VGG and ResNet sizes and for those where low rank cannot pay.
 import functools
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, final
+from typing import Any, Final
 
 import numpy as np
 from torch import nn
 
-from tersenet.core.findings import Findings, LineChart, Series, Table, Verdict
-from tersenet.core.types import Tick
+from tersenet.core.findings import Claim, Findings, LineChart, Series, Table
+from tersenet.core.types import Tick, no_tick
 from tersenet.decompose import CP, SVD, Decomposition, Rate, TensorTrain, Tucker
 from tersenet.decompose.factors import cost
 from tersenet.decompose.probe import write_chain
 from tersenet.measure import describe_device, interleave, open_session
 from tersenet.measure.statistics import ratio
 from tersenet.study.folder import open_study
+from tersenet.study.layer_shape import LayerShape
 from tersenet.study.one_thread import one_thread
+from tersenet.study.registry import STUDIES
 
-__all__ = ["LAYERS", "Shape", "low_rank", "measure", "verdicts"]
+__all__ = ["LAYERS", "claims", "measure", "study_low_rank"]
 
 Point = Mapping[str, Any]
 
 
-@final
-@dataclass(frozen=True, kw_only=True)
-class Shape:
-    """A layer to factor: a convolution that keeps an image's size, or a linear layer."""
-
-    name: str
-    reads: int
-    makes: int
-    kernel: int = 0
-    """0 is a linear layer."""
-    pixels: int = 1
-    groups: int = 1
-
-    @property
-    def layer(self) -> nn.Module:
-        """The layer, on no device: it has shapes alone."""
-        if not self.kernel:
-            return nn.Linear(self.reads, self.makes, device="meta")
-        return nn.Conv2d(
-            self.reads,
-            self.makes,
-            self.kernel,
-            padding=self.kernel // 2,
-            groups=self.groups,
-            device="meta",
-        )
-
-    @property
-    def sample(self) -> tuple[int, ...]:
-        """Shape of what it reads, of one sample."""
-        return (self.reads, self.pixels, self.pixels) if self.kernel else (self.reads,)
-
-    @property
-    def wide(self) -> bool:
-        """Whether it is a 3×3 convolution of 128 channels or more."""
-        return self.kernel == 3 and self.groups == 1 and min(self.reads, self.makes) >= 128
-
-
 LAYERS: Final = (
-    Shape(name="3×3 16→16 at 28", reads=16, makes=16, kernel=3, pixels=28),
-    Shape(name="3×3 64→64 at 28", reads=64, makes=64, kernel=3, pixels=28),
-    Shape(name="3×3 128→128 at 14", reads=128, makes=128, kernel=3, pixels=14),
-    Shape(name="3×3 256→256 at 14", reads=256, makes=256, kernel=3, pixels=14),
-    Shape(name="3×3 512→512 at 7", reads=512, makes=512, kernel=3, pixels=7),
-    Shape(name="1×1 256→256 at 14", reads=256, makes=256, kernel=1, pixels=14),
-    Shape(name="depthwise 3×3 256 at 14", reads=256, makes=256, kernel=3, pixels=14, groups=256),
-    Shape(name="linear 1024→1024", reads=1024, makes=1024),
+    LayerShape(name="3×3 16→16 at 28", inputs=16, outputs=16, kernel=3, pixels=28),
+    LayerShape(name="3×3 64→64 at 28", inputs=64, outputs=64, kernel=3, pixels=28),
+    LayerShape(name="3×3 128→128 at 14", inputs=128, outputs=128, kernel=3, pixels=14),
+    LayerShape(name="3×3 256→256 at 14", inputs=256, outputs=256, kernel=3, pixels=14),
+    LayerShape(name="3×3 512→512 at 7", inputs=512, outputs=512, kernel=3, pixels=7),
+    LayerShape(name="1×1 256→256 at 14", inputs=256, outputs=256, kernel=1, pixels=14),
+    LayerShape(
+        name="depthwise 3×3 256 at 14", inputs=256, outputs=256, kernel=3, pixels=14, groups=256
+    ),
+    LayerShape(name="linear 1024→1024", inputs=1024, outputs=1024),
 )
 TIMES: Final = (2.0, 4.0, 8.0)
 """Fewer parameters than the layer: rates of the ranks."""
@@ -90,16 +55,19 @@ FORMS: Final[Mapping[str, Decomposition]] = {
 }
 
 
-def low_rank(
+@STUDIES.register("low-rank")
+def study_low_rank(
     *,
     folder: Path,
-    tick: Tick,
-    layers: Sequence[Shape] = LAYERS,
-    times: Sequence[float] = TIMES,
-    batches: Sequence[int] = (1, 64),
+    tick: Tick = no_tick,
+    layers: Sequence[LayerShape] = LAYERS,
+    times: tuple[float, ...] = TIMES,
+    batches: tuple[int, ...] = (1, 64),
     seconds: float = 0.3,
 ) -> Findings:
-    """Times every layer against its chains; each point is kept as soon as it is there.
+    """Do factored layers keep what their operations promise? Theoretical and measured speed-up.
+
+    Every layer is timed against its chains, and each point kept at once.
 
     Args:
         folder: Of the study; goes on with what it holds.
@@ -111,7 +79,7 @@ def low_rank(
     """
     plan = [(layer, rate, batch) for layer in layers for rate in times for batch in batches]
     settings = {
-        "layers": [one.name for one in layers],
+        "layers": [layer.name for layer in layers],
         "times": list(times),
         "batches": list(batches),
         "seconds": seconds,
@@ -125,14 +93,34 @@ def low_rank(
             key = f"{layer.name}, {rate:g} times fewer, batch {batch}"
             tick(key, number, len(plan))
             found = study.point(key, functools.partial(call, measure, layer, rate, batch, seconds))
-            own = {"layer": layer.name, "wide": layer.wide, "rate": rate, "batch": batch}
-            points += [{**own, **one} for one in found]
+            own = {"layer": layer.name, "wide": is_wide(layer), "rate": rate, "batch": batch}
+            points += [{**own, **form} for form in found]
     return _findings(points, seconds)
 
 
-def measure(layer: Shape, rate: float, batch: int, seconds: float) -> list[dict[str, Any]]:
+def build_layer(layer: LayerShape) -> nn.Module:
+    """Returns the layer, on no device: it has shapes alone."""
+    if not layer.kernel:
+        return nn.Linear(layer.inputs, layer.outputs, device="meta")
+    return nn.Conv2d(
+        layer.inputs,
+        layer.outputs,
+        layer.kernel,
+        padding=layer.kernel // 2,
+        groups=layer.groups,
+        device="meta",
+    )
+
+
+def is_wide(layer: LayerShape) -> bool:
+    """Whether it is a 3×3 convolution of 128 channels or more."""
+    return layer.kernel == 3 and layer.groups == 1 and min(layer.inputs, layer.outputs) >= 128
+
+
+def measure(layer: LayerShape, rate: float, batch: int, seconds: float) -> list[dict[str, Any]]:
     """Times one layer in turns with its chains: what each promises by count, and what it gives."""
-    module, base = layer.layer, cost([layer.layer], layer.sample)
+    module = build_layer(layer)
+    base = cost([module], layer.sample)
     chains, found = {"": [module]}, []
     for name, form in FORMS.items():
         ranks, reason = _ranks(form, module, layer.sample, base, rate)
@@ -147,14 +135,14 @@ def measure(layer: Shape, rate: float, batch: int, seconds: float) -> list[dict[
             session = open_session(path)
             runs[name] = functools.partial(session.run, session.random_feeds(batch=batch))
         rounds = interleave(runs, iterations=20, seconds=seconds, warmup=3)
-    for one in found:
-        if one["reason"] is None:
-            params, macs = cost(chains[one["form"]], layer.sample)
-            one["theoretical"] = base[1] / macs
-            one["params"] = base[0] / params
-            one["ms"] = float(np.median(rounds.samples_ms(one["form"])))
-            one["layer_ms"] = float(np.median(rounds.samples_ms("")))
-            one["measured"] = list(ratio(rounds.slices_ms[""], rounds.slices_ms[one["form"]]))
+    for form in found:
+        if form["reason"] is None:
+            params, macs = cost(chains[form["form"]], layer.sample)
+            form["theoretical"] = base[1] / macs
+            form["params"] = base[0] / params
+            form["ms"] = float(np.median(rounds.samples_ms(form["form"])))
+            form["layer_ms"] = float(np.median(rounds.samples_ms("")))
+            form["measured"] = list(ratio(rounds.slices_ms[""], rounds.slices_ms[form["form"]]))
     return found
 
 
@@ -200,7 +188,7 @@ def _findings(points: Sequence[Point], seconds: float) -> Findings:
     return Findings(
         name="low-rank",
         question="Do factored layers keep what their count of operations promises?",
-        verdicts=verdicts(points),
+        claims=claims(points),
         charts=tuple(_charts(points)),
         tables=(Table(name="points", title="Every point", columns=columns, rows=rows),),
         conditions={
@@ -216,12 +204,11 @@ def _findings(points: Sequence[Point], seconds: float) -> Findings:
 
 def _charts(points: Sequence[Point]) -> Iterator[LineChart]:
     for batch in dict.fromkeys(point["batch"] for point in points):
-        own = [one for one in points if one["batch"] == batch and "measured" in one]
+        own = [point for point in points if point["batch"] == batch and "measured" in point]
         series = []
-        for form in dict.fromkeys(one["form"] for one in own):
+        for form in dict.fromkeys(point["form"] for point in own):
             pairs = sorted((o["theoretical"], *o["measured"]) for o in own if o["form"] == form)
-            x, y, low, high = (tuple(side) for side in zip(*pairs, strict=True))
-            series.append(Series(name=form, x=x, y=y, low=low, high=high))
+            series.append(Series.of(form, pairs))
         if series:
             yield LineChart(
                 title=f"Measured against theoretical speed-up, batch {batch}",
@@ -234,50 +221,52 @@ def _charts(points: Sequence[Point]) -> Iterator[LineChart]:
             )
 
 
-def verdicts(points: Sequence[Point]) -> tuple[Verdict, ...]:
+def claims(points: Sequence[Point]) -> tuple[Claim, ...]:
     """The claim in three parts: less than promised, yet faster where wide, and never elsewhere."""
     return (_promise(points), _wide(points), _excluded(points))
 
 
-def _promise(points: Sequence[Point]) -> Verdict:
-    timed = [one for one in points if "measured" in one]
-    less = [one for one in timed if one["measured"][2] < one["theoretical"]]
-    more = [one for one in timed if one["measured"][1] > one["theoretical"]]
-    shares = sorted(one["measured"][0] / one["theoretical"] for one in timed)
+def _promise(points: Sequence[Point]) -> Claim:
+    timed = [point for point in points if "measured" in point]
+    less = [point for point in timed if point["measured"][2] < point["theoretical"]]
+    more = [point for point in timed if point["measured"][1] > point["theoretical"]]
+    shares = sorted(point["measured"][0] / point["theoretical"] for point in timed)
     middle = shares[len(shares) // 2] if shares else 0.0
-    return Verdict(
-        claim="Factored layers speed up as much as their operations fall.",
+    return Claim(
+        text="Factored layers speed up as much as their operations fall.",
         found="undecided" if not timed else "does not hold" if less else "holds",
         evidence=f"Surely less than by count in {len(less)} of {len(timed)} points, surely more in"
         f" {len(more)}; in the middle {100 * middle:.0f} % of the theoretical speed-up.",
     )
 
 
-def _wide(points: Sequence[Point]) -> Verdict:
-    timed = [one for one in points if "measured" in one and one["wide"] and one["rate"] >= 4]
+def _wide(points: Sequence[Point]) -> Claim:
+    timed = [
+        point for point in points if "measured" in point and point["wide"] and point["rate"] >= 4
+    ]
     best: dict[tuple[str, int, float], Point] = {}
-    for one in timed:
-        key = (one["layer"], one["batch"], one["rate"])
-        if key not in best or one["measured"][0] > best[key]["measured"][0]:
-            best[key] = one
-    faster = [one for one in best.values() if one["measured"][1] > 1]
-    ratios = [one["measured"][0] for one in best.values()]
-    return Verdict(
-        claim="Wide 3×3 layers (128 channels or more) with 4 times fewer parameters are faster.",
+    for point in timed:
+        key = (point["layer"], point["batch"], point["rate"])
+        if key not in best or point["measured"][0] > best[key]["measured"][0]:
+            best[key] = point
+    faster = [point for point in best.values() if point["measured"][1] > 1]
+    ratios = [point["measured"][0] for point in best.values()]
+    return Claim(
+        text="Wide 3×3 layers (128 channels or more) with 4 times fewer parameters are faster.",
         found="undecided" if not best else "holds" if len(faster) == len(best) else "does not hold",
         evidence=f"The best form is surely faster in {len(faster)} of {len(best)} cases"
         + (f", {min(ratios):.2f} to {max(ratios):.2f} times." if ratios else "."),
     )
 
 
-def _excluded(points: Sequence[Point]) -> Verdict:
-    own = [one for one in points if "depthwise" in one["layer"]]
-    applied = [one for one in own if one["reason"] is None]
-    small = [one for one in points if "1×1" in one["layer"] and "measured" in one]
-    slower = [one for one in small if one["measured"][1] <= 1]
+def _excluded(points: Sequence[Point]) -> Claim:
+    own = [point for point in points if "depthwise" in point["layer"]]
+    applied = [point for point in own if point["reason"] is None]
+    small = [point for point in points if "1×1" in point["layer"] and "measured" in point]
+    slower = [point for point in small if point["measured"][1] <= 1]
     gained = applied or len(slower) < len(small) / 2
-    return Verdict(
-        claim="There is nothing to gain in depthwise layers, and little in 1×1 ones.",
+    return Claim(
+        text="There is nothing to gain in depthwise layers, and little in 1×1 ones.",
         found="undecided" if not own else "does not hold" if gained else "holds",
         evidence=f"Applied to depthwise layers in {len(applied)} of {len(own)} points; of the"
         f" {len(small)} chains in place of 1×1 layers {len(slower)} are not surely faster.",

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from multiprocessing import get_context
 from typing import Any, Final
 
-from tersenet.core.children import die_with
+from tersenet.core.host.children import die_with
 
 __all__ = ["one_thread"]
 

@@ -9,14 +9,17 @@ import copy
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import log
-from typing import Final, final
+from pathlib import Path
+from typing import Any, Final, final
 
 import numpy as np
 import torch
+from pydantic import TypeAdapter
 from torch import Tensor, nn
 
 from tersenet.codec import Quantised, encode_levels, nearest
-from tersenet.core.types import Workbench
+from tersenet.core.findings import Claim, Findings, Found, LineChart, Series, Table
+from tersenet.core.types import Tick, Workbench, no_tick
 from tersenet.encode import (
     Encoding,
     RateDistortion,
@@ -25,8 +28,13 @@ from tersenet.encode import (
     fisher_diagonal,
     quadratic_form,
 )
+from tersenet.errors import MeasureError
+from tersenet.study.folder import open_study
+from tersenet.study.registry import STUDIES
+from tersenet.study.subject import digests
+from tersenet.train import Classification
 
-__all__ = ["RateDistortionFront", "RatePoint", "rate_distortion"]
+__all__ = ["RateDistortionFront", "RatePoint", "study_rate_distortion", "trace_front"]
 
 RATES: Final = tuple(2.0**k for k in (-2, -1.5, -1, -0.5, 0, 0.5))
 """Steps, in standard deviations, whose balance of loss and bits sets the lambdas."""
@@ -44,16 +52,16 @@ class RatePoint:
     lam: float
     """What a bit is worth, in nats per sample."""
     bits: float
-    """Per weight, of the coded payloads."""
+    """Bits per weight, of the coded payloads."""
     divergence: float
     """E[KL] of the output on images that calibrated nothing, in nats per sample."""
-    uniform: float
-    """The same of the better uniform quantiser at as many bits; NaN beyond its steps."""
+    uniform: float | None
+    """Divergence by the better uniform quantiser at as many bits; None beyond its steps."""
 
     @property
     def dominates_uniform(self) -> bool:
         """Whether it moves the output no further than uniform quantisation of as many bits."""
-        return self.divergence <= self.uniform
+        return self.uniform is not None and self.divergence <= self.uniform
 
 
 @final
@@ -62,11 +70,101 @@ class RateDistortionFront:
     """Points from many bits to few, and how far half the quadratic form can be trusted."""
 
     points: tuple[RatePoint, ...]
+    uniform: tuple[tuple[float, float], ...]
+    """Bits per weight and divergence of uniform quantisation, each step."""
     kl_over_quadratic: tuple[float, ...]
     """Divergence over ½ δFδᵀ, for changes that shrink by tens."""
 
 
-def rate_distortion(
+@STUDIES.register("rate-distortion")
+def study_rate_distortion(
+    model: nn.Module,
+    task: Classification,
+    *,
+    folder: Path,
+    images: int = 512,
+    tick: Tick = no_tick,
+) -> Findings:
+    """Are weights that are worth their bits better than rounded ones? Loss against bits.
+
+    Args:
+        model: A trained network; it is not changed.
+        task: Its data.
+        folder: Folder of the study.
+        images: Of the training data, to calibrate on, and as many others to judge by.
+        tick: Told of the progress.
+
+    Raises:
+        MeasureError: if there are no images.
+        RunError: if the folder holds another study, or cannot be written.
+    """
+    if images < 1:
+        raise MeasureError(f"images is {images}: give at least one.")
+    seen, unseen = (
+        [x for x, _ in part.batches(128)]
+        for part in (task.train.head(images), task.train.tail(images).head(images))
+    )
+    adapter = TypeAdapter(RateDistortionFront)
+
+    def measure() -> dict[str, Any]:
+        front = trace_front(model, calibration=seen, held_out=unseen)
+        return adapter.dump_python(front, mode="json")
+
+    of, settings = digests(model, task), {"images": images}
+    with open_study(folder, name="rate-distortion", settings=settings, of=of) as study:
+        tick("coding at six trade-offs", 0, 1)
+        front = adapter.validate_python(study.point("front", measure))
+    return _findings(front, images)
+
+
+def _findings(front: RateDistortionFront, images: int) -> Findings:
+    beside = [point for point in front.points if point.uniform is not None]
+    better = sum(point.dominates_uniform for point in beside)
+    found: Found = "undecided" if not beside else "does not hold"
+    if beside and better == len(beside):
+        found = "holds"
+    return Findings(
+        name="rate-distortion",
+        question="Are weights that are worth their bits better than rounded ones?",
+        claims=(
+            Claim(
+                text="Levels chosen by loss and bits move the output less than uniform ones of as "
+                "many bits.",
+                found=found,
+                evidence=f"At {better} of the {len(beside)} trade-offs within the uniform steps.",
+            ),
+        ),
+        charts=(
+            LineChart(
+                title="Divergence of the output against bits",
+                x_label="bits per weight, coded",
+                y_label="nats a sample",
+                y_log=True,
+                series=(
+                    Series.of("by loss and bits", ((p.bits, p.divergence) for p in front.points)),
+                    Series.of("uniform steps", sorted(front.uniform)),
+                ),
+            ),
+        ),
+        tables=(
+            Table(
+                name="front",
+                title="Every trade-off",
+                columns=("nats a bit is worth", "bits a weight", "divergence", "of uniform steps"),
+                rows=tuple((p.lam, p.bits, p.divergence, p.uniform) for p in front.points),
+            ),
+        ),
+        conditions={
+            "images": f"{images} training images to calibrate on, {images} others to judge"
+        },
+        notes=(
+            "Divergence over half the quadratic form, as the change shrinks by tens: "
+            + ", ".join(f"{ratio:.3g}" for ratio in front.kl_over_quadratic),
+        ),
+    )
+
+
+def trace_front(
     model: nn.Module,
     *,
     calibration: Sequence[Tensor],
@@ -77,7 +175,7 @@ def rate_distortion(
 
     Uniform levels are taken twice, with one step for the network and with steps in proportion
     to each matrix' standard deviation: a point is held against the better. Vectors stay exact.
-    It takes seconds for small networks, so it keeps no folder.
+    It takes seconds for small networks.
 
     Args:
         model: a trained network; it is not changed.
@@ -96,17 +194,28 @@ def rate_distortion(
     ]
     points, finest = [], None
     for lam in _lambdas(model, matrices, calibration):
-        levels = {name: one for name, one in quantise(lam, None).items() if name in matrices}
+        levels = {name: values for name, values in quantise(lam, None).items() if name in matrices}
         finest = finest or levels
         bits, moved = _measured(model, levels, held_out)
-        beside = [np.interp(bits, *curve.T, left=np.nan, right=np.nan) for curve in curves]
-        uniform = float(np.exp(np.fmin.reduce(beside)))
+        beside = [
+            float(np.exp(np.interp(bits, *curve.T)))
+            for curve in curves
+            if curve[0, 0] <= bits <= curve[-1, 0]
+        ]
         points.append(
-            RatePoint(lam=lam, bits=bits, divergence=float(np.exp(moved)), uniform=uniform)
+            RatePoint(
+                lam=lam,
+                bits=bits,
+                divergence=float(np.exp(moved)),
+                uniform=min(beside, default=None),
+            )
         )
     assert finest is not None
     ratios = _ratios(model, finest, held_out)
-    return RateDistortionFront(points=tuple(points), kl_over_quadratic=ratios)
+    uniform = tuple(
+        (float(bits), float(np.exp(moved))) for curve in curves for bits, moved in curve
+    )
+    return RateDistortionFront(points=tuple(points), uniform=uniform, kl_over_quadratic=ratios)
 
 
 def _lambdas(
@@ -115,23 +224,23 @@ def _lambdas(
     """What a bit is worth where loss and bits balance at these steps, at the mean of F."""
     generator = torch.Generator().manual_seed(0)
     fisher = fisher_diagonal(model, calibration, generator=generator)
-    count = sum(one.size for one in matrices.values())
+    count = sum(matrix.size for matrix in matrices.values())
     mean = sum(float(fisher[name].sum()) for name in matrices) / count
-    spread = sum(float(np.square(one).sum()) for one in matrices.values()) / count
+    spread = sum(float(np.square(matrix).sum()) for matrix in matrices.values()) / count
     return [log(2) / 12 * mean * spread * rate**2 for rate in RATES]
 
 
 def _uniform(matrices: Mapping[str, np.ndarray], *, alike: bool) -> Iterator[dict[str, Quantised]]:
     """Nearest levels at each step: one step for the network, or one by matrix."""
-    overall = float(np.concatenate([one.reshape(-1) for one in matrices.values()]).std())
+    overall = float(np.concatenate([matrix.reshape(-1) for matrix in matrices.values()]).std())
     for step in UNIFORM:
         worth = {
-            name: float(np.float32(step * (overall if alike else one.std())))
-            for name, one in matrices.items()
+            name: float(np.float32(step * (overall if alike else matrix.std())))
+            for name, matrix in matrices.items()
         }
         yield {
-            name: Quantised(levels=nearest(one, worth[name]), step=worth[name])
-            for name, one in matrices.items()
+            name: Quantised(levels=nearest(matrix, worth[name]), step=worth[name])
+            for name, matrix in matrices.items()
         }
 
 
@@ -142,27 +251,27 @@ def _measured(
     bits = sum(8 * len(encode_levels(q.levels, dependent=q.dependent)) for q in levels.values())
     moved = copy.deepcopy(model)
     with torch.no_grad():
-        for name, one in levels.items():
-            moved.get_parameter(name).copy_(torch.from_numpy(one.weights()))
+        for name, matrix in levels.items():
+            moved.get_parameter(name).copy_(torch.from_numpy(matrix.weights()))
     found = divergence(model, moved, held_out)
-    return bits / sum(one.levels.size for one in levels.values()), float(np.log(found))
+    return bits / sum(matrix.levels.size for matrix in levels.values()), float(np.log(found))
 
 
 def _ratios(
     model: nn.Module, levels: Mapping[str, Quantised], held_out: Sequence[Tensor]
 ) -> tuple[float, ...]:
     """Divergence over half the quadratic form as the change shrinks, in double precision."""
-    exact, inputs = copy.deepcopy(model).double(), [one.double() for one in held_out]
+    exact, inputs = copy.deepcopy(model).double(), [inputs.double() for inputs in held_out]
     change = {
-        name: torch.from_numpy(one.weights()).double() - exact.get_parameter(name).detach()
-        for name, one in levels.items()
+        name: torch.from_numpy(matrix.weights()).double() - exact.get_parameter(name).detach()
+        for name, matrix in levels.items()
     }
     form = quadratic_form(exact, change, inputs)
     ratios = []
     for share in SHRINK:
         moved = copy.deepcopy(exact)
         with torch.no_grad():
-            for name, one in change.items():
-                moved.get_parameter(name).add_(share * one)
+            for name, matrix in change.items():
+                moved.get_parameter(name).add_(share * matrix)
         ratios.append(divergence(exact, moved, inputs) / (share**2 * form))
     return tuple(ratios)

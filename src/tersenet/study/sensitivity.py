@@ -14,8 +14,8 @@ from typing import Final, Literal, TypeAlias, final
 import yaml
 from torch import nn
 
-from tersenet.core.findings import Findings, LineChart, Series, Table, Verdict
-from tersenet.core.types import Score, Tick
+from tersenet.core.findings import Claim, Findings, LineChart, Series, Table
+from tersenet.core.types import Score, Tick, no_tick
 from tersenet.errors import MeasureError
 from tersenet.graph import Site, trace
 from tersenet.graph.trace import evaluating
@@ -24,10 +24,11 @@ from tersenet.prune.masks.sensitivity import LEVELS, zeroed
 from tersenet.prune.masks.units import Units, cut
 from tersenet.study.allocations import Allocations, compare_allocations
 from tersenet.study.folder import StudyFolder, open_study
-from tersenet.study.subject import digest, digests, read_subject
+from tersenet.study.registry import STUDIES
+from tersenet.study.subject import digests
 from tersenet.train import Classification, TopOne
 
-__all__ = ["GRANULARITIES", "Granularity", "sensitivity", "sensitivity_of_recipe"]
+__all__ = ["GRANULARITIES", "Granularity", "study_sensitivity"]
 
 Granularity: TypeAlias = Literal["element", "filter", "channel"]
 GRANULARITIES: Final[tuple[Granularity, ...]] = ("element", "filter", "channel")
@@ -42,59 +43,39 @@ class Point:
     site: str
     sparsity: float
     accuracy: float
-    """Percent."""
+    """Share of images answered rightly, in per cent."""
     drop: float
     """Points of accuracy below the dense network's."""
     low: float
+    """Lower end of the drop's 95 % interval, paired over the images."""
     high: float
-    """Of the 95 % interval of the drop, paired over the images."""
+    """Upper end of that interval."""
 
 
-def sensitivity_of_recipe(
-    recipe: Path,
-    *,
-    folder: Path,
-    granularities: Sequence[Granularity] = GRANULARITIES,
-    images: int = 1000,
-    max_drop: float = 1.0,
-    tick: Tick = lambda text, done, total: None,
-) -> Findings:
-    """Runs the study on the network, weights and data of a recipe. Raises as `sensitivity`."""
-    model, task = read_subject(recipe)
-    return sensitivity(
-        model,
-        task,
-        folder=folder,
-        granularities=granularities,
-        images=images,
-        max_drop=max_drop,
-        tick=tick,
-    )
-
-
-def sensitivity(
+@STUDIES.register("sensitivity")
+def study_sensitivity(
     model: nn.Module,
     task: Classification,
     *,
     folder: Path,
-    granularities: Sequence[Granularity] = GRANULARITIES,
+    granularity: tuple[Granularity, ...] = GRANULARITIES,
     images: int = 1000,
     max_drop: float = 1.0,
-    tick: Tick = lambda text, done, total: None,
+    tick: Tick = no_tick,
 ) -> Findings:
-    """Measures top-1 accuracy with one layer at a time at each sparsity from 0 to 0.95.
+    """How much of each layer can go? Accuracy against sparsity, one layer at a time.
 
-    The weights of least magnitude are zeroed, singly or by filters or input channels; nothing
-    is retrained. Goes on where it was stopped, after each point.
+    The weights of least magnitude are zeroed, from none to 0.95 of them, singly or by filters or
+    input channels; nothing is retrained. Goes on where it was stopped, after each point.
 
     Args:
-        model: a trained network; it is not changed.
-        task: its data. The first training images judge the layers, test images what follows.
-        folder: of the study.
-        granularities: what is zeroed together.
-        images: to judge by.
-        max_drop: points that a layer's rate may cost on its own.
-        tick: told of the progress.
+        model: A trained network; it is not changed.
+        task: Its data. The first training images judge the layers, test images what follows.
+        folder: Folder of the study.
+        granularity: What is zeroed together; one or several.
+        images: Images to judge by.
+        max_drop: Points of accuracy that a layer's rate may cost on its own.
+        tick: Told of the progress.
 
     Raises:
         MeasureError: if there is nothing to judge by.
@@ -109,21 +90,16 @@ def sensitivity(
     model = copy.deepcopy(model).eval()
     sites = trace(model, task.subject(model).example).sites
     judge = TopOne(task.train.head(images))
-    settings = {
-        "granularities": list(granularities),
-        "images": images,
-        "data": judge.images.name,
-        "weights": digest(model),
-    }
+    settings = {"granularities": list(granularity), "images": images}
     of = digests(model, task)
     with open_study(folder, name="sensitivity", settings=settings, of=of) as study:
-        points = _points(study, model, sites, judge, granularities, tick)
+        points = _points(study, model, sites, judge, granularity, tick)
         allocations = None
-        if "element" in granularities:
-            curves = _curves([one for one in points if one.granularity == "element"])
+        if "element" in granularity:
+            curves = _curves([point for point in points if point.granularity == "element"])
             sizes = {units.site: units.weights for units in cut(model, sites, "element")[0]}
             allocations = compare_allocations(study, model, task, curves, sizes, images, tick)
-    return _findings(points, allocations, max_drop, settings)
+    return _findings(points, allocations, max_drop, judge.images.name)
 
 
 def _points(
@@ -176,8 +152,8 @@ def _point(
 def _curves(points: Sequence[Point]) -> dict[str, list[tuple[float, float]]]:
     """Returns (sparsity, points of accuracy lost) by site."""
     found: dict[str, list[tuple[float, float]]] = {}
-    for one in points:
-        found.setdefault(one.site, []).append((one.sparsity, one.drop))
+    for point in points:
+        found.setdefault(point.site, []).append((point.sparsity, point.drop))
     return found
 
 
@@ -185,10 +161,10 @@ def _findings(
     points: Sequence[Point],
     allocations: Allocations | None,
     max_drop: float,
-    settings: Mapping[str, object],
+    judged_by: str,
 ) -> Findings:
-    kinds = list(dict.fromkeys(one.granularity for one in points))
-    by_kind = {kind: [one for one in points if one.granularity == kind] for kind in kinds}
+    kinds = list(dict.fromkeys(point.granularity for point in points))
+    by_kind = {kind: [point for point in points if point.granularity == kind] for kind in kinds}
     rates = {
         kind: {
             site: int(100 * largest_below(curve, max_drop) + 1e-9) / 100
@@ -202,9 +178,9 @@ def _findings(
     return Findings(
         name="sensitivity",
         question="How much of each layer can be zeroed, the other layers being dense?",
-        verdicts=(
+        claims=(
             *(_differ(kind, own, rates[kind], max_drop) for kind, own in by_kind.items()),
-            *((allocations.verdict,) if allocations else ()),
+            *((allocations.claim,) if allocations else ()),
         ),
         charts=(
             *(_chart(kind, own) for kind, own in by_kind.items()),
@@ -216,7 +192,7 @@ def _findings(
             _points_table(points),
         ),
         conditions={
-            "judged by": f"top-1 on {settings['data']}",
+            "judged by": f"top-1 on {judged_by}",
             "retraining": "none",
             "least first": "by mean |w| of what goes together; biases and batch norms stay",
         },
@@ -226,17 +202,17 @@ def _findings(
 
 def _differ(
     kind: str, points: Sequence[Point], rates: Mapping[str, float], max_drop: float
-) -> Verdict:
+) -> Claim:
     """Whether some level hurts one layer more than another beyond both intervals."""
     gaps = []
     for level in LEVELS[1:]:
-        own = [one for one in points if one.sparsity == level]
-        worst, best = max(own, key=lambda one: one.low), min(own, key=lambda one: one.high)
+        own = [point for point in points if point.sparsity == level]
+        worst, best = max(own, key=lambda point: point.low), min(own, key=lambda point: point.high)
         gaps.append((worst.low - best.high, worst, best))
-    gap, worst, best = max(gaps, key=lambda one: one[0])
+    gap, worst, best = max(gaps, key=lambda triple: triple[0])
     tough, tender = (choose(rates, key=rates.__getitem__) for choose in (max, min))
-    return Verdict(
-        claim=f"Layers differ in how many of their {kind}s they can lose",
+    return Claim(
+        text=f"Layers differ in how many of their {kind}s they can lose",
         found="holds" if gap > 0 else "undecided",
         evidence=(
             f"At sparsity {worst.sparsity:g}, {worst.site} costs {worst.drop:.1f} points and "
@@ -247,16 +223,14 @@ def _differ(
 
 
 def _chart(kind: str, points: Sequence[Point]) -> LineChart:
-    sites = dict.fromkeys(one.site for one in points)
+    sites = dict.fromkeys(point.site for point in points)
     return LineChart(
         title=f"Accuracy against sparsity of {kind}s, one layer at a time",
         x_label="share zeroed",
         y_label="top-1, %",
         series=tuple(
-            Series(
-                name=site,
-                x=tuple(one.sparsity for one in points if one.site == site),
-                y=tuple(one.accuracy for one in points if one.site == site),
+            Series.of(
+                site, ((point.sparsity, point.accuracy) for point in points if point.site == site)
             )
             for site in sites
         ),
@@ -285,14 +259,9 @@ def _points_table(points: Sequence[Point]) -> Table:
         columns=("site", "granularity", "sparsity", "top-1 %", "drop", "low", "high"),
         rows=tuple(
             (
-                one.site,
-                one.granularity,
-                one.sparsity,
-                round(one.accuracy, 4),
-                round(one.drop, 4),
-                round(one.low, 4),
-                round(one.high, 4),
+                *(point.site, point.granularity, point.sparsity),
+                *(round(x, 4) for x in (point.accuracy, point.drop, point.low, point.high)),
             )
-            for one in points
+            for point in points
         ),
     )

@@ -8,23 +8,25 @@ twice as long as one; one round that trains as long as both stands beside them.
 import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from statistics import mean, stdev
-from typing import Any, Final, final
+from typing import Final, final
 
 from scipy.stats import t as student
 from torch import nn
 
-from tersenet.core.findings import Findings, LineChart, Series, Table, Verdict
-from tersenet.core.types import Method, Subject, Tick, Workbench
+from tersenet.core.findings import Claim, Findings, LineChart, Series, Table, decide
+from tersenet.core.types import Subject, Tick, Workbench, no_tick
 from tersenet.decompose import DecomposePlan, Decomposition, Manual, Rate, Tucker
 from tersenet.distill import Response
 from tersenet.errors import MeasureError
 from tersenet.study.folder import open_study
-from tersenet.study.subject import digest, digests, read_subject
+from tersenet.study.registry import STUDIES
+from tersenet.study.subject import compressed, digests
 from tersenet.train import Classification
 
-__all__ = ["ARMS", "Arm", "Staged", "staged", "staged_low_rank", "staged_low_rank_of_recipe"]
+__all__ = ["ARMS", "Arm", "Staged", "factor_in_rounds", "study_staged_low_rank"]
 
 
 @final
@@ -55,7 +57,7 @@ ARMS: Final = (
 )
 
 
-def staged(subject: Subject, *, rounds: int, times: float, training: Response) -> Staged:
+def factor_in_rounds(subject: Subject, *, rounds: int, times: float, training: Response) -> Staged:
     """Factors to `times` fewer weights a layer in equal ratios, and trains after each factoring.
 
     The ranks of the last round are those that one round would take, so that the sizes are equal.
@@ -69,50 +71,42 @@ def staged(subject: Subject, *, rounds: int, times: float, training: Response) -
     Raises:
         StructureError: if no layer can be factored.
     """
-    bench = Workbench()
-    methods = [_at(subject, times ** ((k + 1) / rounds), bench) for k in range(rounds)]
+    methods = [_at(subject, times ** ((k + 1) / rounds)) for k in range(rounds)]
     quality, accuracy = subject.quality, []
     assert quality is not None
     for factoring in methods:
         for method in (factoring, training):
-            subject = _after(method, subject, bench)
+            subject = replace(subject, model=compressed(method, subject))
             accuracy.append(quality(subject.model).value)
-    params = sum(one.numel() for one in subject.model.parameters())
+    params = sum(parameter.numel() for parameter in subject.model.parameters())
     return Staged(params=params, accuracy=tuple(accuracy))
 
 
-def staged_low_rank_of_recipe(
-    recipe: Path, *, folder: Path, tick: Tick, times: float, epochs: float, seeds: int
-) -> Findings:
-    """Runs the study on the network, weights and data of a recipe. Raises as `staged_low_rank`."""
-    model, task = read_subject(recipe)
-    return staged_low_rank(
-        model, task, folder=folder, tick=tick, times=times, epochs=epochs, seeds=seeds
-    )
-
-
-def staged_low_rank(
+@STUDIES.register("staged-low-rank")
+def study_staged_low_rank(
     model: nn.Module,
     task: Classification,
     *,
     folder: Path,
-    tick: Tick = lambda text, done, total: None,
+    tick: Tick = no_tick,
     times: float = 6.0,
     epochs: float = 0.25,
     learning_rate: float = 0.01,
     seeds: int = 3,
 ) -> Findings:
-    """Brings a network to low rank in three ways, with several orders of the training data.
+    """Is low rank better reached in two rounds of factoring and training than in one?
+
+    A network is brought to low rank in three ways, with several orders of the training data.
 
     Args:
-        model: a trained network; it is not changed.
-        task: its data.
-        folder: of the study.
-        tick: told of the progress.
-        times: fewer parameters in each layer that Tucker-2 takes.
-        epochs: of each round's training, on the original's answers.
-        learning_rate: its peak.
-        seeds: orders of the training data.
+        model: A trained network; it is not changed.
+        task: Its data.
+        folder: Folder of the study.
+        tick: Told of the progress.
+        times: Fewer parameters in each layer that Tucker-2 takes, at the end.
+        epochs: Of each round's training, on the original's answers.
+        learning_rate: Its peak.
+        seeds: Orders of the training data.
 
     Raises:
         MeasureError: if there are no seeds or epochs, or nothing is to get smaller.
@@ -129,8 +123,6 @@ def staged_low_rank(
         "epochs": epochs,
         "learning_rate": learning_rate,
         "seeds": seeds,
-        "data": task.train.name,
-        "weights": digest(model),
     }
     found: dict[str, list[Staged]] = {arm.name: [] for arm in ARMS}
     of = digests(model, task)
@@ -145,43 +137,36 @@ def staged_low_rank(
                     learning_rate=learning_rate,
                     precision="auto",
                 )
-
-                def reached(
-                    subject: Subject = subject, arm: Arm = arm, training: Response = training
-                ) -> list[float]:
-                    one = staged(subject, rounds=arm.rounds, times=times, training=training)
-                    return [one.params, *one.accuracy]
-
-                params, *accuracy = study.point(name, reached)
+                measure = partial(_measure_arm, subject, arm, times, training)
+                params, *accuracy = study.point(name, measure)
                 found[arm.name].append(Staged(params=int(params), accuracy=tuple(accuracy)))
-    whole = sum(one.numel() for one in model.parameters())
+    whole = sum(parameter.numel() for parameter in model.parameters())
     return _findings(found, whole, epochs, task)
 
 
-def _at(subject: Subject, times: float, bench: Workbench) -> Decomposition:
+def _measure_arm(subject: Subject, arm: Arm, times: float, training: Response) -> list[float]:
+    reached = factor_in_rounds(subject, rounds=arm.rounds, times=times, training=training)
+    return [reached.params, *reached.accuracy]
+
+
+def _at(subject: Subject, times: float) -> Decomposition:
     """Returns Tucker-2 at the ranks that have `times` fewer parameters in each layer."""
-    plan: DecomposePlan = Tucker(ranks=Rate(times=times)).plan(subject, bench)
-    ranks = {name: one.ranks for name, one in plan.chosen.items()}
+    plan: DecomposePlan = Tucker(ranks=Rate(times=times)).plan(subject, Workbench())
+    ranks = {name: choice.ranks for name, choice in plan.chosen.items()}
     return Tucker(ranks=Manual(layers=ranks), only=tuple(ranks), batches=len(subject.calibration))
-
-
-def _after(method: Method[Any], subject: Subject, bench: Workbench) -> Subject:
-    plan = method.plan(subject, bench)
-    model, _ = method.apply(copy.deepcopy(subject.model), plan, subject, bench)
-    return replace(subject, model=model)
 
 
 def _findings(
     found: Mapping[str, Sequence[Staged]], whole: int, epochs: float, task: Classification
 ) -> Findings:
-    one, two, long = ([100 * run.accuracy[-1] for run in found[arm.name]] for arm in ARMS)
+    single, two, long = ([100 * run.accuracy[-1] for run in found[arm.name]] for arm in ARMS)
     params = next(iter(found.values()))[0].params
     return Findings(
         name="staged-low-rank",
         question="Is low rank better reached in two rounds of factoring and training than in one?",
-        verdicts=(
-            _verdict("Two rounds, each with its training, end above one round.", two, one),
-            _verdict("Two rounds end above one round that trains as long as both.", two, long),
+        claims=(
+            _compare("Two rounds, each with its training, end above one round.", two, single),
+            _compare("Two rounds end above one round that trains as long as both.", two, long),
         ),
         charts=(
             LineChart(
@@ -190,36 +175,12 @@ def _findings(
                 y_label="top-1, %",
                 joined=False,
                 series=tuple(
-                    Series(
-                        name=arm.name,
-                        x=tuple(float(seed) for seed in range(len(own))),
-                        y=tuple(own),
-                    )
-                    for arm, own in zip(ARMS, (one, two, long), strict=True)
+                    Series.of(arm.name, ((float(seed), value) for seed, value in enumerate(own)))
+                    for arm, own in zip(ARMS, (single, two, long), strict=True)
                 ),
             ),
         ),
-        tables=(
-            Table(
-                name="rounds",
-                title="Top-1 in % after each factoring and each training",
-                columns=(
-                    *("way", "seed", "parameters", "factored", "trained"),
-                    *("factored again", "trained again"),
-                ),
-                rows=tuple(
-                    (
-                        name,
-                        seed,
-                        run.params,
-                        *(round(100 * value, 2) for value in run.accuracy),
-                        *([None] * (4 - len(run.accuracy))),
-                    )
-                    for name, runs in found.items()
-                    for seed, run in enumerate(runs)
-                ),
-            ),
-        ),
+        tables=(_table(found),),
         conditions={
             "size": f"{params:,} of {whole:,} parameters, the same in all ways",
             "training": f"{epochs:g} epochs a round, on the original's answers",
@@ -230,19 +191,37 @@ def _findings(
     )
 
 
-def _verdict(claim: str, own: Sequence[float], other: Sequence[float]) -> Verdict:
+def _table(found: Mapping[str, Sequence[Staged]]) -> Table:
+    return Table(
+        name="rounds",
+        title="Top-1 in % after each factoring and each training",
+        columns=(
+            *("way", "seed", "parameters", "factored", "trained"),
+            *("factored again", "trained again"),
+        ),
+        rows=tuple(
+            (
+                *(name, seed, run.params),
+                *(round(100 * value, 2) for value in run.accuracy),
+                *([None] * (4 - len(run.accuracy))),
+            )
+            for name, runs in found.items()
+            for seed, run in enumerate(runs)
+        ),
+    )
+
+
+def _compare(claim: str, own: Sequence[float], other: Sequence[float]) -> Claim:
     """Decided where the paired 95 % interval of the difference (Student's t) leaves out zero."""
     gaps = [a - b for a, b in zip(own, other, strict=True)]
     middle = mean(gaps)
     if len(gaps) < 2:
-        return Verdict(
-            claim=claim, found="undecided", evidence=f"{middle:+.2f} points, with one order alone."
-        )
+        evidence = f"{middle:+.2f} points, with one order alone."
+        return Claim(text=claim, found="undecided", evidence=evidence)
     half = float(student.ppf(0.975, len(gaps) - 1)) * stdev(gaps) / len(gaps) ** 0.5
-    decided = "holds" if middle > half else "does not hold" if middle < -half else "undecided"
-    return Verdict(
-        claim=claim,
-        found=decided,
+    return Claim(
+        text=claim,
+        found=decide(middle - half, middle + half),
         evidence=f"{middle:+.2f} ± {half:.2f} points ({mean(own):.2f} against {mean(other):.2f} %) "
         f"over {len(gaps)} orders of the training data.",
     )

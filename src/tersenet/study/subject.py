@@ -1,17 +1,19 @@
-"""The network that a study is of: read from a recipe, and told from others."""
+"""The network that a study is of: read from a recipe, told from others, and compressed."""
 
-import hashlib
+import copy
 from pathlib import Path
+from typing import Any
 
 from torch import nn
 
-from tersenet.core.digest import digest as digest_of
+from tersenet.core.digest import digest
 from tersenet.core.files import load_weights
+from tersenet.core.types import Method, Subject, Workbench
 from tersenet.recipe import read_recipe
 from tersenet.run.origin import data_digest
 from tersenet.train import Classification
 
-__all__ = ["digest", "digests", "read_subject"]
+__all__ = ["compressed", "digests", "read_subject"]
 
 
 def read_subject(recipe: Path) -> tuple[nn.Module, Classification]:
@@ -23,19 +25,17 @@ def read_subject(recipe: Path) -> tuple[nn.Module, Classification]:
     return model, read.build_task()
 
 
-def digest(model: nn.Module) -> str:
-    """Returns what tells a network's weights from all others: a study's settings hold it."""
-    found = hashlib.sha256()
-    for name, value in sorted(model.state_dict().items()):
-        found.update(name.encode())
-        found.update(value.detach().cpu().contiguous().numpy().tobytes())
-    return found.hexdigest()[:16]
+def compressed(method: Method[Any], subject: Subject) -> nn.Module:
+    """Returns what a method makes of a copy of the subject's network."""
+    bench = Workbench()
+    plan = method.plan(subject, bench)
+    return method.apply(copy.deepcopy(subject.model), plan, subject, bench)[0]
 
 
 def digests(model: nn.Module, task: Classification) -> dict[str, str]:
     """Returns digests of a network and its data, for the folder of a study."""
     return {
-        "weights": digest_of(model.state_dict()),
+        "weights": digest(model.state_dict()),
         "training data": data_digest(task.train),
         "test data": data_digest(task.test),
     }

@@ -6,29 +6,31 @@ as dense, dense with its zeros in place, in compressed rows of two libraries, an
 that `tersenet.formats` chooses, in turns, on one thread.
 """
 
-import importlib.util
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import Any, Final, final
+from typing import Any, Final
 
 import numpy as np
 import torch
+from scipy.sparse import csr_matrix
 from torch.nn import functional
 
-from tersenet.core.findings import Findings, LineChart, Series, Table, Verdict
-from tersenet.core.types import Tick
+from tersenet.core.findings import Claim, Findings, LineChart, Series, Table
+from tersenet.core.types import Tick, no_tick
 from tersenet.errors import MeasureError
 from tersenet.formats import Dense, Levels, Matrix, Network, Step, best_format
 from tersenet.formats.operations import Convolution, Linear, Operation
 from tersenet.measure import describe_device, interleave
 from tersenet.measure.statistics import ratio
 from tersenet.study.folder import open_study
+from tersenet.study.layer_shape import LayerShape
 from tersenet.study.one_thread import one_thread
+from tersenet.study.registry import STUDIES
 
-__all__ = ["LAYERS", "Layer", "measure", "unstructured_speed", "verdicts"]
+__all__ = ["LAYERS", "claims", "measure", "study_unstructured_speed"]
 
 Point = Mapping[str, Any]
 
@@ -39,36 +41,26 @@ VALUES: Final = 31
 DENSE, MASKED, OURS = "dense", "dense with zeros", "our formats"
 
 
-@final
-@dataclass(frozen=True, kw_only=True)
-class Layer:
-    """A linear layer, or a convolution of odd `kernel` that keeps an image's size."""
-
-    name: str
-    outputs: int
-    inputs: int
-    kernel: int = 0
-    """0 is a linear layer."""
-    pixels: int = 1
-
-
 LAYERS: Final = (
-    Layer(name="linear 1024×1024", outputs=1024, inputs=1024),
-    Layer(name="linear 4096×4096", outputs=4096, inputs=4096),
-    Layer(name="convolution 64→64, 3×3 at 14×14", outputs=64, inputs=64, kernel=3, pixels=14),
+    LayerShape(name="linear 1024×1024", outputs=1024, inputs=1024),
+    LayerShape(name="linear 4096×4096", outputs=4096, inputs=4096),
+    LayerShape(name="convolution 64→64, 3×3 at 14×14", outputs=64, inputs=64, kernel=3, pixels=14),
 )
 
 
-def unstructured_speed(
+@STUDIES.register("unstructured-speed")
+def study_unstructured_speed(
     *,
     folder: Path,
-    tick: Tick,
-    layers: Sequence[Layer] = LAYERS,
+    tick: Tick = no_tick,
+    layers: Sequence[LayerShape] = LAYERS,
     zeros: Sequence[float] = ZEROS,
     batches: Sequence[int] = BATCHES,
     seconds: float = 0.5,
 ) -> Findings:
-    """Times every layer at every sparsity and batch; each point is kept as soon as it is there.
+    """Is unstructured sparsity slower without an accelerator? Dense, CSR and ours in turns.
+
+    Every layer is timed at every sparsity and batch, and each point kept at once.
 
     Args:
         folder: Of the study; goes on with what it holds.
@@ -104,7 +96,7 @@ def unstructured_speed(
     return _findings(points, seconds)
 
 
-def measure(layer: Layer, zeros: float, batch: int, seconds: float) -> dict[str, Any]:
+def measure(layer: LayerShape, zeros: float, batch: int, seconds: float) -> dict[str, Any]:
     """Times one layer's candidates in turns: medians in ms, and times faster than dense."""
     torch.set_num_threads(1)
     calls, formats = candidates(layer, zeros, batch)
@@ -117,17 +109,17 @@ def measure(layer: Layer, zeros: float, batch: int, seconds: float) -> dict[str,
     }
 
 
-def candidates(layer: Layer, zeros: float, batch: int) -> tuple[dict[str, Callable[[], Any]], str]:
+def candidates(
+    layer: LayerShape, zeros: float, batch: int
+) -> tuple[dict[str, Callable[[], Any]], str]:
     """What is timed, by name, and the format that was chosen."""
     rng = np.random.default_rng(0)
-    columns = layer.inputs * max(1, layer.kernel) ** 2
-    dense = rng.standard_normal((layer.outputs, columns)).astype(np.float32)
-    sparse = pruned(dense, zeros)
-    image = (layer.inputs, layer.pixels, layer.pixels) if layer.kernel else (layer.inputs,)
-    x = np.maximum(rng.standard_normal((batch, *image)), 0).astype(np.float32)
+    dense = rng.standard_normal((layer.outputs, layer.columns)).astype(np.float32)
+    sparse = prune_and_round(dense, zeros)
+    x = np.maximum(rng.standard_normal((batch, *layer.sample)), 0).astype(np.float32)
     levels = Levels.of(sparse)
     matrix = best_format(levels, batch * layer.pixels**2).matrix
-    network = Network(image, (Step(operation=_operation(layer, matrix), reads=(0,)),))
+    network = Network(layer.sample, (Step(operation=_operation(layer, matrix), reads=(0,)),))
     tensor = torch.from_numpy(x)
     calls: dict[str, Callable[[], Any]] = {
         # Copies, as PyTorch allocates weights: NumPy's may or may not lie in huge pages, and that
@@ -141,16 +133,13 @@ def candidates(layer: Layer, zeros: float, batch: int) -> tuple[dict[str, Callab
             warnings.filterwarnings("ignore", message="Sparse CSR", category=UserWarning)
             rows = torch.from_numpy(sparse).to_sparse_csr()
         calls["PyTorch CSR"] = lambda: rows @ _columns(layer, tensor)
-    if importlib.util.find_spec("scipy"):
-        from scipy.sparse import csr_matrix
-
-        held = csr_matrix(sparse)
-        calls["SciPy CSR"] = lambda: held @ _columns(layer, tensor).numpy()
+    held = csr_matrix(sparse)
+    calls["SciPy CSR"] = lambda: held @ _columns(layer, tensor).numpy()
     name = "dense" if isinstance(matrix, Dense) else type(matrix).__name__
     return calls, name
 
 
-def pruned(dense: np.ndarray, zeros: float) -> np.ndarray:
+def prune_and_round(dense: np.ndarray, zeros: float) -> np.ndarray:
     """The smallest weights cut, the others rounded to 30 values beside zero."""
     sizes = np.abs(dense)
     kept = sizes > np.quantile(sizes, zeros)
@@ -161,21 +150,21 @@ def pruned(dense: np.ndarray, zeros: float) -> np.ndarray:
     return (levels * step * kept).astype(np.float32)
 
 
-def _operation(layer: Layer, matrix: Matrix) -> Operation:
+def _operation(layer: LayerShape, matrix: Matrix) -> Operation:
     if not layer.kernel:
         return Linear(matrix=matrix)
     kernel, padding = layer.kernel, layer.kernel // 2
     return Convolution(matrix=matrix, kernel=(kernel, kernel), padding=(padding, padding))
 
 
-def _dense(layer: Layer, weight: torch.Tensor, x: torch.Tensor) -> Callable[[], Any]:
+def _dense(layer: LayerShape, weight: torch.Tensor, x: torch.Tensor) -> Callable[[], Any]:
     if not layer.kernel:
         return lambda: functional.linear(x, weight)
     shaped = weight.view(layer.outputs, layer.inputs, layer.kernel, layer.kernel)
     return lambda: functional.conv2d(x, shaped, padding=layer.kernel // 2)
 
 
-def _columns(layer: Layer, x: torch.Tensor) -> torch.Tensor:
+def _columns(layer: LayerShape, x: torch.Tensor) -> torch.Tensor:
     """What a sparse matrix multiplies: samples, or patches, as columns."""
     if not layer.kernel:
         return x.T if len(x) > 1 else x.view(-1, 1)
@@ -202,7 +191,7 @@ def _findings(points: Sequence[Point], seconds: float) -> Findings:
     return Findings(
         name="unstructured-speed",
         question="Is unstructured sparsity slower without an accelerator?",
-        verdicts=verdicts(points),
+        claims=claims(points),
         charts=tuple(_charts(points, names[1:])),
         tables=(Table(name="points", title="Every point", columns=columns, rows=rows),),
         conditions={
@@ -223,48 +212,46 @@ def _findings(points: Sequence[Point], seconds: float) -> Findings:
 
 def _charts(points: Sequence[Point], names: Sequence[str]) -> Iterator[LineChart]:
     for layer, batch in dict.fromkeys((point["layer"], point["batch"]) for point in points):
-        own = [one for one in points if (one["layer"], one["batch"]) == (layer, batch)]
-        series = []
-        for name in names:
-            middle, low, high = zip(*(one["speedup"][name] for one in own), strict=True)
-            zeros = tuple(100 * one["zeros"] for one in own)
-            series.append(Series(name=name, x=zeros, y=middle, low=low, high=high))
+        own = [point for point in points if (point["layer"], point["batch"]) == (layer, batch)]
         yield LineChart(
             title=f"{layer}, batch {batch}",
             x_label="zeros, %",
             y_label="times faster than dense",
-            series=tuple(series),
+            series=tuple(
+                Series.of(name, ((100 * point["zeros"], *point["speedup"][name]) for point in own))
+                for name in names
+            ),
             y_log=True,
         )
 
 
-def verdicts(points: Sequence[Point]) -> tuple[Verdict, ...]:
+def claims(points: Sequence[Point]) -> tuple[Claim, ...]:
     """The claim in three parts: zeros alone, compressed rows, and sparsity at all."""
     return (_zeros_alone(points), _compressed_rows(points), _any_format(points))
 
 
-def _zeros_alone(points: Sequence[Point]) -> Verdict:
+def _zeros_alone(points: Sequence[Point]) -> Claim:
     """Outside where a whole interval lies beyond 10 %."""
     ratios = [point["speedup"][MASKED] for point in points]
     outside = sum(low > 1.1 or high < 0.9 for _, low, high in ratios)
     inside = all(low >= 0.9 and high <= 1.1 for _, low, high in ratios)
-    middle = [one[0] for one in ratios]
-    return Verdict(
-        claim="Zeros left in a dense layer make it neither faster nor slower, within 10 %.",
+    middle = [ratio[0] for ratio in ratios]
+    return Claim(
+        text="Zeros left in a dense layer make it neither faster nor slower, within 10 %.",
         found="does not hold" if outside else "holds" if inside else "undecided",
         evidence=f"Between {min(middle):.2f} and {max(middle):.2f} times as fast in"
         f" {len(ratios)} points; in {outside} surely more than 10 % apart.",
     )
 
 
-def _compressed_rows(points: Sequence[Point]) -> Verdict:
+def _compressed_rows(points: Sequence[Point]) -> Claim:
     """Slower where the best library's whole interval lies below 1."""
     few = [point for point in points if point["zeros"] <= 0.6]
     slower = [point for point in few if _best(point, "CSR")[2] < 1]
     faster = [point for point in few if _best(point, "CSR")[1] > 1]
     from_where = _breaks_even(points, "CSR")
-    return Verdict(
-        claim="In compressed rows, unstructured sparsity of up to 60 % is slower than dense.",
+    return Claim(
+        text="In compressed rows, unstructured sparsity of up to 60 % is slower than dense.",
         found="undecided"
         if not few or not (slower or faster)
         else "holds"
@@ -277,11 +264,11 @@ def _compressed_rows(points: Sequence[Point]) -> Verdict:
     )
 
 
-def _any_format(points: Sequence[Point]) -> Verdict:
+def _any_format(points: Sequence[Point]) -> Claim:
     faster = [point for point in points if point["speedup"][OURS][1] > 1]
     slower = [point for point in points if point["speedup"][OURS][2] < 0.95]
-    return Verdict(
-        claim="Unstructured sparsity is slower than dense without an accelerator.",
+    return Claim(
+        text="Unstructured sparsity is slower than dense without an accelerator.",
         found="does not hold" if faster else "holds" if len(slower) == len(points) else "undecided",
         evidence=f"In the format chosen for it, a layer is faster than dense in {len(faster)} of"
         f" {len(points)} points, and more than 5 % slower in {len(slower)}. Faster from:"
@@ -291,16 +278,19 @@ def _any_format(points: Sequence[Point]) -> Verdict:
 
 def _best(point: Point, kind: str) -> Sequence[float]:
     """(ratio, low, high) of the fastest candidate whose name has `kind` in it."""
-    return max((one for name, one in point["speedup"].items() if kind in name), key=lambda o: o[0])
+    return max(
+        (interval for name, interval in point["speedup"].items() if kind in name),
+        key=lambda o: o[0],
+    )
 
 
 def _breaks_even(points: Sequence[Point], kind: str) -> str:
     """By layer, then batch: the fewest zeros from which on all points are surely faster."""
     told: dict[str, dict[str, list[str]]] = {}
     for layer, batch in dict.fromkeys((point["layer"], point["batch"]) for point in points):
-        own = [one for one in points if (one["layer"], one["batch"]) == (layer, batch)]
+        own = [point for point in points if (point["layer"], point["batch"]) == (layer, batch)]
         least = None
-        for point in sorted(own, key=lambda one: -one["zeros"]):
+        for point in sorted(own, key=lambda point: -point["zeros"]):
             if _best(point, kind)[1] <= 1:
                 break
             least = point["zeros"]

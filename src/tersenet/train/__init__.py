@@ -3,8 +3,8 @@
 from tersenet.train.evaluate import TopOne
 from tersenet.train.layout import SafeConvolutions
 from tersenet.train.loop import TrainingOptions, fit
+from tersenet.train.loss import label_loss, response_loss, summed_cross_entropy
 from tersenet.train.masks import Masks
-from tersenet.train.response import response_loss
 from tersenet.train.task import Classification
 from tersenet.train.tasks import TASKS
 
@@ -16,5 +16,7 @@ __all__ = [
     "TopOne",
     "TrainingOptions",
     "fit",
+    "label_loss",
     "response_loss",
+    "summed_cross_entropy",
 ]

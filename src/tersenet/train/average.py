@@ -23,7 +23,7 @@ class Average:
 
     def __init__(self, model: nn.Module, *, decay: float) -> None:
         self.decay = decay
-        self.values = {name: one.detach().clone() for name, one in _floats(model).items()}
+        self.values = {name: value.detach().clone() for name, value in _floats(model).items()}
 
     @torch.no_grad()
     def follow_(self, model: nn.Module, *, step: int) -> None:
@@ -40,4 +40,4 @@ class Average:
 
 
 def _floats(model: nn.Module) -> Mapping[str, Tensor]:
-    return {name: one for name, one in model.state_dict().items() if one.is_floating_point()}
+    return {name: value for name, value in model.state_dict().items() if value.is_floating_point()}

@@ -43,7 +43,7 @@ class State:
             if momentum is not None:
                 tensors[f"momentum/{name}"] = momentum
         if self.average is not None:
-            tensors |= {f"average/{name}": one for name, one in self.average.values.items()}
+            tensors |= {f"average/{name}": value for name, value in self.average.values.items()}
         # Dropout draws from PyTorch's own generator: without its state it would draw anew.
         tensors |= {_LOSSES: self.losses, _RANDOM: torch.get_rng_state()}
         facts = {"done": str(done), "steps": str(self.steps), "began": json.dumps(self.began)}
@@ -91,4 +91,4 @@ class State:
 
 
 def _below(head: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    return {key[len(head) :]: one for key, one in tensors.items() if key.startswith(head)}
+    return {key[len(head) :]: value for key, value in tensors.items() if key.startswith(head)}

@@ -21,7 +21,7 @@ from tersenet.errors import StructureError
 from tersenet.graph.trace import evaluating
 
 __all__ = [
-    "Moments",
+    "NormalEquations",
     "is_linear_map",
     "places",
     "read_rows",
@@ -113,7 +113,7 @@ def weight_rows(layer: nn.Module) -> Float[Tensor, "group output column"]:
 
 
 @final
-class Moments:
+class NormalEquations:
     """XᵀX, XᵀY and |Y|², added up over batches; by group of a convolution."""
 
     def __init__(self) -> None:

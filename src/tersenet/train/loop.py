@@ -88,7 +88,7 @@ def fit(
         pace.begin()
         for group in optimizer.param_groups:
             group["lr"] = options.rate(step, steps)
-        inputs, targets = (one.to(device) for one in ranks.share(batches.batch(step)))
+        inputs, targets = (tensor.to(device) for tensor in ranks.share(batches.batch(step)))
         optimizer.zero_grad(set_to_none=True)
         with SafeConvolutions():
             with products_of(options, device), ranks.normalising(model):
@@ -98,7 +98,9 @@ def fit(
                     f"the loss became {loss.item()} at training step {step}: lower learning_rate."
                 )
             loss.backward()
-        ranks.average_([one.grad for one in model.parameters() if one.grad is not None])
+        ranks.average_(
+            [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
+        )
         optimizer.step()
         if after_step:
             after_step(model, options.rate(step, steps))

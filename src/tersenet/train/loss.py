@@ -1,16 +1,20 @@
-"""The loss of a network's outputs, in nats and summed over a batch."""
+"""Losses: of labels, and of another network's softened answers.
 
-from torch import Tensor
+Hinton, Vinyals, Dean, "Distilling the Knowledge in a Neural Network", 2015, arXiv:1503.02531.
+"""
+
+from jaxtyping import Float, Int
+from torch import Tensor, nn
 from torch.nn import functional
 
 from tersenet.core.types import Subject
 from tersenet.errors import DataError
 
-__all__ = ["summed_cross_entropy", "summed_loss"]
+__all__ = ["label_loss", "response_loss", "summed_cross_entropy", "summed_loss"]
 
 
 def summed_cross_entropy(outputs: Tensor, targets: Tensor) -> Tensor:
-    """Returns the cross-entropy with class labels in nats, summed over the batch."""
+    """Returns the cross-entropy with class labels in nats, summed over the batch: a `Loss`."""
     return functional.cross_entropy(outputs, targets, reduction="sum")
 
 
@@ -28,3 +32,33 @@ def summed_loss(subject: Subject, outputs: Tensor, targets: Tensor) -> Tensor:
             "give its loss."
         )
     return summed_cross_entropy(outputs, targets)
+
+
+def label_loss(
+    model: nn.Module, inputs: Tensor, targets: Tensor, *, smoothing: float = 0.0
+) -> Tensor:
+    """Returns the mean cross-entropy with the labels, in nats per sample: an `Objective`."""
+    logits = model(inputs).float()  # the sum over classes is not for bf16
+    return functional.cross_entropy(logits, targets, label_smoothing=smoothing)
+
+
+def response_loss(
+    student: Float[Tensor, "sample label"],
+    teacher: Float[Tensor, "sample label"],
+    targets: Int[Tensor, " sample"],
+    *,
+    temperature: float,
+    weight: float,
+    hard_weight: float = 1.0,
+    squared: bool = False,
+) -> Float[Tensor, ""]:
+    """Returns the mean of α H(y, S(z_s; 1)) + λ H(S(z_t; τ), S(z_s; τ)), in nats per sample.
+
+    S(z; τ) is the softmax of z/τ and H the cross-entropy. The gradient by the student's
+    logits is α (S_s - y) + (λ/τ) (S_s(τ) - S_t(τ)): it fades as 1/τ² for large τ, which
+    Hinton's factor τ² (`squared`) undoes.
+    """
+    hard = functional.cross_entropy(student, targets)
+    soft = functional.cross_entropy(student / temperature, (teacher / temperature).softmax(1))
+    scale = temperature**2 if squared else 1.0
+    return hard_weight * hard + weight * scale * soft

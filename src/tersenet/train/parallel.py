@@ -59,16 +59,16 @@ class Ranks:
         """Replaces values by their means over all processes."""
         if self.count == 1:
             return
-        flat = torch.cat([one.reshape(-1) for one in values])
+        flat = torch.cat([value.reshape(-1) for value in values])
         dist.all_reduce(flat)
-        parts = (flat / self.count).split([one.numel() for one in values])
-        for one, part in zip(values, parts, strict=True):
-            one.copy_(part.view(one.shape))
+        parts = (flat / self.count).split([value.numel() for value in values])
+        for value, part in zip(values, parts, strict=True):
+            value.copy_(part.view(value.shape))
 
     @contextmanager
     def normalising(self, model: nn.Module) -> Iterator[None]:
         """Has every batch norm of a network in training see the whole batch."""
-        norms = [one for one in model.modules() if isinstance(one, _BatchNorm)]
+        norms = [module for module in model.modules() if isinstance(module, _BatchNorm)]
         if self.count == 1:
             norms = []
         for norm in norms:

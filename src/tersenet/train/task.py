@@ -6,7 +6,7 @@ from typing import final
 from torch import nn
 
 from tersenet.core.types import Deployment, Subject
-from tersenet.data import Images, Stream
+from tersenet.data import Images, TrainingStream
 from tersenet.errors import DataError
 from tersenet.train.evaluate import TopOne
 from tersenet.train.loss import summed_cross_entropy
@@ -45,9 +45,9 @@ class Classification:
             )
 
     @property
-    def stream(self) -> Stream:
+    def stream(self) -> TrainingStream:
         """The endless training batches."""
-        return Stream(
+        return TrainingStream(
             images=self.train,
             batch_size=self.batch_size,
             seed=self.seed,

@@ -21,7 +21,7 @@ from tersenet.errors import StructureError
 from tersenet.graph import ChannelGroup, Member
 from tersenet.prune.criteria.observe import why_unwatched
 from tersenet.train.least_squares import (
-    Moments,
+    NormalEquations,
     is_linear_map,
     places,
     read_rows,
@@ -51,7 +51,7 @@ def grams(
     """
     readers = {group.name: _fitting(group, model) for group in groups}
     names = dict.fromkeys(_site(reader) for own in readers.values() for reader in own)
-    moments: dict[str, Moments] = defaultdict(Moments)
+    moments: dict[str, NormalEquations] = defaultdict(NormalEquations)
     generator = torch.Generator().manual_seed(0)
 
     def see(name: str, layer: nn.Module, inputs: Tensor, outputs: Tensor) -> None:
@@ -83,13 +83,16 @@ def refit(
     x: Float[Tensor, "row channel"], weight: Float[Tensor, "output channel"], kept: list[int]
 ) -> Float[Tensor, "output kept"]:
     """Returns the weights on the kept channels whose outputs are nearest to those of all."""
-    moments = Moments()
+    moments = NormalEquations()
     moments.add(x[:, kept].double()[None], (x @ weight.mT).double()[None])
     return moments.fit(weight[:, kept].double()[None], ridge=1e-9)[0].to(weight.dtype)
 
 
 def _gram(
-    group: ChannelGroup, readers: Sequence[Member], model: nn.Module, moments: Mapping[str, Moments]
+    group: ChannelGroup,
+    readers: Sequence[Member],
+    model: nn.Module,
+    moments: Mapping[str, NormalEquations],
 ) -> Float[Tensor, "unit unit"]:
     total = torch.zeros(group.size, group.size, dtype=torch.float64)
     for reader in readers:
