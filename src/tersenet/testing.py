@@ -20,8 +20,9 @@ from tersenet.core.files import CODED
 from tersenet.core.types import Edit, EditKind, Method, Removal, Subject, Workbench
 from tersenet.encode.files import decode_file, encode_file
 from tersenet.graph import macs, parameters, prove, remove, trace
+from tersenet.graph.blocks import prove_drops
 from tersenet.models import resnet
-from tersenet.prune import Magnitude, prove_drops
+from tersenet.prune import Magnitude
 from tersenet.run import History, load, save
 
 __all__ = ["MethodContract", "example_network", "example_subject"]

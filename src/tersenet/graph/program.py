@@ -32,7 +32,7 @@ class _Signature(_PyTreeCodeGen):
         return self
 
 
-class Program(GraphModule):
+class _Program(GraphModule):
     """An exported program as a module."""
 
     def __deepcopy__(self, memo: dict[int, Any]) -> GraphModule:
@@ -69,7 +69,7 @@ def module_of(walk: Walk, model: nn.Module) -> GraphModule:
     _follow_mode(graph)
     codegen: Any = graph._codegen  # noqa: SLF001 (there is no public one)
     graph.set_codegen(_Signature(codegen.pytree_info))
-    plain = Program(module, graph, class_name=type(model).__name__)
+    plain = _Program(module, graph, class_name=type(model).__name__)
     own = tensors_of(model)
     for prefix, part in plain.named_modules():
         for store in (part._parameters, part._buffers):  # noqa: SLF001 (setattr would re-register)

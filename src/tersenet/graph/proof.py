@@ -60,6 +60,7 @@ def compare(
     inputs: tuple[Tensor, ...],
     *,
     claim: str,
+    removed: str = "removed units",
 ) -> Proof:
     """Compares a smaller network with what it should compute.
 
@@ -71,11 +72,12 @@ def compare(
         after: the smaller network.
         inputs: to run all three on.
         claim: what holds if the last two agree.
+        removed: what was, a plural.
 
     Raises:
         StructureError: if the smaller network does not run.
     """
-    return Reference(before, reference, inputs, claim=claim).against(after)
+    return Reference(before, reference, inputs, claim=claim, removed=removed).against(after)
 
 
 def masked_reference(
@@ -113,11 +115,13 @@ class Reference:
         inputs: tuple[Tensor, ...],
         *,
         claim: str,
+        removed: str = "removed units",
         outputs: Sequence[str] | None = None,
     ) -> None:
         """Runs both; neither is changed."""
         self._networks = (before, reference)
-        self._inputs, self._claim, self._outputs = inputs, claim, outputs
+        self._inputs, self._outputs = inputs, outputs
+        self._claim, self._removed = claim, removed
         double: tuple[list[Tensor], list[Tensor]] | None = None
         with contextlib.suppress(Exception):  # a forward() may make float32 tensors of its own
             double = self._both(torch.float64)
@@ -141,7 +145,7 @@ class Reference:
         effect = difference(original, reference)
         claim = f"{self._claim} ({precision}, {len(self._inputs[0])} samples)"
         if effect == 0:
-            claim += "; the removed units have no effect on these inputs, so this shows nothing"
+            claim += f"; the {self._removed} have no effect on these inputs, so this shows nothing"
         error = difference(found, reference)
         return Proof(claim=claim, max_error=error, tolerance=_TOLERANCE, effect=effect)
 
@@ -151,7 +155,7 @@ class Reference:
         except Exception as error:
             lines = str(error).strip().splitlines() or [type(error).__name__]
             raise StructureError(
-                f"the network does not run with the removed units zeroed ({lines[0].rstrip('.')}"
+                f"the network does not run with the {self._removed} zeroed ({lines[0].rstrip('.')}"
                 f"{user_line(error)}): what it does with data depends on them, add them to skip."
             ) from error
 

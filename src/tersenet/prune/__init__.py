@@ -1,9 +1,7 @@
 """Pruning: removing what matters least, physically."""
 
 from tersenet.prune.activation import Activation
-from tersenet.prune.blocks import Block, Blocks, find_blocks
 from tersenet.prune.bn_scale import BNScale
-from tersenet.prune.drop_proof import prove_drops
 from tersenet.prune.ecc import BilinearLatency, latency_model
 from tersenet.prune.fisher import Fisher
 from tersenet.prune.fpgm import FPGM
@@ -30,15 +28,11 @@ from tersenet.prune.taylor import Taylor
 from tersenet.prune.thinet import ThiNet, thinet
 
 __all__ = [
-    "Block",
-    "Blocks",
     "Imprint",
     "LayerPlan",
     "LayerPrune",
-    "find_blocks",
     "imprint",
     "layer_criteria",
-    "prove_drops",
     "FPGM",
     "L1",
     "L2",

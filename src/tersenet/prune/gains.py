@@ -9,9 +9,8 @@ from torch import Tensor, nn
 
 from tersenet.core.types import Batch, Subject, Workbench
 from tersenet.graph import ChannelGroup
-from tersenet.prune.blocks import Block
+from tersenet.graph.blocks import Block, drop
 from tersenet.prune.counts import best_units
-from tersenet.prune.dropping import drop
 from tersenet.prune.greedy import zero_unit_
 from tersenet.prune.observe import summed_loss
 

@@ -20,8 +20,7 @@ from torch.nn import functional
 
 from tersenet.core.types import Subject
 from tersenet.errors import DataError
-from tersenet.prune.blocks import Block
-from tersenet.prune.program import Program
+from tersenet.graph.blocks import Block, Program
 
 __all__ = ["Imprint", "imprint", "pooled", "predicted"]
 

@@ -19,12 +19,11 @@ from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 
 from tersenet.core.registry import method, methods
-from tersenet.core.types import Edit, EditKind, Method, Subject, Workbench
+from tersenet.core.types import Edit, Method, Subject, Workbench
 from tersenet.errors import DataError, StructureError
-from tersenet.graph import ChannelGroup, Graph, macs, parameters, replay, trace
-from tersenet.prune.blocks import Block, find_blocks
+from tersenet.graph import ChannelGroup, Graph, macs, parameters, trace
+from tersenet.graph.blocks import Block, find_blocks, replay_removals
 from tersenet.prune.counts import best_units
-from tersenet.prune.dropping import replay_drops
 from tersenet.prune.ecc import latency_model
 from tersenet.prune.file_time import Counts, FileTimer, Trial, fit_to_time, smaller_network
 from tersenet.prune.gains import block_gains, loss_gains, score_gains
@@ -166,8 +165,7 @@ class LatencyAware(Method[LatencyPlan]):
     ) -> nn.Module:
         """Repeats the slices, then the drops."""
         del example
-        model = replay(model, [one for one in edits if one.kind is not EditKind.DROP])
-        return replay_drops(model, [one for one in edits if one.kind is EditKind.DROP])
+        return replay_removals(model, edits)
 
     def _blocks(self, subject: Subject) -> list[Block]:
         """Returns the residual blocks that may go."""

@@ -23,18 +23,16 @@ from torch import Tensor, nn
 
 from tersenet.core.listed import listed
 from tersenet.core.registry import method, methods
-from tersenet.core.types import Edit, EditKind, Method, Skip, Subject, Workbench
+from tersenet.core.types import Edit, Method, Skip, Subject, Workbench
 from tersenet.errors import StructureError
-from tersenet.graph import layers, parameters, remove, replay, trace
-from tersenet.prune.blocks import Block, find_blocks
-from tersenet.prune.dropping import drop, replay_drops
+from tersenet.graph import layers, parameters
+from tersenet.graph.blocks import Block, drop_blocks, find_blocks, replay_removals
 from tersenet.prune.imprinting import Imprint
 from tersenet.prune.l1 import L1
 from tersenet.prune.reconstruction import ReconstructionScore
 from tersenet.prune.score import ChannelScore
-from tersenet.prune.widths import equal_widths
 
-__all__ = ["LayerPlan", "LayerPrune", "drop_blocks", "layer_criteria", "layer_scores"]
+__all__ = ["LayerPlan", "LayerPrune", "layer_criteria", "layer_scores"]
 
 _OF_CHANNELS: Final = {one.name for one in dataclasses.fields(ChannelScore)}
 
@@ -211,8 +209,7 @@ class LayerPrune(Method[LayerPlan]):
     ) -> nn.Module:
         """Repeats the slices, then the drops."""
         del example
-        model = replay(model, [one for one in edits if one.kind is not EditKind.DROP])
-        return replay_drops(model, [one for one in edits if one.kind is EditKind.DROP])
+        return replay_removals(model, edits)
 
     def _considered(
         self, blocks: Sequence[Block], skips: Sequence[Skip]
@@ -259,30 +256,6 @@ class LayerPrune(Method[LayerPlan]):
                 f"to {available} at most."
             )
         return self.remove
-
-
-def drop_blocks(model: nn.Module, names: Sequence[str], example: tuple[Tensor, ...]) -> list[Edit]:
-    """Drops blocks of `find_blocks` by name, in place, and returns the edits, slices first.
-
-    Raises:
-        StructureError: if the channels of layers to drop cannot be made equal.
-    """
-    found = {one.name: one for one in find_blocks(model, example, tried=False).blocks}
-    chosen = [found[name] for name in names]
-    edits: list[Edit] = []
-    widths = [one.width for one in chosen if one.width]
-    if any(one.unequal for one in widths):
-        graph = trace(model, example)
-        # Those that are equal too: a neighbour that shrinks what they read shrinks what they make.
-        keep = equal_widths(graph, widths)
-        same, slices = remove(model, graph, keep)
-        if same is not model:
-            raise StructureError(
-                f"without {', '.join(names)} the network's own forward() no longer fits: add "
-                "layers that change the number of channels to skip."
-            )
-        edits += slices
-    return edits + drop(model, {one.name: one.swaps for one in chosen})
 
 
 def _names(block: Block) -> tuple[str, ...]:

@@ -17,10 +17,9 @@ from torch import Tensor, nn
 from tersenet.core.registry import method
 from tersenet.core.types import Edit, EditKind, Method, Skip, Subject, Workbench
 from tersenet.errors import StructureError
-from tersenet.graph import layers, parameters, replay
-from tersenet.prune.blocks import Block, find_blocks
-from tersenet.prune.dropping import replay_drops
-from tersenet.prune.layer_prune import LayerPlan, drop_blocks
+from tersenet.graph import layers, parameters
+from tersenet.graph.blocks import Block, drop_blocks, find_blocks, replay_removals
+from tersenet.prune.layer_prune import LayerPlan
 from tersenet.prune.sparse_training import soft_threshold, trained_copy, training_of
 from tersenet.train import TrainingOptions
 from tersenet.train.least_squares import is_linear_map
@@ -126,10 +125,9 @@ class SSS(Method[LayerPlan]):
     def replay(
         self, model: nn.Module, edits: Sequence[Edit], example: tuple[Tensor, ...]
     ) -> nn.Module:
-        """Repeats the drops."""
+        """Repeats the slices, then the drops."""
         del example
-        model = replay(model, [one for one in edits if one.kind is EditKind.SLICE])
-        return replay_drops(model, [one for one in edits if one.kind is EditKind.DROP])
+        return replay_removals(model, [edit for edit in edits if edit.kind is not EditKind.TUNE])
 
     def reference(self, subject: Subject, bench: Workbench) -> nn.Module:
         """Returns the network as trained, with the scales that stay in its weights.

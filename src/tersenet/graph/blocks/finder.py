@@ -10,14 +10,14 @@ from typing import Literal, TypeAlias, final
 from torch import fx, nn
 
 from tersenet.core.types import Skip
-from tersenet.graph import ChannelGroup, Member
+from tersenet.graph.blocks.program import Program
+from tersenet.graph.blocks.regions import Flow, Residual
+from tersenet.graph.blocks.stand_ins import StandIn
+from tersenet.graph.blocks.widths import Width
+from tersenet.graph.groups import ChannelGroup, Member
 from tersenet.graph.products import Product, named_tensors, sample_count
 from tersenet.graph.trace import tensors_of
 from tersenet.graph.visit import shape_of
-from tersenet.prune.dropping import StandIn
-from tersenet.prune.program import Program
-from tersenet.prune.regions import Flow, Residual
-from tersenet.prune.widths import Width
 
 __all__ = ["Block", "BlockFinder"]
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import final
 
 from tersenet.errors import StructureError
-from tersenet.graph import ChannelGroup, Graph
+from tersenet.graph.groups import ChannelGroup, Graph
 
 __all__ = ["Width", "equal_widths"]
 

@@ -1,6 +1,6 @@
 """Reading an exported graph for parts that can go whole: residual branches, layers of a chain.
 
-Everything here speaks of the graph's nodes; `blocks.py` says which modules they belong to.
+Everything here speaks of the graph's nodes; `finder.py` says which modules they belong to.
 """
 
 from collections.abc import Iterable, Sequence

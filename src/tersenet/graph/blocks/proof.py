@@ -2,21 +2,17 @@
 
 import copy
 from collections.abc import Sequence
-from typing import Final
 
-import torch
 from torch import Tensor, nn
 
 from tersenet.core.types import Edit, EditKind, Proof
 from tersenet.errors import StructureError
-from tersenet.graph import prove, replay
-from tersenet.graph.proof import difference
-from tersenet.prune.blocks import find_blocks
-from tersenet.prune.program import Program, outputs_of
+from tersenet.graph.blocks.program import Program
+from tersenet.graph.blocks.search import find_blocks
+from tersenet.graph.edits import replay
+from tersenet.graph.proof import compare, prove
 
 __all__ = ["prove_drops"]
-
-_TOLERANCE: Final = 1e-5
 
 
 def prove_drops(
@@ -38,7 +34,7 @@ def prove_drops(
         equal = replay(copy.deepcopy(before), slices)
         proofs.append(prove(before, equal, slices, inputs))
         before = equal
-    blocks = {one.name: one for one in find_blocks(before, inputs, tried=False).blocks}
+    blocks = {block.name: block for block in find_blocks(before, inputs, tried=False).blocks}
     names = dict.fromkeys(edit.data.get("block", edit.site) for edit in drops)
     for edit in drops:
         if edit.data.get("block") not in blocks:
@@ -55,28 +51,5 @@ def prove_drops(
         if kind in kinds
     )
     claim = f"the smaller network equals the original with {what}"
-    return (*proofs, _compared(before, reference, after, inputs, claim))
-
-
-def _compared(
-    before: nn.Module,
-    reference: nn.Module,
-    after: nn.Module,
-    inputs: tuple[Tensor, ...],
-    claim: str,
-) -> Proof:
-    networks = (before, reference, after)
-    try:
-        exact = tuple(x.double() if x.is_floating_point() else x for x in inputs)
-        found = [outputs_of(copy.deepcopy(one).double(), exact) for one in networks]
-        precision = torch.float64
-    except (RuntimeError, ValueError, IndexError, TypeError):
-        # forward() makes float32 tensors of its own
-        found, precision = [outputs_of(one, inputs) for one in networks], torch.float32
-    original, expected, smaller = found
-    effect = difference(original, expected)
-    claim += f" ({str(precision).removeprefix('torch.')}, {len(inputs[0])} samples)"
-    if effect == 0:
-        claim += "; the dropped blocks have no effect on these inputs, so this shows nothing"
-    error = difference(smaller, expected)
-    return Proof(claim=claim, max_error=error, tolerance=_TOLERANCE, effect=effect)
+    shown = compare(before, reference, after, inputs, claim=claim, removed="dropped blocks")
+    return (*proofs, shown)

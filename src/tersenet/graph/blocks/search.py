@@ -13,12 +13,13 @@ from torch import Tensor, nn
 
 from tersenet.core.types import Skip
 from tersenet.errors import StructureError
-from tersenet.graph import Graph, trace
+from tersenet.graph.blocks.finder import Block, BlockFinder
+from tersenet.graph.blocks.program import Program, outputs_of
+from tersenet.graph.blocks.stand_ins import swap_
+from tersenet.graph.blocks.widths import Width, equal_widths
+from tersenet.graph.flow import trace
+from tersenet.graph.groups import Graph
 from tersenet.graph.proof import difference
-from tersenet.prune.block_finder import Block, BlockFinder
-from tersenet.prune.dropping import swap_
-from tersenet.prune.program import Program, outputs_of
-from tersenet.prune.widths import Width, equal_widths
 
 __all__ = ["Block", "Blocks", "find_blocks"]
 
