@@ -16,7 +16,7 @@ from tersenet.decompose import (
     Bayes,
     DecomposePlan,
     Decomposition,
-    Energy,
+    EnergyShare,
     Factors,
     LatencyShare,
     Manual,
@@ -102,11 +102,14 @@ def test_svd_pays_below_mn_over_m_plus_n(rank: int, pays: bool) -> None:
     [
         (SVD(ranks=Manual(layers={"wide": (0,)})), r"ranks 0 are not possible for wide: take from"),
         (SVD(ranks=Manual(layers={"wide": (99,)})), r"ranks 99 are not possible for wide: .* 16"),
-        (SVD(ranks=Manual(layers={"wyde": (2,)})), "'wyde', which matches no layer"),
+        (
+            SVD(ranks=Manual(layers={"wyde": (2,)})),
+            "'wyde' in layers of ranks manual matches none",
+        ),
         (Tucker(only=("depthwise",)), "cannot factor depthwise: is depthwise"),
         (SVD(only=("up",)), "cannot factor up: is a ConvTranspose2d"),
         (SVD(only=("idle",)), "cannot factor idle: is not called"),
-        (SVD(only=("nothing*",)), r"'nothing\*' in only or skip"),
+        (SVD(only=("nothing*",)), r"'nothing\*' in only of decompose svd"),
     ],
 )
 def test_bad_input_is_refused_in_a_sentence(method: Decomposition, says: str) -> None:
@@ -149,7 +152,7 @@ def test_nothing_is_half_replaced() -> None:
     method, model = SVD(), copy.deepcopy(whole.model)
     plan = method.plan(whole, Workbench())
     assert set(plan.chosen) == {"one", "two"}
-    with pytest.raises(StructureError, match="does not run with its layers factored"):
+    with pytest.raises(StructureError, match="does not run with factors in place of"):
         method.apply(model, plan, whole, Workbench())
     assert isinstance(model.one, nn.Linear)
     assert isinstance(model.two, nn.Linear)
@@ -165,8 +168,8 @@ def planted(rank: int) -> nn.Module:
 
 
 @pytest.mark.parametrize("rank", [3, 6])
-@pytest.mark.parametrize("rule", [Bayes(), Energy(share=0.998)])
-def test_planted_ranks_are_chosen(rank: int, rule: Bayes | Energy) -> None:
+@pytest.mark.parametrize("rule", [Bayes(), EnergyShare(share=0.998)])
+def test_planted_ranks_are_chosen(rank: int, rule: Bayes | EnergyShare) -> None:
     torch.manual_seed(rank)
     plan = Tucker(ranks=rule).plan(subject(planted(rank)), Workbench())
     assert all(abs(found - rank) <= 1 for found in plan.chosen["1"].ranks)

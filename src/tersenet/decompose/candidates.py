@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from tersenet.core.types import Subject, Workbench
 from tersenet.decompose.factors import Ranks
 from tersenet.decompose.form import Form
-from tersenet.decompose.sites import Site
-from tersenet.decompose.swap import place
+from tersenet.decompose.sites import FactorSite
 from tersenet.errors import DataError
+from tersenet.graph.modules import place_
 
 __all__ = ["Candidate", "candidates", "with_errors"]
 
@@ -34,7 +34,7 @@ class Candidate:
     """|f − f'|² / |f|² of the network's output with this layer alone factored so."""
 
 
-def candidates(form: Form, site: Site) -> list[Candidate]:
+def candidates(form: Form, site: FactorSite) -> list[Candidate]:
     """Returns ranks that pay, by rising cost: shares of the full ones, neighbours combined."""
     full, budget = site.full, site.costs
     steps = range(len(_SHARES))
@@ -55,7 +55,7 @@ def candidates(form: Form, site: Site) -> list[Candidate]:
 
 def with_errors(
     form: Form,
-    sites: Sequence[Site],
+    sites: Sequence[FactorSite],
     options: Mapping[str, Sequence[Candidate]],
     subject: Subject,
     batches: int,
@@ -87,15 +87,15 @@ def with_errors(
         for one in options[name]:
             bench.tick(f"measuring {name} at ranks {'×'.join(map(str, one.ranks))}", done, total)
             factors = form.factored(site.layer, one.ranks)
-            place(model, name, factors)
+            place_(model, name, factors)
             change = float((_outputs(model, inputs) - expected).square().sum()) / energy
-            place(model, name, old)
+            place_(model, name, old)
             found[name].append(replace(one, error=change))
             done += 1
     return found
 
 
-def _most(form: Form, site: Site) -> int:
+def _most(form: Form, site: FactorSite) -> int:
     """Returns the highest single rank that still pays in weights."""
     low, high = 1, site.full[0]
     while low < high:

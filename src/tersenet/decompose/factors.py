@@ -8,7 +8,7 @@ from typing import Any, Final, TypeAlias, final
 import torch
 from torch import Tensor, nn
 
-from tersenet.decompose.tensor_train_layer import TensorTrainLayer
+from tersenet.decompose.forms.tensor_train_layer import TensorTrainLayer
 from tersenet.errors import StructureError
 
 __all__ = [

@@ -3,8 +3,7 @@
 import abc
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
-from typing import Annotated, Any, ClassVar, TypeAlias, final
+from typing import Annotated, ClassVar, TypeAlias, final
 
 import torch
 from jaxtyping import Float
@@ -12,11 +11,11 @@ from pydantic import Field, TypeAdapter
 from pydantic.dataclasses import dataclass as settings
 from torch import Tensor, nn
 
-from tersenet.core.listed import listed
+from tersenet.core.selection import check_patterns, why_not
 from tersenet.core.types import Edit, EditKind, Method, Skip, Subject, Workbench
 from tersenet.errors import StructureError
-from tersenet.graph.trace import evaluating
-from tersenet.replace.sites import Convolution, convolutions
+from tersenet.graph.modules import place_, place_all_
+from tersenet.replace.sites import PlainConvolution, convolutions
 from tersenet.replace.timing import block_times
 
 __all__ = ["Replacement", "ReplacePlan", "Sizes", "Swap"]
@@ -31,7 +30,7 @@ Kernel: TypeAlias = Float[Tensor, "filter channel height width"]
 class Swap:
     """One convolution and the block in its place."""
 
-    conv: Convolution
+    conv: PlainConvolution
     sizes: Sizes
     macs: tuple[int, int]
     """Of one sample: the convolution's, the block's."""
@@ -85,9 +84,9 @@ class Replacement(Method[ReplacePlan]):
     plan_type: ClassVar[type] = ReplacePlan
 
     only: tuple[str, ...] = ()
-    """Globs of convolutions to consider; empty considers all."""
+    """Patterns of convolutions to consider; empty considers all."""
     skip: tuple[str, ...] = ()
-    """Globs of convolutions to leave alone."""
+    """Patterns of convolutions to leave alone."""
     least_channels: int = Field(default=8, ge=1)
     """Convolutions that read fewer channels stay: what a stem of three mixes, no block keeps."""
     least_speedup: Annotated[float, Field(gt=0)] | None = 1.0
@@ -99,17 +98,17 @@ class Replacement(Method[ReplacePlan]):
     """Samples per inference to measure with."""
 
     @abc.abstractmethod
-    def sizes(self, conv: Convolution) -> Sizes | str:
+    def sizes(self, conv: PlainConvolution) -> Sizes | str:
         """Returns the block's sizes, or why there is no such block."""
 
     @staticmethod
     @abc.abstractmethod
-    def block(conv: Convolution, sizes: Sizes) -> nn.Module:
+    def block(conv: PlainConvolution, sizes: Sizes) -> nn.Module:
         """Returns the block, its weights as initialised."""
 
     @staticmethod
     @abc.abstractmethod
-    def macs(conv: Convolution, sizes: Sizes) -> int:
+    def macs(conv: PlainConvolution, sizes: Sizes) -> int:
         """Returns the block's multiply-accumulates of one sample, by its formula."""
 
     @staticmethod
@@ -125,12 +124,14 @@ class Replacement(Method[ReplacePlan]):
         """Decides which convolutions become blocks.
 
         Raises:
-            StructureError: if nothing can be replaced, a glob matches nothing, or a kernel is
+            StructureError: if nothing can be replaced, a pattern matches nothing, or a kernel is
                 not finite.
             MeasureError, ExportError: if the runtime to measure on cannot be used.
         """
         found, skips = convolutions(subject.model, subject.example)
-        self._check_globs([*found, *(one.site for one in skips)])
+        names = [*found, *(skip.site for skip in skips)]
+        options = {"only": self.only, "skip": self.skip}
+        check_patterns(f"replace {self.name}", options, "convolutions", names)
         swaps: dict[str, Swap] = {}
         for name, conv in found.items():
             chosen = self._considered(name, conv)
@@ -186,7 +187,7 @@ class Replacement(Method[ReplacePlan]):
                 lost = self.fit_(block, weight, bias)
             blocks[name] = block.to(old.weight.device, old.weight.dtype).train(old.training)
             edits.append(self._edit(name, swap, lost))
-        _put_in(model, blocks, subject.example)
+        place_all_(model, blocks, subject.example, what="blocks")
         return model, edits
 
     def replay(
@@ -210,7 +211,7 @@ class Replacement(Method[ReplacePlan]):
             block = self.block(conv, dict(edit.data["sizes"]))
             blocks[edit.site] = block.to(old.weight.dtype).train(old.training)
         for name, block in blocks.items():
-            model.set_submodule(name, block)
+            place_(model, name, block)
         return model
 
     def _edit(self, name: str, swap: Swap, lost: float) -> Edit:
@@ -228,20 +229,9 @@ class Replacement(Method[ReplacePlan]):
             },
         )
 
-    def _check_globs(self, names: Sequence[str]) -> None:
-        for option in ("only", "skip"):
-            for glob in getattr(self, option):
-                if not any(fnmatchcase(name, glob) for name in names):
-                    raise StructureError(
-                        f"'{glob}' in {option} of replace {self.name} matches no convolution: "
-                        f"{listed('convolutions', names)}."
-                    )
-
-    def _considered(self, name: str, conv: Convolution) -> Sizes | str:
-        if self.only and not any(fnmatchcase(name, glob) for glob in self.only):
-            return "not among only"
-        if any(fnmatchcase(name, glob) for glob in self.skip):
-            return "in skip"
+    def _considered(self, name: str, conv: PlainConvolution) -> Sizes | str:
+        if (reason := why_not(self.only, self.skip, name)) is not None:
+            return reason
         if conv.channels < self.least_channels:
             return f"it reads {conv.channels} channels, fewer than least_channels"
         sizes = self.sizes(conv)
@@ -280,10 +270,10 @@ class Replacement(Method[ReplacePlan]):
         return {name: one for name, one in swaps.items() if name in most}
 
 
-_CONVOLUTION: TypeAdapter[Convolution] = TypeAdapter(Convolution)
+_CONVOLUTION: TypeAdapter[PlainConvolution] = TypeAdapter(PlainConvolution)
 
 
-def _conv_of(model: nn.Module, name: str, conv: Convolution) -> nn.Conv2d:
+def _conv_of(model: nn.Module, name: str, conv: PlainConvolution) -> nn.Conv2d:
     known = dict(model.named_modules())
     module = known.get(name)
     shape = (conv.filters, conv.channels, *conv.kernel)
@@ -303,20 +293,3 @@ def _finite(name: str, module: nn.Module) -> Kernel:
             "diverged; load them again."
         )
     return weight
-
-
-def _put_in(model: nn.Module, blocks: Mapping[str, nn.Module], example: tuple[Tensor, ...]) -> None:
-    old = {name: model.get_submodule(name) for name in blocks}
-    for name, block in blocks.items():
-        model.set_submodule(name, block)
-    try:
-        with evaluating(model), torch.no_grad():
-            model(*example)
-    except Exception as error:
-        for name, module in old.items():
-            model.set_submodule(name, module)
-        reason: Any = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise StructureError(
-            f"the network does not run with blocks in place of {', '.join(blocks)} ({reason[:200]})"
-            ": add those whose weights its forward() reads itself to skip."
-        ) from error

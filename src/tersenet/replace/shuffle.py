@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from tersenet.core.registry import method
 from tersenet.models import shuffle
 from tersenet.replace.base import Kernel, Replacement, Sizes
-from tersenet.replace.sites import Convolution
+from tersenet.replace.sites import PlainConvolution
 
 __all__ = ["Shuffle", "ShuffledGroups", "cp"]
 
@@ -99,7 +99,7 @@ class ShuffledGroups(Replacement):
     width: float = Field(default=1.0, gt=0)
     """m, the inner channels, over the filters; rounded to a multiple of g²."""
 
-    def sizes(self, conv: Convolution) -> Sizes | str:
+    def sizes(self, conv: PlainConvolution) -> Sizes | str:
         """Returns groups and inner channels."""
         g = self.groups
         if conv.channels % g or conv.filters % g:
@@ -108,7 +108,7 @@ class ShuffledGroups(Replacement):
         return {"groups": g, "inner": inner}
 
     @staticmethod
-    def block(conv: Convolution, sizes: Sizes) -> nn.Module:
+    def block(conv: PlainConvolution, sizes: Sizes) -> nn.Module:
         """Returns reduce, shuffle, depthwise, expand."""
         g, m = sizes["groups"], sizes["inner"]
         return nn.Sequential(
@@ -121,7 +121,7 @@ class ShuffledGroups(Replacement):
         )
 
     @staticmethod
-    def macs(conv: Convolution, sizes: Sizes) -> int:
+    def macs(conv: PlainConvolution, sizes: Sizes) -> int:
         """Returns c · m / g at every pixel read, and k² · m + m · n / g at every pixel made."""
         g, m = sizes["groups"], sizes["inner"]
         made = conv.taps * m + m * conv.filters // g

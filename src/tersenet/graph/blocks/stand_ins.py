@@ -37,7 +37,7 @@ STAND_INS: Final[Mapping[str, Callable[[], nn.Module]]] = {
 }
 
 
-def swap_(model: nn.Module, swaps: Mapping[str, StandIn]) -> None:
+def swap_(model: nn.Module, swaps: Mapping[str, str]) -> None:
     """Puts stand-ins in the place of modules."""
     for name, by in swaps.items():
         model.set_submodule(name, STAND_INS[by]())

@@ -32,7 +32,7 @@ from tersenet.decompose.factors import (
     linear,
     single_channel,
 )
-from tersenet.decompose.sites import Site
+from tersenet.decompose.sites import FactorSite
 from tersenet.decompose.weighting import Weighting, activation_moments, fisher_rows, input_root
 from tersenet.errors import DataError
 
@@ -194,7 +194,7 @@ class SVD(Decomposition):
         """Returns the matrix that is factored."""
         return [self._matrix(layer)]
 
-    def weightings(self, sites: Sequence[Site], subject: Subject) -> dict[str, Weighting]:
+    def weightings(self, sites: Sequence[FactorSite], subject: Subject) -> dict[str, Weighting]:
         """Returns the weighting that was asked for.
 
         Raises:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from tersenet.core.registry import method
 from tersenet.decompose.base import Decomposition
 from tersenet.decompose.factors import Factors, Ranks, checked_kernel
-from tersenet.decompose.tensor_train_layer import TensorTrainLayer
+from tersenet.decompose.forms.tensor_train_layer import TensorTrainLayer
 from tersenet.decompose.weighting import Weighting
 
 __all__ = ["TensorTrain", "split_size", "tensor_train"]

@@ -1,21 +1,29 @@
-"""Ranks of a matrix: by energy, by rate, and by variational Bayes.
+"""Ranks by variational Bayes.
 
-`bayes_rank`: Nakajima, Sugiyama, Babacan, Tomioka, "Global Analytic Solution of Fully-observed
-Variational Bayesian Matrix Factorization", JMLR 14, 2013; used to pick ranks of kernels by Kim et
-al., "Compression of Deep Convolutional Neural Networks for Fast and Low Power Mobile
-Applications", 2015, arXiv:1511.06530.
+Nakajima, Sugiyama, Babacan, Tomioka, "Global Analytic Solution of Fully-observed Variational
+Bayesian Matrix Factorization", JMLR 14, 2013; used to pick ranks of kernels by Kim et al.,
+"Compression of Deep Convolutional Neural Networks for Fast and Low Power Mobile Applications",
+2015, arXiv:1511.06530; approached in part by Gusak et al., "MUSCO", 2019, arXiv:1903.09973.
 """
 
 import math
-from typing import Final
+from collections.abc import Mapping, Sequence
+from typing import Final, final
 
 import torch
 from jaxtyping import Float
+from pydantic import Field
+from pydantic.dataclasses import dataclass
 from torch import Tensor
 
-from tersenet.errors import StructureError
+from tersenet.core.types import Subject, Workbench
+from tersenet.decompose.factors import Ranks
+from tersenet.decompose.form import Form
+from tersenet.decompose.rules.energy import singular_values
+from tersenet.decompose.rules.rule import RankRule, rank_rule
+from tersenet.decompose.sites import FactorSite
 
-__all__ = ["bayes_rank", "energy_rank", "rate_rank"]
+__all__ = ["Bayes", "bayes_rank"]
 
 _TAU: Final = 2.5129
 """The threshold's τ is this times √α, to four digits (Nakajima et al. 2013, equation 17)."""
@@ -23,29 +31,35 @@ _GRID: Final = 400
 """Noise levels looked at before the best is refined: the free energy has several minima."""
 
 
-def energy_rank(matrix: Float[Tensor, "row column"], *, energy: float) -> int:
-    """Returns the least r with Σ_{i≤r} σ_i² ≥ energy · Σ σ_i².
+@final
+@rank_rule("bayes")
+@dataclass(frozen=True, kw_only=True, config={"extra": "forbid"})
+class Bayes(RankRule):
+    """The ranks that variational Bayes tells from noise, approached in part (MUSCO)."""
 
-    Raises:
-        StructureError: if the matrix is not finite, or `energy` not between 0 and 1.
-    """
-    if not 0 < energy <= 1:
-        raise StructureError(f"an energy of {energy:g} cannot be kept: take a share of 1.")
-    squared = _singular_values(matrix).square()
-    kept = squared.cumsum(0) / squared.sum().clamp_min(1e-300)
-    return min(len(squared), 1 + int((kept < energy - 1e-12).sum()))
+    strength: float = Field(default=1.0, gt=0, le=1)
+    """f: ranks go from r to r − f (r − r_bayes); below 1 for rounds with training between."""
+    least: int = Field(default=1, ge=1)
+    """Rank below which nothing goes, where the layer has as many."""
 
+    @property
+    def text(self) -> str:
+        """The rule in words."""
+        part = "" if self.strength == 1 else f", {100 * self.strength:g} % of the way"
+        return f"variational Bayes{part}"
 
-def rate_rank(matrix: Float[Tensor, "row column"], *, rate: float) -> int:
-    """Returns the r at which two factors hold 1/rate of an m×n matrix: mn / (rate (m + n)).
-
-    Raises:
-        StructureError: if `rate` is not positive.
-    """
-    if rate <= 0:
-        raise StructureError(f"a rate of {rate:g} cannot be reached: take one above 1.")
-    m, n = matrix.shape
-    return min(m, n, max(1, round(m * n / (rate * (m + n)))))
+    def choose(
+        self, form: Form, sites: Sequence[FactorSite], subject: Subject, bench: Workbench
+    ) -> Mapping[str, Ranks]:
+        """Returns the ranks, those of the group that needs most."""
+        found = {}
+        for site in sites:
+            ranks = []
+            for stack, most in zip(form.unfoldings(site.layer), site.full, strict=True):
+                bayes = min(most, max(self.least, *map(bayes_rank, stack)))
+                ranks.append(round(most - self.strength * (most - bayes)))
+            found[site.name] = tuple(ranks)
+        return found
 
 
 def bayes_rank(matrix: Float[Tensor, "row column"]) -> int:
@@ -62,7 +76,7 @@ def bayes_rank(matrix: Float[Tensor, "row column"]) -> int:
     alpha = shorter / longer
     tau = _TAU * math.sqrt(alpha)
     threshold = (1 + tau) * (1 + alpha / tau)  # x̄
-    squared = _singular_values(matrix).square()
+    squared = singular_values(matrix).square()
     if float(squared.sum()) == 0:
         return 1
     variance = _noise(squared, shorter, longer, alpha, threshold)
@@ -102,11 +116,3 @@ def _free_energy(
     signal = x - tau + ((tau + 1) / x).log() + alpha * (tau / alpha + 1).log()
     noise = x - x.log()
     return torch.where(x > threshold, signal, noise).sum(1)
-
-
-def _singular_values(matrix: Tensor) -> Float[Tensor, " value"]:
-    if not torch.isfinite(matrix).all():
-        raise StructureError(
-            "a matrix with NaN or infinite entries has no rank: check the weights."
-        )
-    return torch.linalg.svdvals(matrix.detach().double())

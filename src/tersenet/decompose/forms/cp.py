@@ -25,8 +25,8 @@ from tersenet.decompose.factors import (
     geometry,
     single_channel,
 )
-from tersenet.decompose.polyadic import Polyadic, corrected, polyadic
-from tersenet.decompose.tucker import separable_chain, separable_kernel
+from tersenet.decompose.forms.polyadic import Polyadic, corrected, polyadic
+from tersenet.decompose.forms.tucker import separable_chain, separable_kernel
 from tersenet.decompose.weighting import Weighting
 from tersenet.errors import StructureError
 
