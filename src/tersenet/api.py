@@ -18,7 +18,7 @@ from tersenet.core.threads import on_threads
 from tersenet.core.types import Deployment, Outcome, Subject, Tick
 from tersenet.errors import MeasureError, RunError, TersenetError
 from tersenet.graph import Inspection, inspect
-from tersenet.graph.trace import twin
+from tersenet.graph.reading import twin
 from tersenet.measure import BenchResult, bench
 from tersenet.recipe import Recipe, read_recipe, read_training
 from tersenet.report import render, render_findings

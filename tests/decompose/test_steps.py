@@ -12,6 +12,7 @@ from tersenet import api
 from tersenet.core.types import Subject, Workbench
 from tersenet.data import Images
 from tersenet.decompose import (
+    RANKS,
     SVD,
     Bayes,
     DecomposePlan,
@@ -26,6 +27,7 @@ from tersenet.decompose import (
     latency,
 )
 from tersenet.decompose.candidates import candidates, with_errors
+from tersenet.decompose.form import check_ranks
 from tersenet.decompose.sites import find_sites
 from tersenet.errors import DataError, StructureError
 from tersenet.graph import parameters
@@ -343,3 +345,29 @@ def test_with_pruning_rounds_and_int8_in_one_recipe(tmp_path: Path) -> None:
     with torch.no_grad():
         x = torch.randn(3, 1, 8, 8)
         assert torch.equal(loaded(x), outcome.model(x))
+
+
+OPTIONS: dict[str, dict[str, object]] = {
+    "manual": {"layers": {"wide": (4,), "h*": (2,)}},
+    "latency": {"share": 0.9, "attempts": 1},
+}
+
+
+@pytest.mark.parametrize("name", RANKS)
+def test_every_rule_is_read_by_name_and_gives_possible_ranks(name: str) -> None:
+    whole = subject()
+    form = SVD(ranks={name: OPTIONS.get(name, {})})
+    assert isinstance(form.ranks, RANKS[name])
+    sites, _ = find_sites(form, whole)
+    ranks = form.ranks.choose(form, sites, whole, Workbench())
+    assert ranks or name == "latency"  # where a clock may find that nothing pays
+    for site in sites:
+        if site.name in ranks:
+            check_ranks(ranks[site.name], site.full, site.name)
+
+
+def test_a_rule_that_is_not_known_is_told_with_one_that_is() -> None:
+    with pytest.raises(ValueError, match=r"no rank rule 'enrgy'; did you mean 'energy'\?"):
+        SVD(ranks={"enrgy": {"share": 0.5}})
+    with pytest.raises(ValueError, match="energy has no option 'shar'; did you mean 'share'"):
+        SVD(ranks={"energy": {"shar": 0.5}})

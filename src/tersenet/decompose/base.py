@@ -65,7 +65,7 @@ class Decomposition(Form, Method[DecomposePlan]):
     ranks: Rule = Rate(times=2.0)
     """How ranks are chosen, as 'name: {options}'."""
     only: tuple[str, ...] = ()
-    """Patterns of layers to consider; empty considers all. A layer named in full must be possible."""
+    """Patterns of layers to consider; empty considers all. One named in full must be possible."""
     skip: tuple[str, ...] = ()
     """Patterns of layers to leave alone."""
     refit: bool = True

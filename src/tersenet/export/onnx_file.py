@@ -31,7 +31,7 @@ from tersenet.export.qops import DEQUANTIZE, QUANTIZE
 from tersenet.export.refusal import refusal
 from tersenet.export.stored_alone import fold_stored_weights
 from tersenet.export.trace import exported, refuse_state
-from tersenet.graph.trace import quiet
+from tersenet.graph.reading import quiet
 
 __all__ = ["Converted", "convert", "to_onnx"]
 

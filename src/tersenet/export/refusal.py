@@ -12,7 +12,7 @@ from typing import Final
 from torch.export import ExportedProgram
 from torch.fx import Node
 
-from tersenet.graph.trace import source_line
+from tersenet.graph.reading import source_line
 
 __all__ = ["refusal"]
 

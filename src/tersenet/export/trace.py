@@ -11,7 +11,7 @@ from torch.fx import GraphModule, Node
 from torch.fx.graph import CodeGen
 
 from tersenet.errors import ExportError
-from tersenet.graph.trace import export, quiet
+from tersenet.graph.reading import export, quiet
 
 __all__ = ["BATCH_NORM", "bytes_per_sample", "exported", "operand", "refuse_state", "trace"]
 

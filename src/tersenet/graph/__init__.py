@@ -6,7 +6,7 @@ from tersenet.graph.flow import trace
 from tersenet.graph.groups import ChannelGroup, Graph, Member, Site
 from tersenet.graph.inspection import Inspection, inspect
 from tersenet.graph.labels import Labels, Value
-from tersenet.graph.proof import prove
+from tersenet.graph.proof.comparison import prove
 from tersenet.graph.surgery import provable, remove
 from tersenet.graph.visit import Visit, rule
 

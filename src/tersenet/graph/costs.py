@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from tersenet.core.types import Layer
 from tersenet.graph.products import LEVELS, Product, products, sample_count
-from tersenet.graph.trace import export, tensors_of
+from tersenet.graph.reading import export, tensors_of
 from tersenet.graph.visit import shape_of
 
 __all__ = ["layer", "layers", "macs", "parameters"]

@@ -14,12 +14,12 @@ from torch.fx import GraphModule
 
 from tersenet.core.types import Edit, EditKind
 from tersenet.errors import StructureError
-from tersenet.graph.attributes import follow, guesses
 from tersenet.graph.computed import length_left
 from tersenet.graph.groups import Graph
-from tersenet.graph.program import labels_in, rebuilt
-from tersenet.graph.program_layers import restore_layers
-from tersenet.graph.trace import tensors_of
+from tersenet.graph.reading import tensors_of
+from tersenet.graph.routes.attributes import follow, guesses
+from tersenet.graph.routes.layers import restore_layers
+from tersenet.graph.routes.program import labels_in, rebuilt
 from tersenet.graph.walk import Walk
 
 __all__ = ["number_edits", "program_edit", "replay", "sized", "slice_edits"]

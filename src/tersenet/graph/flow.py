@@ -18,7 +18,7 @@ from tersenet.graph.fingerprint import fingerprint
 from tersenet.graph.groups import ChannelGroup, Graph, Member, Site, remaining
 from tersenet.graph.labels import Array
 from tersenet.graph.products import products, sample_count
-from tersenet.graph.visit import rules
+from tersenet.graph.visit import registered_rules
 from tersenet.graph.walk import Walk
 
 __all__ = ["trace"]
@@ -43,7 +43,7 @@ def trace(
     Raises:
         StructureError: if the network cannot be exported, or has no such output.
     """
-    state = (fingerprint(model, example, outputs), rules())
+    state = (fingerprint(model, example, outputs), registered_rules())
     if model in _READ and _READ[model][0] == state:
         return _READ[model][1]
     graph = _traced(model, Walk(model, example, outputs=outputs))

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from tersenet.errors import StructureError
-from tersenet.graph.trace import evaluating
+from tersenet.graph.reading import evaluating
 
 __all__ = ["Call", "Shape", "calls_of", "owners", "place_", "place_all_"]
 

@@ -13,8 +13,8 @@ from typing import Any, Final, final
 import torch
 from torch import fx
 
-from tersenet.graph.einsum import filters, letters
-from tersenet.graph.recurrent import CELLS, cells, is_recurrent
+from tersenet.graph.rules.einsum import filters, letters
+from tersenet.graph.rules.recurrent import CELLS, cells, is_recurrent
 from tersenet.graph.visit import operator_name, shape_of
 
 __all__ = [

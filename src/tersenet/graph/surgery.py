@@ -17,10 +17,10 @@ from tersenet.core.types import Edit, Skip
 from tersenet.errors import StructureError
 from tersenet.graph.edits import number_edits, program_edit, replay, sized, slice_edits
 from tersenet.graph.groups import Graph
-from tersenet.graph.proof import Reference, masked_reference
-from tersenet.graph.sizes import taken_sizes
-from tersenet.graph.trace import twin
-from tersenet.graph.training_proof import training_failure
+from tersenet.graph.proof.comparison import Reference, masked_reference
+from tersenet.graph.proof.training import training_failure
+from tersenet.graph.reading import twin
+from tersenet.graph.reading.sizes import taken_sizes
 from tersenet.graph.walk import Walk
 
 __all__ = ["provable", "remove"]

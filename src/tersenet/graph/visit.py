@@ -10,7 +10,7 @@ from torch import fx
 from torch._ops import OpOverload
 
 from tersenet.graph.labels import Array, Labels, Value
-from tersenet.graph.trace import source_line
+from tersenet.graph.reading import source_line
 
 __all__ = [
     "Rule",
@@ -19,7 +19,7 @@ __all__ = [
     "operator_name",
     "rule",
     "rule_for",
-    "rules",
+    "registered_rules",
     "shape_of",
 ]
 
@@ -176,7 +176,7 @@ def rule(*names: str) -> Callable[[Rule], Rule]:
     return register
 
 
-def rules() -> frozenset[tuple[str, Rule]]:
+def registered_rules() -> frozenset[tuple[str, Rule]]:
     """Returns all that is registered."""
     return frozenset(_RULES.items())
 

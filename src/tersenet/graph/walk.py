@@ -14,24 +14,16 @@ from torch.utils import _pytree as pytree
 
 from tersenet.core.types import Edit
 from tersenet.errors import StructureError
-from tersenet.graph import (  # noqa: F401  (registers rules)
-    einsum,
-    gathering,
-    indexing,
-    mixing,
-    recurrent,
-    reshapes,
-    rules,
-)
+from tersenet.graph import rules  # noqa: F401  (imported, it registers them)
 from tersenet.graph.computed import computes, lengths
 from tersenet.graph.labels import Array, Labels, Value
 from tersenet.graph.products import from_inputs, named_and_read, named_tensors
-from tersenet.graph.record import recorded
-from tersenet.graph.trace import UnreadableError, export, tensors_of
-from tersenet.graph.training import read_training
+from tersenet.graph.reading import UnreadableError, export, tensors_of
+from tersenet.graph.reading.record import recorded
+from tersenet.graph.reading.training import read_training
 from tersenet.graph.visit import Visit, rule_for, shape_of
 
-__all__ = ["Cut", "Walk", "wanted_leaves"]
+__all__ = ["Remainder", "Walk", "wanted_leaves"]
 
 
 @final
@@ -138,7 +130,7 @@ class Walk:
 
 
 @final
-class Cut:
+class Remainder:
     """Which labels are left once slices are made."""
 
     def __init__(self, stays: Bool[np.ndarray, " label"]) -> None:
@@ -146,7 +138,7 @@ class Cut:
         self._stays = stays
 
     @classmethod
-    def of(cls, walk: Walk, edits: Sequence[Edit]) -> "Cut":
+    def of(cls, walk: Walk, edits: Sequence[Edit]) -> "Remainder":
         """Returns what a set of slices leaves, one for each dimension of a tensor.
 
         Raises:
@@ -161,16 +153,16 @@ class Cut:
         for root in gone.nonzero()[0].tolist():
             if (reason := walk.labels.reason(root)) is not None:
                 raise StructureError(f"a unit that must stay would go: {reason}.")
-        cut = cls(~gone[roots])
+        left = cls(~gone[roots])
         for name, value in walk.owned.items():
             for dim, labels in enumerate(value):
                 kept = sliced.get((name, dim), range(len(labels)))
-                if cut.kept(labels).tolist() != list(kept):
+                if left.kept(labels).tolist() != list(kept):
                     raise StructureError(
                         f"'{name}' loses other indices than what it is tied to: keep the units "
                         "of a group together."
                     )
-        return cut
+        return left
 
     def kept(self, labels: Array) -> Array:
         """Returns the positions of a dimension that are left."""

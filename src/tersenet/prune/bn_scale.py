@@ -16,7 +16,7 @@ from tersenet.core.registry import method
 from tersenet.core.types import Subject
 from tersenet.errors import StructureError
 from tersenet.graph import ChannelGroup
-from tersenet.graph.trace import tensors_of
+from tersenet.graph.reading import tensors_of
 from tersenet.prune.score import ChannelScore
 
 __all__ = ["BNScale", "gammas"]

@@ -15,7 +15,7 @@ from torch import Tensor
 from tersenet.core.registry import method
 from tersenet.core.types import Subject
 from tersenet.graph import ChannelGroup
-from tersenet.graph.trace import tensors_of
+from tersenet.graph.reading import tensors_of
 from tersenet.prune.score import ChannelScore
 from tersenet.prune.weights import filter_rows
 

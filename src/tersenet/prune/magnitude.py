@@ -20,7 +20,7 @@ from tersenet.core.registry import method
 from tersenet.core.types import Edit, EditKind, Method, Skip, Subject, Workbench
 from tersenet.errors import StructureError
 from tersenet.graph import Site, trace
-from tersenet.graph.trace import tensors_of
+from tersenet.graph.reading import tensors_of
 from tersenet.prune.allocation import by_sensitivity, erk
 from tersenet.prune.mask_plan import MaskPlan
 from tersenet.prune.patterns import Pattern, n_of_m, pattern_name

@@ -17,7 +17,7 @@ from torch.func import functional_call
 from tersenet.core.registry import method
 from tersenet.core.types import Subject
 from tersenet.graph import ChannelGroup
-from tersenet.graph.trace import evaluating
+from tersenet.graph.reading import evaluating
 from tersenet.prune.observe import ObservedScore, summed_loss
 from tersenet.prune.second_order import damage
 from tersenet.prune.taylor import filters_of

@@ -25,7 +25,7 @@ from torch.utils import _pytree as pytree
 from tersenet.core.types import Batch, Subject
 from tersenet.errors import DataError, StructureError
 from tersenet.graph import ChannelGroup
-from tersenet.graph.trace import evaluating
+from tersenet.graph.reading import evaluating
 from tersenet.prune.score import ChannelScore
 from tersenet.train.layout import SafeConvolutions
 

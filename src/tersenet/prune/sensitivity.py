@@ -14,7 +14,7 @@ from torch import nn
 
 from tersenet.core.types import Subject, Workbench
 from tersenet.errors import DataError
-from tersenet.graph.trace import evaluating, tensors_of
+from tersenet.graph.reading import evaluating, tensors_of
 from tersenet.prune.allocation import Curve
 from tersenet.prune.observe import summed_loss
 from tersenet.prune.units import Units, zero_

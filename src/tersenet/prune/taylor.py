@@ -17,7 +17,7 @@ from torch.func import functional_call
 from tersenet.core.registry import method
 from tersenet.core.types import Subject
 from tersenet.graph import ChannelGroup
-from tersenet.graph.trace import evaluating
+from tersenet.graph.reading import evaluating
 from tersenet.prune.observe import ObservedScore, observe, summed_loss, to_units
 from tersenet.prune.weights import unit_sums
 from tersenet.train.layout import SafeConvolutions

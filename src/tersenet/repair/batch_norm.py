@@ -15,7 +15,7 @@ from torch import nn
 from tersenet.core.registry import method
 from tersenet.core.types import Edit, EditKind, Skip, Subject, Workbench
 from tersenet.errors import DataError, StructureError
-from tersenet.graph.trace import evaluating
+from tersenet.graph.reading import evaluating
 from tersenet.repair.base import DataRepair, RepairPlan
 
 __all__ = ["BatchNorm"]

@@ -10,7 +10,7 @@ from torch import nn
 
 from tersenet.core.findings import LineChart, Series, Table, Verdict
 from tersenet.core.types import Score, Subject, Tick, Workbench
-from tersenet.graph.trace import evaluating
+from tersenet.graph.reading import evaluating
 from tersenet.prune import Magnitude
 from tersenet.prune.allocation import Curve, by_sensitivity
 from tersenet.study.folder import StudyFolder

@@ -18,7 +18,7 @@ from tersenet.core.findings import Findings, LineChart, Series, Table, Verdict
 from tersenet.core.types import Score, Tick
 from tersenet.errors import MeasureError
 from tersenet.graph import Site, trace
-from tersenet.graph.trace import evaluating
+from tersenet.graph.reading import evaluating
 from tersenet.prune.allocation import largest_below
 from tersenet.prune.sensitivity import LEVELS, zeroed
 from tersenet.prune.units import Units, cut

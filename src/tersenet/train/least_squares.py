@@ -18,7 +18,7 @@ from torch.nn import functional
 
 from tersenet.core.memory import require_memory
 from tersenet.errors import StructureError
-from tersenet.graph.trace import evaluating
+from tersenet.graph.reading import evaluating
 
 __all__ = [
     "Moments",

@@ -16,7 +16,7 @@ from tersenet.graph.blocks.stand_ins import StandIn
 from tersenet.graph.blocks.widths import Width
 from tersenet.graph.groups import ChannelGroup, Member
 from tersenet.graph.products import Product, named_tensors, sample_count
-from tersenet.graph.trace import tensors_of
+from tersenet.graph.reading import tensors_of
 from tersenet.graph.visit import shape_of
 
 __all__ = ["Block", "BlockFinder"]

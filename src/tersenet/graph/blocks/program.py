@@ -9,7 +9,7 @@ from torch import Tensor, fx, nn
 from torch.utils import _pytree as pytree
 
 from tersenet.graph.products import named_tensors
-from tersenet.graph.trace import evaluating, export, tensors_of
+from tersenet.graph.reading import evaluating, export, tensors_of
 
 __all__ = ["Program", "outputs_of"]
 

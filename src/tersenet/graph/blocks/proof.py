@@ -10,7 +10,7 @@ from tersenet.errors import StructureError
 from tersenet.graph.blocks.program import Program
 from tersenet.graph.blocks.search import find_blocks
 from tersenet.graph.edits import replay
-from tersenet.graph.proof import compare, prove
+from tersenet.graph.proof.comparison import compare, prove
 
 __all__ = ["prove_drops"]
 

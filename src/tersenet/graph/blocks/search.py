@@ -19,7 +19,7 @@ from tersenet.graph.blocks.stand_ins import swap_
 from tersenet.graph.blocks.widths import Width, equal_widths
 from tersenet.graph.flow import trace
 from tersenet.graph.groups import Graph
-from tersenet.graph.proof import difference
+from tersenet.graph.proof.comparison import difference
 
 __all__ = ["Block", "Blocks", "find_blocks"]
 

@@ -16,9 +16,9 @@ from torch.export import ExportedProgram
 
 from tersenet.errors import StructureError
 from tersenet.graph.products import named_and_read
-from tersenet.graph.record import recorded
-from tersenet.graph.trace import at_least_two, export, twin
-from tersenet.graph.watched import seeded, training, watched, without_dropout
+from tersenet.graph.reading import at_least_two, export, twin
+from tersenet.graph.reading.record import recorded
+from tersenet.graph.reading.watched import seeded, training, watched, without_dropout
 
 __all__ = ["Training", "read_training"]
 

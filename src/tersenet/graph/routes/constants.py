@@ -12,10 +12,10 @@ from typing import Any, Final, TypeAlias, final
 import torch
 from torch import fx
 
-from tersenet.graph.gathering import spread
 from tersenet.graph.labels import Array, Value
+from tersenet.graph.rules.gathering import spread
 from tersenet.graph.visit import bound_arguments, operator_name
-from tersenet.graph.walk import Cut
+from tersenet.graph.walk import Remainder
 
 __all__ = ["Fit", "constants", "fit"]
 
@@ -24,9 +24,9 @@ __all__ = ["Fit", "constants", "fit"]
 class Fit:
     """One node of a program whose values lose indices."""
 
-    def __init__(self, node: fx.Node, cut: Cut, values: Callable[[Any], Any]) -> None:
+    def __init__(self, node: fx.Node, remainder: Remainder, values: Callable[[Any], Any]) -> None:
         """`values` returns the labels of a node's output as they were found by the walk."""
-        self.node, self.cut = node, cut
+        self.node, self.remainder = node, remainder
         self.args = bound_arguments(node)
         self._values = values
 
@@ -43,18 +43,18 @@ class Fit:
 
     def changed(self, labels: Array) -> bool:
         """Returns whether a dimension loses indices."""
-        return self.cut.size(labels) != len(labels)
+        return self.remainder.size(labels) != len(labels)
 
     def before(self, labels: Array, bound: int) -> int:
         """Returns the number of indices left before a bound, negative ones from the end."""
-        return self.cut.size(labels[:bound])
+        return self.remainder.size(labels[:bound])
 
     def sizes(self, written: Sequence[Any], value: Value) -> list[Any]:
         """Returns the sizes in a call for the labels of a tensor, numbers or computed."""
         return [self._size(size, labels) for size, labels in zip(written, value, strict=True)]
 
     def _size(self, size: Any, labels: Array) -> Any:
-        wanted = self.cut.size(labels)
+        wanted = self.remainder.size(labels)
         if isinstance(size, int):
             return size if size == -1 or size != len(labels) else wanted
         found = self._computed(size)
@@ -72,7 +72,7 @@ class Fit:
         if operator_name(size.target) == "aten.sym_size.int":
             tensor, dim = size.args
             value = self._values(tensor)
-            return self.cut.size(value[dim])
+            return self.remainder.size(value[dim])
         if getattr(size.target, "__module__", "") in ("_operator", "math"):
             own: Any = size.target
             return own(*(self._computed(one) for one in size.args))
@@ -99,13 +99,13 @@ def constants(*names: str) -> Callable[[Derivation], Derivation]:
     return register
 
 
-def fit(node: fx.Node, cut: Cut, values: Callable[[Any], Any]) -> None:
+def fit(node: fx.Node, remainder: Remainder, values: Callable[[Any], Any]) -> None:
     """Rewrites, in place, the numbers in a node's call."""
     name = operator_name(node.target)
     derive = _DERIVATIONS.get(name) or _DERIVATIONS.get(name.rpartition(".")[0])
     if derive is None:
         return
-    own = Fit(node, cut, values)
+    own = Fit(node, remainder, values)
     found = derive(own)
     if "split_sizes" in found and "split_sizes" not in own.args:
         node.target = torch.ops.aten.split_with_sizes.default
@@ -142,7 +142,7 @@ def _split(own: Fit) -> dict[str, Any]:
     parts = [value[dim] for value in own.outputs]
     if not own.changed(x[dim]):
         return {}
-    sizes = [own.cut.size(part) for part in parts]
+    sizes = [own.remainder.size(part) for part in parts]
     if "chunks" in own.args and len(set(sizes)) == 1:
         return {}
     return {"split_sizes": sizes}
@@ -157,7 +157,7 @@ def _slice(own: Fit) -> dict[str, Any]:
     if isinstance(start, int) and "length" in own.args:
         return {
             "start": own.before(labels, start),
-            "length": own.cut.size(own.outputs[0][own.args["dim"]]),
+            "length": own.remainder.size(own.outputs[0][own.args["dim"]]),
         }
     found: dict[str, Any] = {"start": own.before(labels, start) if start else start}
     return found if end is None or end >= len(labels) else found | {"end": own.before(labels, end)}
@@ -175,7 +175,7 @@ def _convolution(own: Fit) -> dict[str, Any]:
     transposed = "transpose" in operator_name(own.node.target)
     reads = len(x[1]) // groups if transposed else len(weight[1])  # of one group
     depthwise = groups > 1 and reads == 1
-    return {"groups": own.cut.size(x[1])} if depthwise and own.changed(x[1]) else {}
+    return {"groups": own.remainder.size(x[1])} if depthwise and own.changed(x[1]) else {}
 
 
 @constants("aten.layer_norm", "aten.native_layer_norm", "aten.rms_norm")
@@ -190,7 +190,9 @@ def _roll(own: Fit) -> dict[str, Any]:
     if not any(own.changed(x[dim]) for dim in dims):
         return {}
     wraps = [len(x[dim]) - shift % len(x[dim]) for dim, shift in zip(dims, shifts, strict=True)]
-    return {"shifts": [own.cut.size(x[dim][at:]) for dim, at in zip(dims, wraps, strict=True)]}
+    return {
+        "shifts": [own.remainder.size(x[dim][at:]) for dim, at in zip(dims, wraps, strict=True)]
+    }
 
 
 @constants("aten.gather", "aten.take_along_dim", "aten.scatter", "aten.scatter_add")
@@ -199,6 +201,6 @@ def _gather(own: Fit) -> dict[str, Any]:
     for dim in spread(index):  # an index that was spread is spread over what is left
         if own.changed(x[dim]):
             with graph.inserting_before(own.node):
-                part = (index, dim, 0, own.cut.size(x[dim]))
+                part = (index, dim, 0, own.remainder.size(x[dim]))
                 index = graph.call_function(torch.ops.aten.slice.Tensor, part)
     return {} if index is own.args["index"] else {"index": index}

@@ -13,10 +13,10 @@ from torch.fx import GraphModule
 from torch.fx.graph import _PyTreeCodeGen
 
 from tersenet.core.types import Edit
-from tersenet.graph.constants import fit
-from tersenet.graph.trace import quiet, tensors_of
+from tersenet.graph.reading import quiet, tensors_of
+from tersenet.graph.routes.constants import fit
 from tersenet.graph.visit import bound_arguments, operator_name
-from tersenet.graph.walk import Cut, Walk
+from tersenet.graph.walk import Remainder, Walk
 
 __all__ = ["labels_in", "module_of", "rebuilt"]
 
@@ -47,12 +47,12 @@ def rebuilt(model: nn.Module, walk: Walk, edits: Sequence[Edit]) -> GraphModule:
     Raises:
         StructureError: if the edits would take apart what belongs together.
     """
-    cut = Cut.of(walk, edits)
+    remainder = Remainder.of(walk, edits)
     module = module_of(walk, model)
     values = labels_in(module, walk)
     for node in list(module.graph.nodes):
         if node.op == "call_function":
-            fit(node, cut, values)
+            fit(node, remainder, values)
     module.recompile()
     return module
 

@@ -18,12 +18,12 @@ from torch.fx.node import map_arg
 from tersenet.core.types import Edit, EditKind
 from tersenet.errors import StructureError
 from tersenet.graph.computed import of_parameters
-from tersenet.graph.constants import fit
 from tersenet.graph.labels import Value
 from tersenet.graph.products import from_inputs, is_product
-from tersenet.graph.program import labels_in, module_of
-from tersenet.graph.trace import tensors_of, twin
-from tersenet.graph.walk import Cut, Walk
+from tersenet.graph.reading import tensors_of, twin
+from tersenet.graph.routes.constants import fit
+from tersenet.graph.routes.program import labels_in, module_of
+from tersenet.graph.walk import Remainder, Walk
 
 __all__ = ["masked", "over_kept"]
 
@@ -61,34 +61,34 @@ def over_kept(before: nn.Module, walk: Walk, edits: Sequence[Edit]) -> nn.Module
         walk: the original's program, on inputs of the size to come.
         edits: the slices.
     """
-    return _OverKept(before, walk, Cut.of(walk, edits)).eval()
+    return _OverKept(before, walk, Remainder.of(walk, edits)).eval()
 
 
 @final
 class _OverKept(nn.Module):
     """Runs a program node by node."""
 
-    def __init__(self, before: nn.Module, walk: Walk, cut: Cut) -> None:
+    def __init__(self, before: nn.Module, walk: Walk, remainder: Remainder) -> None:
         super().__init__()
         self.module = module_of(walk, before)
-        self._walk, self._cut = walk, cut
+        self._walk, self._remainder = walk, remainder
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "_OverKept":
-        return _OverKept(copy.deepcopy(self.module, memo), self._walk, self._cut)
+        return _OverKept(copy.deepcopy(self.module, memo), self._walk, self._remainder)
 
     def forward(self, *inputs: Tensor) -> Any:
-        return _Interpreter(self.module, self._walk, self._cut).run(*inputs)
+        return _Interpreter(self.module, self._walk, self._remainder).run(*inputs)
 
 
 @final
 class _Interpreter(fx.Interpreter):
-    def __init__(self, module: fx.GraphModule, walk: Walk, cut: Cut) -> None:
+    def __init__(self, module: fx.GraphModule, walk: Walk, remainder: Remainder) -> None:
         super().__init__(module)
-        self._cut, self._labels = cut, labels_in(module, walk)
+        self._remainder, self._labels = remainder, labels_in(module, walk)
         shrinking = {
             node.name
             for node, dims in walk.kept_only.items()
-            if any(cut.size(labels) != len(labels) for labels in dims)
+            if any(remainder.size(labels) != len(labels) for labels in dims)
         }
         fitted = copy.deepcopy(module.graph)
         self._fitted: dict[str, fx.Node] = {}
@@ -96,7 +96,7 @@ class _Interpreter(fx.Interpreter):
         for node in fitted.nodes:
             if node.name in shrinking:
                 self._fitted[node.name] = node
-                fit(node, cut, lambda one: self._labels(own.get(getattr(one, "name", ""))))
+                fit(node, remainder, lambda one: self._labels(own.get(getattr(one, "name", ""))))
         self._own = own
         self._inner = {node.name for node in of_parameters(walk.program)}
         """Of the calls that a weight is made of: they read parameters as they are."""
@@ -131,8 +131,8 @@ class _Interpreter(fx.Interpreter):
         if not isinstance(x, Tensor) or not isinstance(value, tuple):
             return x
         for dim, labels in enumerate(value):
-            if self._cut.size(labels) != len(labels):
-                kept = torch.from_numpy(self._cut.kept(labels)).to(x.device)
+            if self._remainder.size(labels) != len(labels):
+                kept = torch.from_numpy(self._remainder.kept(labels)).to(x.device)
                 x = x.new_zeros(x.shape).index_copy(dim, kept, x.index_select(dim, kept))
         return x
 
@@ -153,15 +153,15 @@ class _Interpreter(fx.Interpreter):
         x, value = self.env[own], self._labels(own)
         if isinstance(x, Tensor) and isinstance(value, tuple):
             for dim, labels in enumerate(value):
-                if self._cut.size(labels) != len(labels):
-                    x = x.index_select(dim, torch.from_numpy(self._cut.kept(labels)))
+                if self._remainder.size(labels) != len(labels):
+                    x = x.index_select(dim, torch.from_numpy(self._remainder.kept(labels)))
         return x
 
     def _spread(self, x: Tensor, value: Value) -> Tensor:
         for dim, labels in enumerate(value):
-            if self._cut.size(labels) != len(labels):
+            if self._remainder.size(labels) != len(labels):
                 shape = [*x.shape[:dim], len(labels), *x.shape[dim + 1 :]]
-                kept = torch.from_numpy(self._cut.kept(labels))
+                kept = torch.from_numpy(self._remainder.kept(labels))
                 x = x.new_zeros(shape).index_copy(dim, kept, x)
         return x
 

@@ -12,10 +12,10 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from tersenet.core.types import Edit
-from tersenet.graph.proof import difference
-from tersenet.graph.reference import masked
-from tersenet.graph.trace import at_least_two, quiet, twin, user_line
-from tersenet.graph.watched import seeded, training, without_dropout
+from tersenet.graph.proof.comparison import difference
+from tersenet.graph.proof.reference import masked
+from tersenet.graph.reading import at_least_two, quiet, twin, user_line
+from tersenet.graph.reading.watched import seeded, training, without_dropout
 
 __all__ = ["training_failure"]
 

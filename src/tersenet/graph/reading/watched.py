@@ -19,9 +19,9 @@ from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from tersenet.graph.trace import evaluating, quiet, twin
+from tersenet.graph.reading import evaluating, quiet, twin
 
-__all__ = ["Seen", "seeded", "training", "watched", "without_dropout"]
+__all__ = ["WatchedRun", "seeded", "training", "watched", "without_dropout"]
 
 _DECISIONS: Final = frozenset({"aten._local_scalar_dense.default", "aten.is_nonzero.default"})
 """Operators whose result is a number that Python may branch on."""
@@ -49,7 +49,7 @@ _DROPOUTS: Final[frozenset[Any]] = frozenset(
 
 @final
 @dataclass(frozen=True)
-class Seen:
+class WatchedRun:
     """One run: its operators with what they read, and how often chance may have decided."""
 
     calls: tuple[Any, ...]
@@ -121,7 +121,7 @@ class without_dropout(TorchFunctionMode):  # noqa: N801 (a context, as torch.no_
 
 def watched(
     model: nn.Module, inputs: tuple[Tensor, ...], *, train: bool, grad: bool, seed: int = 0
-) -> Seen:
+) -> WatchedRun:
     """Returns what a copy of the network runs on the inputs, in a mode, with or without gradients.
 
     Raises whatever its forward() raises.
@@ -135,7 +135,9 @@ def watched(
         decisions = watch.decisions + (chance != _chance())
     ends, spec = pytree.tree_flatten(outputs)
     made = tuple(watch.source(one) for one in ends if isinstance(one, Tensor))
-    return Seen((*watch.calls, ("output", str(spec), made)), frozenset(watch.names), decisions)
+    return WatchedRun(
+        (*watch.calls, ("output", str(spec), made)), frozenset(watch.names), decisions
+    )
 
 
 def _chance() -> Any:

@@ -7,7 +7,7 @@ it is only asked for what the network does.
 import torch
 from torch import Tensor, nn
 
-from tersenet.graph.trace import evaluating, quiet, twin
+from tersenet.graph.reading import evaluating, quiet, twin
 
 __all__ = ["taken_sizes"]
 

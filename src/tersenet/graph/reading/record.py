@@ -27,7 +27,7 @@ from torch.export.graph_signature import (
 from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from tersenet.graph.trace import UnreadableError, at_least_two, evaluating, quiet, twin
+from tersenet.graph.reading import UnreadableError, at_least_two, evaluating, quiet, twin
 
 __all__ = ["recorded"]
 

@@ -11,8 +11,8 @@ from torch.utils import _pytree as pytree
 
 from tersenet.core.types import Edit, Proof
 from tersenet.errors import StructureError
-from tersenet.graph.reference import masked, over_kept
-from tersenet.graph.trace import at_least_two, evaluating, twin, user_line
+from tersenet.graph.proof.reference import masked, over_kept
+from tersenet.graph.reading import at_least_two, evaluating, twin, user_line
 from tersenet.graph.walk import Walk, wanted_leaves
 
 __all__ = ["Reference", "compare", "difference", "masked_reference", "prove"]

@@ -37,7 +37,7 @@ __all__ = [
 ]
 
 _CHATTY: Final = ("torch", "torch.onnx", "torch.export", "torch._dynamo", "onnxscript", "onnx_ir")
-_OTHERS: Final = (str(Path(torch.__file__).parent), str(Path(__file__).parent))
+_OTHERS: Final = (str(Path(torch.__file__).parent), str(Path(__file__).parents[1]))
 """Where lines stand that are not the user's."""
 _SPECIALISED: Final = re.compile(
     r"size\(\)\[0\] as dynamic but your code specialized it to be a constant \((\d+)\)"
