@@ -41,7 +41,7 @@ class DecomposePlan:
     def summary(self) -> str:
         """One line for a person."""
         params, macs = (
-            [sum(getattr(one, key)[side] for one in self.chosen.values()) for side in (0, 1)]
+            [sum(getattr(choice, key)[side] for choice in self.chosen.values()) for side in (0, 1)]
             for key in ("params", "macs")
         )
         return (
@@ -102,7 +102,7 @@ class Decomposition(Form, Method[DecomposePlan]):
             else:
                 skips.append(Skip(site.name, str(reason)))
         if not chosen:
-            reasons = "; ".join(f"{one.site}: {one.reason}" for one in skips[:3])
+            reasons = "; ".join(f"{skip.site}: {skip.reason}" for skip in skips[:3])
             raise StructureError(
                 f"decompose.{self.name} finds no layer that it would make smaller ({reasons}): ask "
                 "for lower ranks, or take the step out."

@@ -44,13 +44,13 @@ def candidates(form: Form, site: FactorSite) -> list[Candidate]:
     for at in itertools.product(steps, repeat=len(full)):
         if max(at) - min(at) > 1:
             continue
-        ranks = tuple(max(1, round(_SHARES[i] * one)) for i, one in zip(at, full, strict=True))
+        ranks = tuple(max(1, round(_SHARES[i] * most)) for i, most in zip(at, full, strict=True))
         if ranks in found or site.why_not(form, ranks) is not None:
             continue
         params, macs = site.costs_at(form, ranks)
         if params < budget[0]:
             found[ranks] = Candidate(ranks=ranks, params=params, macs=macs)
-    return sorted(found.values(), key=lambda one: (one.macs, one.params))
+    return sorted(found.values(), key=lambda candidate: (candidate.macs, candidate.params))
 
 
 def with_errors(
@@ -74,7 +74,7 @@ def with_errors(
             "ranks by sensitivity or latency need calibration data: give some, or choose another "
             "rule."
         )
-    inputs = [one for one, _ in subject.calibration[:batches]]
+    inputs = [inputs for inputs, _ in subject.calibration[:batches]]
     model = copy.deepcopy(subject.model).eval()
     expected = _outputs(model, inputs)
     energy = float(expected.square().sum().clamp_min(1e-300))
@@ -84,13 +84,13 @@ def with_errors(
     for site in sites:
         old, found[site.name] = model.get_submodule(site.name), []
         name = site.name
-        for one in options[name]:
-            bench.tick(f"measuring {name} at ranks {'×'.join(map(str, one.ranks))}", done, total)
-            factors = form.factored(site.layer, one.ranks)
+        for option in options[name]:
+            bench.tick(f"measuring {name} at ranks {'×'.join(map(str, option.ranks))}", done, total)
+            factors = form.factored(site.layer, option.ranks)
             place_(model, name, factors)
             change = float((_outputs(model, inputs) - expected).square().sum()) / energy
             place_(model, name, old)
-            found[name].append(replace(one, error=change))
+            found[name].append(replace(option, error=change))
             done += 1
     return found
 
@@ -109,4 +109,4 @@ def _most(form: Form, site: FactorSite) -> int:
 
 def _outputs(model: nn.Module, inputs: Sequence[Tensor]) -> Tensor:
     with torch.no_grad():
-        return torch.cat([model(one).double().flatten(1) for one in inputs])
+        return torch.cat([model(tensor).double().flatten(1) for tensor in inputs])

@@ -135,9 +135,9 @@ def stored(weight: Floats, batch: int, choose: Choose) -> tuple[Matrix, Floats |
         kinds = [kind for kind in FAST if kind.__name__ in able]
         encoded = [kind.encode(levels) for kind in kinds]
         held: tuple[Matrix, ...] = (Dense.encode(weight), *encoded)
-        limit = _NEAR * min(one.memory_bytes for one in held)
-        near = [one for one in held if one.memory_bytes <= limit]
-        matrix = min(near, key=lambda one: able[type(one).__name__])
+        limit = _NEAR * min(weight.memory_bytes for weight in held)
+        near = [weight for weight in held if weight.memory_bytes <= limit]
+        matrix = min(near, key=lambda weight: able[type(weight).__name__])
     if isinstance(matrix, Dense):
         return Dense.encode(weight), None
     return matrix, scale

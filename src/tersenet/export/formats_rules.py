@@ -213,8 +213,8 @@ def _adaptive_pool(draft: Draft, node: Node) -> int:
     read = draft.read(node)
     sizes = operand(node, 1)
     size = tuple(
-        own if one is None else int(one)
-        for one, own in zip(sizes, draft.shapes[read][1:], strict=True)
+        own if size is None else int(size)
+        for size, own in zip(sizes, draft.shapes[read][1:], strict=True)
     )
     return draft.add(node, AdaptiveAveragePool(size=(size[0], size[1])), read)
 

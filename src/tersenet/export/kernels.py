@@ -95,7 +95,7 @@ def optimised(path: Path) -> ModelProto:
 
 def _macs_by_weight(proto: ModelProto) -> dict[str, int]:
     graph = proto.graph
-    sizes = {one.name: list(one.dims) for one in graph.initializer}
+    sizes = {tensor.name: list(tensor.dims) for tensor in graph.initializer}
     for value in (*graph.value_info, *graph.output):
         dims = value.type.tensor_type.shape.dim
         # One sample: an open dimension counts once.
@@ -105,7 +105,7 @@ def _macs_by_weight(proto: ModelProto) -> dict[str, int]:
         for node in graph.node
         if node.op_type in ("Cast", "DequantizeLinear", "Reshape", "Transpose")
     }
-    stored = {one.name for one in graph.initializer}
+    stored = {tensor.name for tensor in graph.initializer}
     macs = Counter[str]()
     for node in graph.node:
         if node.op_type not in ("Conv", "ConvTranspose", "Gemm", "MatMul"):

@@ -32,8 +32,10 @@ class OnnxGraph:
 
     def __init__(self, proto: ModelProto) -> None:
         self.graph = proto.graph
-        self.returned = {one.name for one in proto.graph.output}
-        self.constants = {one.name: numpy_helper.to_array(one) for one in proto.graph.initializer}
+        self.returned = {output.name for output in proto.graph.output}
+        self.constants = {
+            tensor.name: numpy_helper.to_array(tensor) for tensor in proto.graph.initializer
+        }
         for node in proto.graph.node:
             if node.op_type == "Constant" and node.attribute[0].name == "value":
                 self.constants[node.output[0]] = numpy_helper.to_array(node.attribute[0].t)
@@ -79,7 +81,7 @@ class OnnxGraph:
         if sizes is None:
             return None
         half = len(sizes) // 2
-        order = list(range(half)) if axes is None else [int(one) for one in axes]
+        order = list(range(half)) if axes is None else [int(axis) for axis in axes]
         if min(order, default=0) < 0:
             return None
         begin, end = [0] * (max(order, default=-1) + 1), [0] * (max(order, default=-1) + 1)
@@ -88,7 +90,10 @@ class OnnxGraph:
         return Padding(
             begin=tuple(begin),
             end=tuple(end),
-            mode=next((one.s.decode() for one in pad.attribute if one.name == "mode"), "constant"),
+            mode=next(
+                (attribute.s.decode() for attribute in pad.attribute if attribute.name == "mode"),
+                "constant",
+            ),
             value=0.0 if value is None else float(value.reshape(-1)[0]),
         )
 
@@ -107,6 +112,6 @@ class OnnxGraph:
                 break
             for node in dead:
                 self.graph.node.remove(node)
-        kept = [one for one in self.graph.initializer if one.name in read]
+        kept = [tensor for tensor in self.graph.initializer if tensor.name in read]
         del self.graph.initializer[:]
         self.graph.initializer.extend(kept)

@@ -47,7 +47,7 @@ def pack_levels(proto: ModelProto) -> None:
     for cast in reversed(casts):
         graph.node.insert(0, cast)
     wide_levels = any(
-        one.data_type in (TensorProto.UINT16, TensorProto.INT16) for one in graph.initializer
+        tensor.data_type in (TensorProto.UINT16, TensorProto.INT16) for tensor in graph.initializer
     )
     blocks = any(a.name == "block_size" for node in graph.node for a in node.attribute)
     if casts or wide_levels or blocks:
@@ -65,14 +65,14 @@ def derive_bias_scales(proto: ModelProto) -> None:
         for node in graph.node
         if node.op_type == "DequantizeLinear"
     }
-    arrays = {one.name: numpy_helper.to_array(one) for one in graph.initializer}
+    arrays = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
     products: list[NodeProto] = []
     dropped: set[str] = set()
     for layer in graph.node:
         found = [scales.get(name) for name in layer.input[:3]]
         if layer.op_type not in ("Conv", "Gemm") or len(found) < 3 or None in found:
             continue
-        (_, x), (_, w), (bias, b) = (one for one in found if one is not None)
+        (_, x), (_, w), (bias, b) = (item for item in found if item is not None)
         if not {x, w, b} <= arrays.keys() or arrays[b].size < _WORTH // 4:
             continue
         if not np.array_equal(arrays[x] * arrays[w], arrays[b]):
@@ -82,7 +82,7 @@ def derive_bias_scales(proto: ModelProto) -> None:
         bias.input[1] = product
         dropped.add(b)
     dropped -= {name for node in graph.node for name in node.input}
-    kept = [one for one in graph.initializer if one.name not in dropped]
+    kept = [tensor for tensor in graph.initializer if tensor.name not in dropped]
     del graph.initializer[:]
     graph.initializer.extend(kept)
     for product in reversed(products):
@@ -92,12 +92,12 @@ def derive_bias_scales(proto: ModelProto) -> None:
 def drop_clamps(proto: ModelProto) -> None:
     """Removes each Clip whose readers are levels that saturate within its ends."""
     graph = proto.graph
-    known = {one.name: numpy_helper.to_array(one) for one in graph.initializer}
+    known = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
     readers = defaultdict[str, list[NodeProto]](list)
     for node in graph.node:
         for name in node.input:
             readers[name].append(node)
-    returned = {one.name for one in graph.output}
+    returned = {output.name for output in graph.output}
     for clip in [node for node in graph.node if node.op_type == "Clip"]:
         ends = [known[name] for name in clip.input[1:] if name in known]
         if len(ends) < 2 or any(end.dtype != np.float32 for end in ends):

@@ -62,7 +62,7 @@ def _pad_levels(file: OnnxGraph, pad: NodeProto) -> None:
         "Pad", [levels, pad.input[1], value, *pad.input[3:]], [last.output[0]], mode=padding.mode
     )
     file.insert(last, padded)
-    for node in {id(one): one for one in (quantise, last)}.values():
+    for node in {id(node): node for node in (quantise, last)}.values():
         file.graph.node.remove(node)
     file.graph.node.remove(pad)
 
@@ -87,7 +87,10 @@ def _levels_before(
 
 def _fold(file: OnnxGraph, conv: NodeProto) -> bool:
     """Makes a Pad with zeros before a convolution the convolution's own; whether there was one."""
-    if any(one.name == "auto_pad" and one.s not in (b"", b"NOTSET") for one in conv.attribute):
+    if any(
+        attribute.name == "auto_pad" and attribute.s not in (b"", b"NOTSET")
+        for attribute in conv.attribute
+    ):
         return False
     pad = source = file.source(conv.input[0])
     zero = 0.0
@@ -119,8 +122,8 @@ def _fold(file: OnnxGraph, conv: NodeProto) -> bool:
 def _add_pads(conv: NodeProto, padding: Padding) -> None:
     """Adds to a convolution's own pads what grows."""
     spatial = len(padding.begin) - 2
-    added = [max(0, one) for one in (*padding.begin[2:], *padding.end[2:])]
-    attribute = next((one for one in conv.attribute if one.name == "pads"), None)
+    added = [max(0, width) for width in (*padding.begin[2:], *padding.end[2:])]
+    attribute = next((attribute for attribute in conv.attribute if attribute.name == "pads"), None)
     if attribute is None:
         conv.attribute.append(onnx.helper.make_attribute("pads", added))
         return
@@ -135,7 +138,7 @@ def _add_pads(conv: NodeProto, padding: Padding) -> None:
 
 def _cropped(file: OnnxGraph, pad: NodeProto, padding: Padding) -> str:
     """What is left of a Pad's input where it takes away."""
-    sizes = np.array([min(0, one) for one in (*padding.begin, *padding.end)], np.int64)
+    sizes = np.array([min(0, width) for width in (*padding.begin, *padding.end)], np.int64)
     crop = file.name(pad.output[0])
     inputs = [pad.input[0], file.constant(sizes, pad.output[0]), *pad.input[2:3]]
     file.insert(pad, onnx.helper.make_node("Pad", inputs, [crop]))
@@ -165,5 +168,7 @@ def _around(file: OnnxGraph, value: str, begin: int, end: int, axis: int) -> Ite
     last = np.iinfo(np.int64).max
     ends: Sequence[tuple[int, int]] = [(-begin, last)] * (begin > 0) + [(0, end)] * (end > 0)
     for start, stop in ends:
-        limits = [file.constant(np.array([one], np.int64), value) for one in (start, stop, axis)]
+        limits = [
+            file.constant(np.array([number], np.int64), value) for number in (start, stop, axis)
+        ]
         yield onnx.helper.make_node("Slice", [value, *limits], [file.name(value)])

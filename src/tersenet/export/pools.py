@@ -32,7 +32,7 @@ def settle_pools(proto: ModelProto) -> None:
 
 def _settle(graph: OnnxGraph, proto: ModelProto, pool: NodeProto, source: NodeProto) -> None:
     options: dict[str, Any] = {
-        one.name: onnx.helper.get_attribute_value(one) for one in pool.attribute
+        attribute.name: onnx.helper.get_attribute_value(attribute) for attribute in pool.attribute
     }
     kernel = list(options["kernel_shape"])
     count = len(kernel)
@@ -75,7 +75,7 @@ def _padded(graph: OnnxGraph, pool: NodeProto, source: NodeProto, pads: list[int
     half = len(pads) // 2
     sizes = np.array([0, 0, *pads[:half], 0, 0, *pads[half:]], np.int64)
     levels, reals = graph.name(pool.input[0]), graph.name(pool.input[0])
-    of = [graph.constant(one, pool.input[0]) for one in (sizes, grid[1])]
+    of = [graph.constant(size, pool.input[0]) for size in (sizes, grid[1])]
     graph.insert(
         pool,
         onnx.helper.make_node("Pad", [source.input[0], *of], [levels]),
@@ -87,5 +87,5 @@ def _padded(graph: OnnxGraph, pool: NodeProto, source: NodeProto, pads: list[int
 def _sizes(proto: ModelProto, value: str) -> list[int]:
     """Of a value, 0 where a size is open; nothing where they are not known."""
     known = (*proto.graph.value_info, *proto.graph.input, *proto.graph.output)
-    found = next((one for one in known if one.name == value), None)
-    return [] if found is None else [one.dim_value for one in found.type.tensor_type.shape.dim]
+    found = next((own for own in known if own.name == value), None)
+    return [] if found is None else [dim.dim_value for dim in found.type.tensor_type.shape.dim]

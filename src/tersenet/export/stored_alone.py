@@ -31,7 +31,7 @@ def fold_stored_weights(proto: ModelProto) -> None:
     if "QuantizeLinear" in kinds or "DequantizeLinear" not in kinds:
         return
     graph = OnnxGraph(proto)
-    for node in [one for one in proto.graph.node if one.op_type == "DequantizeLinear"]:
+    for node in [node for node in proto.graph.node if node.op_type == "DequantizeLinear"]:
         stored = _Stored(graph, node)
         layers = _layers(graph, node.output[0])
         if layers == {"Gather"} and stored.by_row:
@@ -58,16 +58,21 @@ class _Stored:
     """A weight as its file has it: levels, scales and levels of zero."""
 
     def __init__(self, graph: OnnxGraph, node: NodeProto) -> None:
-        options = {one.name: onnx.helper.get_attribute_value(one) for one in node.attribute}
+        options = {
+            attribute.name: onnx.helper.get_attribute_value(attribute)
+            for attribute in node.attribute
+        }
         self.graph = graph
         self.levels, self.scale, *self.zero = node.input
         self.axis, self.block = options.get("axis", 1), options.get("block_size", 0)
         source = graph.source(self.levels)  # 4 bits are cast to 8 first
         stored = self.levels if source is None else source.input[0]
-        tensor = next(one for one in graph.graph.initializer if one.name == stored)
+        tensor = next(tensor for tensor in graph.graph.initializer if tensor.name == stored)
         self.shape = tuple(tensor.dims)
         lookups = graph.readers(node.output[0])
-        whole = all(not any(a.name == "axis" and a.i for a in one.attribute) for one in lookups)
+        whole = all(
+            not any(a.name == "axis" and a.i for a in lookup.attribute) for lookup in lookups
+        )
         scaled_by_row = bool(self.block) or self.axis == 0 or not graph.constants[self.scale].ndim
         self.by_row = len(self.shape) == 2 and whole and scaled_by_row
         """Whether a lookup may read the levels of its rows alone."""
@@ -110,8 +115,8 @@ class _Stored:
         """Gives each value the number of its block; the places are counted, not stored."""
         graph = self.graph
         ends = [
-            graph.constant(np.array(one, np.int64), operand)
-            for one in (0, self.shape[self.axis], 1)
+            graph.constant(np.array(number, np.int64), operand)
+            for number in (0, self.shape[self.axis], 1)
         ]
         length = graph.constant(np.array(self.block, np.int64), operand)
         places, blocks, each = (graph.name(operand) for _ in range(3))

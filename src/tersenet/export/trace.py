@@ -79,7 +79,7 @@ def refuse_state(program: ExportedProgram, name: str) -> None:
     buffers = signature.inputs_to_buffers
     kept = set(signature.buffers_to_mutate.values())
     nodes = {node.name: node for node in program.graph.nodes}
-    pending = [nodes[one] for one in signature.user_outputs if one in nodes]
+    pending = [nodes[output] for output in signature.user_outputs if output in nodes]
     seen: set[Node] = set()
     while kept and pending:
         node = pending.pop()
@@ -89,7 +89,7 @@ def refuse_state(program: ExportedProgram, name: str) -> None:
                 "in eval mode too, and a file keeps nothing between calls: change it in training "
                 "alone."
             )
-        pending += [one for one in node.all_input_nodes if one not in seen]
+        pending += [source for source in node.all_input_nodes if source not in seen]
         seen.update(node.all_input_nodes)
 
 
@@ -119,10 +119,12 @@ def bytes_per_sample(node: Node) -> int:
     """
     value = node.meta.get("val")
     values = value if isinstance(value, tuple | list) else (value,)
-    tensors = [one for one in values if isinstance(one, Tensor)]
+    tensors = [value for value in values if isinstance(value, Tensor)]
     if node.op in ("get_attr", "placeholder"):  # of an exported program, parameters are the latter
-        tensors = [one for one in tensors if not all(isinstance(size, int) for size in one.shape)]
-    return sum(math.prod(map(_of_one, one.shape)) * one.element_size() for one in tensors)
+        tensors = [
+            tensor for tensor in tensors if not all(isinstance(size, int) for size in tensor.shape)
+        ]
+    return sum(math.prod(map(_of_one, tensor.shape)) * tensor.element_size() for tensor in tensors)
 
 
 def _of_one(size: int | torch.SymInt) -> int:

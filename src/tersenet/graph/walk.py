@@ -67,7 +67,7 @@ class Walk:
             self._run(program, {}, {}, _wanted_too(program, outputs))
             self.lengths |= lengths(program)
         self.labels.when = ""
-        trained = itertools.chain(*(named_and_read(one) for one in training.programs))
+        trained = itertools.chain(*(named_and_read(program) for program in training.programs))
         self.trained_only = frozenset(trained) - named_and_read(self.program)
         """Parameters and buffers that nothing but training reads."""
         self.trains_more = training.more
@@ -90,7 +90,7 @@ class Walk:
     ) -> None:
         """Carries labels through a program; fills `values` and `kept_only`, by its nodes."""
         nodes, names = program.graph.nodes, named_tensors(program)
-        made = {one for one in nodes if one.op == "call_function" and not one.all_input_nodes}
+        made = {node for node in nodes if node.op == "call_function" and not node.all_input_nodes}
         derived = from_inputs(program, also=made)  # zeroing parameters leaves these as is
         user = program.graph_signature.user_inputs
         for node in nodes:
@@ -122,11 +122,11 @@ class Walk:
 
     def _output(self, node: fx.Node, values: Mapping[fx.Node, Any], wanted: Set[int]) -> None:
         results: Any = node.args[0]
-        for place, one in enumerate(results):
-            found = values.get(one) if isinstance(one, fx.Node) and place in wanted else None
+        for place, result in enumerate(results):
+            found = values.get(result) if isinstance(result, fx.Node) and place in wanted else None
             for value in found if isinstance(found, list) else [found or ()]:
                 for labels in value:
-                    self.labels.freeze(labels, f"it is the network's output '{one.name}'")
+                    self.labels.freeze(labels, f"it is the network's output '{result.name}'")
 
 
 @final
@@ -146,7 +146,9 @@ class Remainder:
         """
         roots = walk.labels.roots()
         gone = np.zeros(len(roots), dtype=bool)
-        sliced = {(walk.first_name(one.site), one.data["dim"]): one.data["keep"] for one in edits}
+        sliced = {
+            (walk.first_name(edit.site), edit.data["dim"]): edit.data["keep"] for edit in edits
+        }
         for (name, dim), keep in sliced.items():
             if name in walk.owned:
                 gone[roots[np.delete(walk.owned[name][dim], keep)]] = True

@@ -92,7 +92,7 @@ class BatchNorm(DataRepair):
 
 
 def _norms(model: nn.Module) -> Iterator[tuple[str, nn.BatchNorm2d]]:
-    return ((name, one) for name, one in model.named_modules() if isinstance(one, _NORMS))  # pyright: ignore[reportReturnType]
+    return ((name, module) for name, module in model.named_modules() if isinstance(module, _NORMS))  # pyright: ignore[reportReturnType]
 
 
 def _statistics(norm: nn.BatchNorm2d) -> str:

@@ -96,7 +96,7 @@ class LeastSquares(DataRepair):
             bench.tick(f"refitting {name}", done, len(plan.sites))
             error = self._refit(name, model, before, kept.get((f"{name}.weight", 0)), subject)
             if error is not None:
-                texts = [f"output error {100 * one:.3g} %" for one in error]
+                texts = [f"output error {100 * share:.3g} %" for share in error]
                 edits.append(Edit(site=name, kind=EditKind.TUNE, before=texts[0], after=texts[1]))
         return model, edits
 

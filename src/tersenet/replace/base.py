@@ -60,11 +60,11 @@ class ReplacePlan:
     @property
     def summary(self) -> str:
         """One line for a person."""
-        before, after = (sum(one.macs[i] for one in self.swaps.values()) for i in (0, 1))
-        times = [one.ms for one in self.swaps.values() if one.ms is not None]
+        before, after = (sum(swap.macs[i] for swap in self.swaps.values()) for i in (0, 1))
+        times = [swap.ms for swap in self.swaps.values() if swap.ms is not None]
         measured = ""
         if times:
-            was, now = (sum(one[i] for one in times) for i in (0, 1))
+            was, now = (sum(pair[i] for pair in times) for i in (0, 1))
             measured = f", their time ÷ {was / now:.2f} ({was:.3g} → {now:.3g} ms, {self.measured})"
         return (
             f"{len(self.swaps)} convolutions by {self.method}: their MACs ÷ {before / after:.2f} "
@@ -149,9 +149,9 @@ class Replacement(Method[ReplacePlan]):
                 f"batch {self.batch}, fp32"
             )
             swaps = self._timed(swaps, subject, bench)
-            for name, one in list(swaps.items()):
-                assert one.ms is not None
-                if (speedup := one.ms[0] / one.ms[1]) < self.least_speedup:
+            for name, swap in list(swaps.items()):
+                assert swap.ms is not None
+                if (speedup := swap.ms[0] / swap.ms[1]) < self.least_speedup:
                     del swaps[name]
                     reason = (
                         f"its block is {speedup:.2f}× as fast as measured, MACs notwithstanding"
@@ -159,7 +159,7 @@ class Replacement(Method[ReplacePlan]):
                     skips.append(Skip(name, reason))
         swaps = self._largest(swaps, skips)
         if not swaps:
-            first = "; ".join(f"'{one.site}': {one.reason}" for one in skips[:3])
+            first = "; ".join(f"'{skip.site}': {skip.reason}" for skip in skips[:3])
             raise StructureError(
                 f"replace {self.name} finds no convolution to replace "
                 f"({first or 'the network has none'}): take the step out, or name others."
@@ -243,14 +243,14 @@ class Replacement(Method[ReplacePlan]):
         self, swaps: Mapping[str, Swap], subject: Subject, bench: Workbench
     ) -> dict[str, Swap]:
         kinds = {
-            name: f"{one.conv} by {self.name} {one.sizes}, stride {one.conv.stride}"
-            for name, one in swaps.items()
+            name: f"{swap.conv} by {self.name} {swap.sizes}, stride {swap.conv.stride}"
+            for name, swap in swaps.items()
         }
-        pairs = {kinds[name]: (one.conv, one.sizes) for name, one in swaps.items()}
+        pairs = {kinds[name]: (swap.conv, swap.sizes) for name, swap in swaps.items()}
         times = block_times(pairs, self.block, subject.deployment, batch=self.batch, bench=bench)
         return {
-            name: Swap(conv=one.conv, sizes=one.sizes, macs=one.macs, ms=times[kinds[name]])
-            for name, one in swaps.items()
+            name: Swap(conv=swap.conv, sizes=swap.sizes, macs=swap.macs, ms=times[kinds[name]])
+            for name, swap in swaps.items()
         }
 
     def _largest(self, swaps: dict[str, Swap], skips: list[Skip]) -> dict[str, Swap]:
@@ -267,7 +267,7 @@ class Replacement(Method[ReplacePlan]):
             for name in swaps
             if name not in most
         ]
-        return {name: one for name, one in swaps.items() if name in most}
+        return {name: swap for name, swap in swaps.items() if name in most}
 
 
 _CONVOLUTION: TypeAdapter[PlainConvolution] = TypeAdapter(PlainConvolution)

@@ -91,7 +91,7 @@ class ChannelBottleneck(Replacement):
     def fit_(block: nn.Module, weight: Kernel, bias: Tensor | None) -> float:
         """Takes the Tucker decomposition's three factors."""
         reduce, spatial, expand = (
-            block.get_submodule(one) for one in ("reduce", "spatial", "expand")
+            block.get_submodule(name) for name in ("reduce", "spatial", "expand")
         )
         u, core, v = tucker2(weight, len(reduce.get_parameter("weight")))
         reduce.get_parameter("weight").copy_(v.mT[:, :, None, None])

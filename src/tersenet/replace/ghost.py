@@ -120,7 +120,7 @@ def _ghosts(
     steps = list(itertools.product(reach, reach))
     cross = torch.stack([_shifted(weight, primary, step) for step in steps], -1)  # (i, j, tap)
     differences = {(a[0] - b[0], a[1] - b[1]): None for a, b in itertools.product(steps, steps)}
-    own = {one: _shifted(weight, primary, one).diagonal() for one in differences}
+    own = {step: _shifted(weight, primary, step).diagonal() for step in differences}
     gram = torch.stack(
         [torch.stack([own[a[0] - b[0], a[1] - b[1]] for b in steps], -1) for a in steps], -2
     )

@@ -62,7 +62,7 @@ class DepthwiseSeparable(Replacement):
     @staticmethod
     def fit_(block: nn.Module, weight: Kernel, bias: Tensor | None) -> float:
         """Takes the first m singular triples of each input channel's filters."""
-        depthwise, pointwise = (block.get_submodule(one) for one in ("depthwise", "pointwise"))
+        depthwise, pointwise = (block.get_submodule(name) for name in ("depthwise", "pointwise"))
         n, c = weight.shape[:2]
         m = len(depthwise.get_parameter("weight")) // c
         # (channel, filter, tap) = U diag(S) Vᵀ

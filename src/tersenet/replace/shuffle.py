@@ -73,9 +73,9 @@ def cp(
     return _solved(torch.einsum("pnck,pcr,pkr->pnr", parts, b, c), b, c, a), b, c
 
 
-def _solved(right: Tensor, one: Tensor, other: Tensor, last: Tensor) -> Tensor:
+def _solved(right: Tensor, factor: Tensor, other: Tensor, last: Tensor) -> Tensor:
     """Returns the factor of least error given both others, held to the last one."""
-    gram = (one.mT @ one) * (other.mT @ other)
+    gram = (factor.mT @ factor) * (other.mT @ other)
     hold = _HOLD * gram.diagonal(dim1=1, dim2=2).mean(1)[:, None, None].clamp_min(1e-30)
     damped = gram + hold * torch.eye(gram.shape[1], dtype=gram.dtype)
     return torch.linalg.solve(damped, right + hold * last, left=False)
@@ -131,8 +131,8 @@ class ShuffledGroups(Replacement):
     def fit_(block: nn.Module, weight: Kernel, bias: Tensor | None) -> float:
         """Decomposes the part of the kernel between each group of inputs and of outputs."""
         reduce, depthwise, expand = (
-            block.get_submodule(one).get_parameter("weight")
-            for one in ("reduce", "depthwise", "expand")
+            block.get_submodule(name).get_parameter("weight")
+            for name in ("reduce", "depthwise", "expand")
         )
         filters, channels = weight.shape[:2]
         g = channels // reduce.shape[1]

@@ -147,12 +147,12 @@ class CP(Decomposition):
             stable=self.stable,
         )
         makes, reads, *space = found.factors
-        return [reads.T, *(one.T for one in space), makes]
+        return [reads.T, *(vectors.T for vectors in space), makes]
 
     def kernel(self, factors: Sequence[nn.Module], like: nn.Module) -> Tensor:
         """Returns the sum of the components."""
-        weights = [one.get_parameter("weight") for one in factors]
+        weights = [factor.get_parameter("weight") for factor in factors]
         if self.layers == 4:
             return separable_kernel(weights)
-        kernel = separable_kernel([one.flatten(1) for one in weights])
+        kernel = separable_kernel([weight.flatten(1) for weight in weights])
         return kernel.unflatten(-1, weights[1].shape[2:])

@@ -50,8 +50,8 @@ class Polyadic:
     def kernel(self) -> Tensor:
         """The sum, in float64."""
         first, second, *others = self.factors
-        for one in others:  # all axes but the first, for each component: never all for each
-            second = (second.unsqueeze(-2) * one).flatten(0, 1)
+        for factor in others:  # all axes but the first, for each component: never all for each
+            second = (second.unsqueeze(-2) * factor).flatten(0, 1)
         return (first @ second.mT).reshape(self.shape)
 
     @property
@@ -59,21 +59,22 @@ class Polyadic:
         """The lowest cosine between two components: −1 cancels."""
         if self.factors[0].shape[1] < 2:
             return 0.0
-        unit = [one / one.norm(dim=0).clamp_min(1e-300) for one in self.factors]
-        cosines = math_prod([one.T @ one for one in unit])
+        unit = [factor / factor.norm(dim=0).clamp_min(1e-300) for factor in self.factors]
+        cosines = math_prod([vectors.T @ vectors for vectors in unit])
         return float(cosines.min())
 
     @property
     def intensity(self) -> float:
         """Σ |component|² over |their sum|²: 1 where components are orthogonal."""
-        norms = math_prod([one.norm(dim=0).square() for one in self.factors]).sum()
+        norms = math_prod([factor.norm(dim=0).square() for factor in self.factors]).sum()
         return float(norms / self.kernel.square().sum().clamp_min(1e-300))
 
     @property
     def sensitivity(self) -> float:
         """How the sum answers to noise on the factors: Σ_n I_n Σ_r Π_{m≠n} |u_r^m|²."""
         return sum(
-            len(one) * float(_others(self.factors, at).sum()) for at, one in enumerate(self.factors)
+            len(factor) * float(_others(self.factors, at).sum())
+            for at, factor in enumerate(self.factors)
         )
 
 
@@ -101,8 +102,8 @@ def polyadic(tensor: Tensor, *, rank: int, iterations: int, generator: torch.Gen
     data = double.float() if double.numel() >= _LARGE else double
     starts = _starts(double, rank, generator)
     if len(starts) > 1:
-        tries = [_alternated(data, total, one, min(_TRIAL, iterations)) for one in starts]
-        starts = [min(tries, key=lambda one: one[1])[0]]
+        tries = [_alternated(data, total, start, min(_TRIAL, iterations)) for start in starts]
+        starts = [min(tries, key=lambda attempt: attempt[1])[0]]
     factors, _ = _alternated(data, total, starts[0], iterations)
     found = Polyadic(tuple(factors), tuple(tensor.shape), 0.0)
     error = float((double - found.kernel).norm()) / math.sqrt(total)
@@ -116,19 +117,19 @@ def _alternated(
     """Returns factors after alternating least squares, and their squared error."""
     squared, product, gram = total, factors[-1], torch.empty(0)
     products: _Products = {}
-    grams = [one.T @ one for one in factors]
+    grams = [factor.T @ factor for factor in factors]
     for _ in range(iterations):
         for axis in range(data.ndim):
             product = _contracted(data, factors, axis, products)
-            gram = math_prod([one for at, one in enumerate(grams) if at != axis])
+            gram = math_prod([gram for at, gram in enumerate(grams) if at != axis])
             factors = [*factors[:axis], _solved(gram, product), *factors[axis + 1 :]]
             grams[axis] = factors[axis].T @ factors[axis]
         # The last update's own product gives the error for nothing.
         last = factors[-1]
         now = total - 2 * float((last * product).sum()) + float(((last @ gram) * last).sum())
         scales = _even(factors)
-        factors = [one * scale for one, scale in zip(factors, scales, strict=True)]
-        grams = [one * scale * scale[:, None] for one, scale in zip(grams, scales, strict=True)]
+        factors = [factor * scale for factor, scale in zip(factors, scales, strict=True)]
+        grams = [gram * scale * scale[:, None] for gram, scale in zip(grams, scales, strict=True)]
         settled = abs(squared - now) < 1e-9 * total or now < 1e-14 * total
         squared = now
         if settled:
@@ -150,8 +151,8 @@ def corrected(
     fresh = _filled(modes, found.factors[0].shape[1], generator)
     ends = [_shrunk(tensor, start, bound, iterations) for start in (list(found.factors), fresh)]
     return min(
-        (one for one in (found, *ends) if one.error <= bound * (1 + 1e-6)),
-        key=lambda one: one.sensitivity,
+        (end for end in (found, *ends) if end.error <= bound * (1 + 1e-6)),
+        key=lambda candidate: candidate.sensitivity,
     )
 
 
@@ -171,10 +172,10 @@ def _shrunk(tensor: Tensor, factors: list[Tensor], bound: float, iterations: int
             ).sum(0)
             root = weights.clamp_min(1e-300).sqrt()
             product = _contracted(data, factors, axis, products) / root
-            gram = math_prod([one.T @ one for at, one in enumerate(factors) if at != axis])
+            gram = math_prod([factor.T @ factor for at, factor in enumerate(factors) if at != axis])
             gram /= root[:, None] * root
             factors[axis] = _bounded(gram, product, total, bound**2 * total) / root
-        factors = [one * scale for one, scale in zip(factors, _even(factors), strict=True)]
+        factors = [factor * scale for factor, scale in zip(factors, _even(factors), strict=True)]
     found = Polyadic(tuple(factors), tuple(tensor.shape), 0.0, degenerate=True)
     error = float((double - found.kernel).norm()) / math.sqrt(max(total, 1e-300))
     return Polyadic(found.factors, found.shape, error, degenerate=True)
@@ -266,7 +267,7 @@ def _contracted(
         products[first] = (factors[first], product)
     found = products[first][1]
     left = [at for at in range(tensor.ndim) if at != first]
-    for at in [one for one in reversed(left) if one != axis]:
+    for at in [side for side in reversed(left) if side != axis]:
         place = left.index(at)
         shape = [1] * (found.ndim - 1) + [found.shape[-1]]
         shape[place] = tensor.shape[at]
@@ -277,7 +278,7 @@ def _contracted(
 
 def _others(factors: Sequence[Tensor], *axes: int) -> Float[Tensor, " component"]:
     """Returns Π |u_r^k|² over all axes but these."""
-    norms = [one.square().sum(0) for at, one in enumerate(factors) if at not in axes]
+    norms = [factor.square().sum(0) for at, factor in enumerate(factors) if at not in axes]
     return math_prod(norms) if norms else torch.ones_like(factors[0][0])
 
 
@@ -291,5 +292,5 @@ def _solved(gram: Tensor, product: Tensor) -> Tensor:
 
 def _even(factors: Sequence[Tensor]) -> Float[Tensor, "axis component"]:
     """Returns what spreads each component's norm evenly over its vectors: the sum stays."""
-    norms = torch.stack([one.norm(dim=0).clamp_min(1e-300) for one in factors])
+    norms = torch.stack([factor.norm(dim=0).clamp_min(1e-300) for factor in factors])
     return norms.log().mean(0).exp() / norms

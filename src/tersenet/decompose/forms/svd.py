@@ -175,13 +175,13 @@ class SVD(Decomposition):
 
     def kernel(self, factors: Sequence[nn.Module], like: nn.Module) -> Tensor:
         """Returns the product of the two."""
-        first, last = (one.get_parameter("weight") for one in factors)
+        first, last = (factor.get_parameter("weight") for factor in factors)
         if isinstance(like, nn.Embedding):
             return first @ last.T
         if isinstance(like, nn.Linear):
             return last @ first
         groups = getattr(like, "groups", 1)
-        first, last = (one.unflatten(0, (groups, -1)) for one in (first, last))
+        first, last = (weight.unflatten(0, (groups, -1)) for weight in (first, last))
         if self.split == "channel":
             found = torch.einsum("gri...,gor->goi...", first, last.flatten(2))
         else:

@@ -126,7 +126,7 @@ class TensorTrain(Decomposition):
         """Returns W[(m₁ n₁), (m₂ n₂), …] of W[(m₁ m₂ …), (n₁ n₂ …)]."""
         outputs, inputs = self._sizes(layer)
         whole = checked_kernel(layer).reshape(*outputs, *inputs)
-        return whole.permute([one for at in range(self.cores) for one in (at, at + self.cores)])
+        return whole.permute([axis for at in range(self.cores) for axis in (at, at + self.cores)])
 
 
 def split_size(size: int, parts: int) -> tuple[int, ...]:
@@ -140,8 +140,8 @@ def split_size(size: int, parts: int) -> tuple[int, ...]:
             primes.append(prime)
             rest //= prime
         prime += 1
-    for one in sorted(primes, reverse=True):
-        factors[factors.index(min(factors))] *= one
+    for largest in sorted(primes, reverse=True):
+        factors[factors.index(min(factors))] *= largest
     return tuple(sorted(factors))
 
 

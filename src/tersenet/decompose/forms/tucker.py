@@ -111,17 +111,17 @@ class Tucker(Decomposition):
         kernels = grouped(layer, checked_kernel(layer))
         if self.spatial == "rank-1":
             return self._separable(kernels[0], ranks[0])
-        found = [self._channels(one.flatten(2), ranks) for one in kernels]  # each group's own
+        found = [self._channels(kernel.flatten(2), ranks) for kernel in kernels]  # each group's own
         reads, cores, makes = (torch.cat(parts) for parts in zip(*found, strict=True))
         return [reads, cores, makes]
 
     def kernel(self, factors: Sequence[nn.Module], like: nn.Module) -> Tensor:
         """Returns Σ_ab A[o, b] G[b, a] B[i, a]."""
         groups = getattr(like, "groups", 1)
-        weights = [one.get_parameter("weight") for one in factors]
+        weights = [factor.get_parameter("weight") for factor in factors]
         if self.spatial == "rank-1":
             return separable_kernel(weights)
-        reads, core, makes = (one.unflatten(0, (groups, -1)) for one in weights)
+        reads, core, makes = (weight.unflatten(0, (groups, -1)) for weight in weights)
         reads, makes = reads.flatten(2), makes.flatten(2)
         return torch.einsum("gai,gba...,gob->goi...", reads, core, makes).flatten(0, 1)
 
@@ -187,8 +187,8 @@ def separable_kernel(weights: Sequence[Tensor]) -> Tensor:
     """Returns Σ_r A[o, r] B[r, i] h_r ⊗ w_r …."""
     first, *filters, last = weights
     rest = first.flatten(1).mT
-    for one in filters:
-        rest = rest.unsqueeze(-2) * one.flatten(1).mT
+    for taps in filters:
+        rest = rest.unsqueeze(-2) * taps.flatten(1).mT
     return (last.flatten(1) @ rest.flatten(0, -2).mT).unflatten(1, rest.shape[:-1])
 
 

@@ -70,14 +70,14 @@ class BlockFinder:
     def residual(self) -> Iterator[Block]:
         """Yields the residual blocks: by their module where it is nothing else, else by branch."""
         by_home: dict[str, list[Residual]] = {}
-        for one in self.flow.residuals:
-            by_home.setdefault(_modules(one.total)[-1], []).append(one)
+        for residual in self.flow.residuals:
+            by_home.setdefault(_modules(residual.total)[-1], []).append(residual)
         for home, residuals in by_home.items():
             whole = self._whole(home, residuals) if home else None
-            found = [whole] if whole else [self._branch(one) for one in residuals]
-            yield from (one for one in found if one)
-        direct = {one.total for one in self.flow.residuals}
-        inner = {node for one in self.flow.residuals for node in one.branch}
+            blocks = [whole] if whole else map(self._branch, residuals)
+            yield from (block for block in blocks if block)
+        direct = {residual.total for residual in self.flow.residuals}
+        inner = {node for residual in self.flow.residuals for node in residual.branch}
         for total in self.flow.sums:
             if total not in direct | inner and _modules(total)[-1]:
                 self._keep(_modules(total)[-1], "both ways to its sum compute something")
@@ -120,24 +120,28 @@ class BlockFinder:
     def _whole(self, home: str, residuals: Sequence[Residual]) -> Block | None:
         """Returns a module that is nothing but residual branches in a row, as one block."""
         own = self._within[home]
-        inside = {node for one in residuals for node in one.branch}
+        inside = {node for residual in residuals for node in residual.branch}
         exits = [n for n in own if any(reader not in own for reader in self.flow.readers(n))]
         start = residuals[0].start
         if len(exits) != 1 or start in own or shape_of(start) != shape_of(exits[0]):
             return None
         if any(node in own and node not in inside for node in self.flow.products):
             return None
-        rest = self._rest(exits[0], start, {one.total: one.start for one in residuals})
+        rest = self._rest(
+            exits[0], start, {residual.total: residual.start for residual in residuals}
+        )
         if rest is None:
             return None
-        zeroed: dict[str, str | None] = {one.end.name: None for one in residuals}
+        zeroed: dict[str, str | None] = {residual.end.name: None for residual in residuals}
         stand_in: StandIn = "identity"
         if any(not self.flow.no_op(node, start) for node in rest):
             if {_operator(node) for node in rest} <= {"relu", "relu_"}:
                 stand_in = "relu"
             else:  # as in post-norm transformers: a norm of its own goes with the block
                 zeroed = {exits[0].name: start.name}
-        ends = tuple(end for one in residuals if (end := self._part(one.end, one.branch)))
+        ends = tuple(
+            end for residual in residuals if (end := self._part(residual.end, residual.branch))
+        )
         return self._block(
             home,
             "residual" if None in zeroed.values() else "layer",
@@ -164,22 +168,22 @@ class BlockFinder:
             node = reads[0]
         return found
 
-    def _branch(self, one: Residual) -> Block | None:
+    def _branch(self, residual: Residual) -> Block | None:
         """Returns a branch whose sum stands in a forward() that does other things too."""
-        nodes = sorted(one.branch, key=self.flow.order.__getitem__)
-        maker = self._part(one.end, one.branch)
+        nodes = sorted(residual.branch, key=self.flow.order.__getitem__)
+        maker = self._part(residual.end, residual.branch)
         if maker is None:
-            home = _modules(one.total)[-1]
-            name = f"{home}.{one.total.name}" if home else one.total.name
+            home = _modules(residual.total)[-1]
+            name = f"{home}.{residual.total.name}" if home else residual.total.name
             self._keep(name, "the end of its branch is computed by no module of its own")
             return None
         return self._block(
             maker,
             "residual",
             swaps={**_identities(self._parts(nodes)), maker: "zero"},
-            instead={one.end.name: None},
+            instead={residual.end.name: None},
             nodes=nodes,
-            ways=(one.start, one.total),
+            ways=(residual.start, residual.total),
             ends=(maker,),
         )
 
@@ -193,7 +197,7 @@ class BlockFinder:
         """Returns the largest modules that lie within `nodes`."""
         inside = set(nodes)
         parts = (self._part(node, inside) for node in nodes)
-        return [one for one in dict.fromkeys(parts) if one is not None]
+        return [part for part in dict.fromkeys(parts) if part is not None]
 
     def _part(self, node: fx.Node, inside: Set[fx.Node]) -> str | None:
         return next((m for m in _modules(node) if m and self._within[m] <= inside), None)
@@ -212,9 +216,9 @@ class BlockFinder:
     ) -> Block:
         own = [self.flow.products[node] for node in nodes if node in self.flow.products]
         tensors = {
-            id(one): one.numel()
+            id(parameter): parameter.numel()
             for part in swaps
-            for one in self._model.get_submodule(part).parameters()
+            for parameter in self._model.get_submodule(part).parameters()
         }
         return Block(
             name=name,
@@ -224,10 +228,10 @@ class BlockFinder:
             entry=ways[0].name,
             exit=ways[1].name,
             ends=ends,
-            filters=tuple(group for one in own if (group := self._filters(one))),
+            filters=tuple(group for product in own if (group := self._filters(product))),
             width=width,
             params=sum(tensors.values()),
-            macs=sum(one.macs for one in own) // self._batch,
+            macs=sum(product.macs for product in own) // self._batch,
         )
 
     def _filters(self, product: Product) -> ChannelGroup | None:
@@ -240,9 +244,9 @@ class BlockFinder:
         each = tuple((index,) for index in range(size))
         members = [Member(tensor, product.filter_dim, each, product.site)]
         readers = self.flow.readers(node)
-        behind = readers if [_operator(one) for one in readers] == ["batch_norm"] else []
-        for one in (node, *behind):
-            for other in one.all_input_nodes:
+        behind = readers if [_operator(reader) for reader in readers] == ["batch_norm"] else []
+        for caller in (node, *behind):
+            for other in caller.all_input_nodes:
                 name = self._names.get(other)
                 if name not in (None, tensor) and shape_of(other) == (size,):
                     members.append(Member(name, 0, each))

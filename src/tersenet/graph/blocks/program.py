@@ -18,7 +18,7 @@ def outputs_of(model: nn.Module, inputs: tuple[Tensor, ...]) -> list[Tensor]:
     """Returns the tensors a network gives in eval mode, without gradients."""
     with evaluating(model), torch.no_grad():
         outputs = model(*inputs)
-    return [one for one in pytree.tree_leaves(outputs) if isinstance(one, Tensor)]
+    return [leaf for leaf in pytree.tree_leaves(outputs) if isinstance(leaf, Tensor)]
 
 
 @final
@@ -86,7 +86,7 @@ class _Run(fx.Interpreter):
     ) -> None:
         super().__init__(body)
         self._instead = instead
-        self._names = names | {one for one in instead.values() if one is not None}
+        self._names = names | {source for source in instead.values() if source is not None}
         self.kept: dict[str, Tensor] = {}
 
     def run_node(self, n: fx.Node) -> Any:

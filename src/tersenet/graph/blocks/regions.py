@@ -18,18 +18,20 @@ __all__ = ["Flow", "Residual"]
 
 _SAME: Final = {"aten.dropout", "aten.clone", "aten.contiguous", "aten.alias"}
 """What passes its input on, in eval mode."""
-_SHAPES: Final = {f"aten.{one}" for one in ("view", "reshape", "flatten", "squeeze", "permute")}
-_NORMS: Final = {f"aten.{one}_norm" for one in ("batch", "layer", "group", "instance", "rms")}
+_SHAPES: Final = {f"aten.{name}" for name in ("view", "reshape", "flatten", "squeeze", "permute")}
+_NORMS: Final = {f"aten.{kind}_norm" for kind in ("batch", "layer", "group", "instance", "rms")}
 _ACTIVATIONS: Final = {
-    f"aten.{one}"
-    for one in """
+    f"aten.{name}"
+    for name in """
         relu relu6 gelu silu elu selu celu mish leaky_relu prelu tanh sigmoid hardtanh hardswish
         hardsigmoid softplus clamp clamp_min
     """.split()  # noqa: SIM905 (as the rules have it)
 }
 _IDEMPOTENT: Final = {"aten.relu", "aten.relu6", "aten.hardtanh", "aten.clamp", "aten.clamp_min"}
 """f(f(x)) = f(x)."""
-_PICK: Final = {f"aten.{one}max_pool{rank}d" for one in ("", "adaptive_") for rank in (1, 2, 3)}
+_PICK: Final = {
+    f"aten.{prefix}max_pool{rank}d" for prefix in ("", "adaptive_") for rank in (1, 2, 3)
+}
 """What gives some of its input's values."""
 
 
@@ -52,18 +54,20 @@ class Flow:
 
     def __init__(self, program: torch.export.ExportedProgram) -> None:
         derived = from_inputs(program)
-        self.nodes = [one for one in program.graph.nodes if one in derived and _holds_data(one)]
+        self.nodes = [node for node in program.graph.nodes if node in derived and _holds_data(node)]
         self.order = {node: place for place, node in enumerate(self.nodes)}
-        self.inputs = {one for one in self.nodes if one.op == "placeholder"}
-        self.products: dict[fx.Node, Product] = {one.node: one for one in products(program)}
+        self.inputs = {node for node in self.nodes if node.op == "placeholder"}
+        self.products: dict[fx.Node, Product] = {
+            product.node: product for product in products(program)
+        }
         self._output = program.graph.output_node()
 
     @cached_property
     def residuals(self) -> list[Residual]:
         """The sums with their own input whose branch does nothing else, innermost ones only."""
-        found = [one for node in self.nodes for one in self._residual(node)]
-        totals = {one.total for one in found}
-        return [one for one in found if totals.isdisjoint(one.branch)]
+        found = [residual for node in self.nodes for residual in self._residual(node)]
+        totals = {residual.total for residual in found}
+        return [residual for residual in found if totals.isdisjoint(residual.branch)]
 
     @cached_property
     def sums(self) -> list[fx.Node]:
@@ -72,11 +76,11 @@ class Flow:
 
     def reads(self, node: fx.Node) -> list[fx.Node]:
         """Returns the values a node is computed from."""
-        return [one for one in node.all_input_nodes if one in self.order]
+        return [source for source in node.all_input_nodes if source in self.order]
 
     def readers(self, node: fx.Node) -> list[fx.Node]:
         """Returns what reads a value; the graph's output is one."""
-        return [one for one in node.users if one in self.order or one is self._output]
+        return [reader for reader in node.users if reader in self.order or reader is self._output]
 
     def is_output(self, node: fx.Node) -> bool:
         """Returns whether the network returns a value, as it is or in another shape."""
@@ -127,15 +131,15 @@ class Flow:
         for place, node in enumerate(self.nodes):
             if furthest <= place:
                 found.append(node)
-            ends = [self.order.get(one, len(self.nodes)) for one in self.readers(node)]
+            ends = [self.order.get(reader, len(self.nodes)) for reader in self.readers(node)]
             furthest = max([furthest, *ends])
         return found
 
     def _is_sum(self, node: fx.Node) -> bool:
         if _name(node) != "aten.add":
             return False
-        parts = [one for one in node.args[:2] if isinstance(one, fx.Node) and one in self.order]
-        return len(parts) == 2 and len({shape_of(one) for one in (*parts, node)}) == 1
+        parts = [part for part in node.args[:2] if isinstance(part, fx.Node) and part in self.order]
+        return len(parts) == 2 and len({shape_of(part) for part in (*parts, node)}) == 1
 
     def _residual(self, total: fx.Node) -> Iterable[Residual]:
         if not self._is_sum(total):
@@ -146,7 +150,7 @@ class Flow:
             assert isinstance(shortcut, fx.Node)
             start = self.passed(shortcut)
             branch = self._between(start, end)
-            inside = all(one in branch for own in branch - {end} for one in self.readers(own))
+            inside = all(reader in branch for own in branch - {end} for reader in self.readers(own))
             if branch and inside and self.readers(end) == [total]:
                 yield Residual(start, end, total, branch)
 
@@ -156,10 +160,10 @@ class Flow:
             return frozenset()
         wanted, stack = {end}, [end]
         while stack:
-            for one in self.reads(stack.pop()):
-                if one not in wanted and self.order[one] > self.order[start]:
-                    wanted.add(one)
-                    stack.append(one)
+            for source in self.reads(stack.pop()):
+                if source not in wanted and self.order[source] > self.order[start]:
+                    wanted.add(source)
+                    stack.append(source)
         reached = {start}
         for node in sorted(wanted, key=self.order.__getitem__):
             if not reached.isdisjoint(self.reads(node)):
@@ -180,4 +184,4 @@ def _constants(node: fx.Node) -> tuple[Any, ...]:
 def _holds_data(node: fx.Node) -> bool:
     value = node.meta.get("val")
     parts: Sequence[Any] = value if isinstance(value, tuple | list) else [value]
-    return any(isinstance(one, torch.Tensor) for one in parts)
+    return any(isinstance(part, torch.Tensor) for part in parts)

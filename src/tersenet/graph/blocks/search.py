@@ -56,7 +56,7 @@ def find_blocks(model: nn.Module, example: tuple[Tensor, ...], *, tried: bool = 
     finder = BlockFinder(own, Program(own, example))
     found = [*finder.residual(), *finder.layers()]
     order = {node.name: place for place, node in enumerate(finder.flow.nodes)}
-    found.sort(key=lambda one: order[one.exit])
+    found.sort(key=lambda block: order[block.exit])
     if not tried:
         return Blocks(blocks=tuple(found), skips=tuple(finder.skips))
     unequal = any(block.width and block.width.unequal for block in found)

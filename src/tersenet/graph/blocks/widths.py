@@ -41,23 +41,23 @@ def equal_widths(graph: Graph, layers: Iterable[Width]) -> dict[str, tuple[int, 
         StructureError: if a surplus cannot go: it is tied to other layers' or it is the
             network's output.
     """
-    chosen = list(layers)
-    ways = {one.site: (_reading(graph, one), _making(graph, one)) for one in chosen}
+    layers = list(layers)
+    ways = {layer.site: (_reading(graph, layer), _making(graph, layer)) for layer in layers}
     size = {group.name: group.size for pair in ways.values() for group in pair if group}
     changed = True
     while changed:  # a layer that shrinks may make its neighbours unequal
         changed = False
-        for one in chosen:
-            groups = ways[one.site]
+        for layer in layers:
+            groups = ways[layer.site]
             counts = [
                 size[group.name] if group else fixed
-                for group, fixed in zip(groups, one.channels, strict=True)
+                for group, fixed in zip(groups, layer.channels, strict=True)
             ]
             for group, count in zip(groups, counts, strict=True):
                 if count > min(counts):
                     if group is None:
                         raise StructureError(
-                            f"'{one.site}' reads {counts[0]} channels and makes {counts[1]}, and "
+                            f"'{layer.site}' reads {counts[0]} channels and makes {counts[1]}, and "
                             "the surplus is not its own to remove: add it to skip."
                         )
                     size[group.name], changed = min(counts), True
@@ -83,8 +83,8 @@ def _local(graph: Graph, place: tuple[str, int]) -> ChannelGroup | None:
     """Returns the group of single channels there that one layer makes, or None."""
     kinds = _kinds(graph)
     for group in graph.groups:
-        own = [one for one in group.members if (one.tensor, one.dim) == place]
-        makers = [one for one in group.sources if not kinds[one].startswith("depthwise")]
+        own = [member for member in group.members if (member.tensor, member.dim) == place]
+        makers = [source for source in group.sources if not kinds[source].startswith("depthwise")]
         if own and len(makers) <= 1 and all(len(unit) == 1 for unit in own[0].indices):
             return group
     return None

@@ -92,7 +92,7 @@ def masked_reference(
     slices = [edit for edit in edits if "swap" not in edit.data]
     zeroed = masked(before, slices)
     claim = "the smaller network equals the original with the removed units zeroed"
-    changes = sorted({one for edit in slices for one in edit.data.get("over_kept", ())})
+    changes = sorted({change for edit in slices for change in edit.data.get("over_kept", ())})
     if changes:
         claim += f", where its meaning changes: {'; '.join(changes)}"
     if any("over_kept" in edit.data for edit in slices):
@@ -126,7 +126,7 @@ class Reference:
         with contextlib.suppress(Exception):  # a forward() may make float32 tensors of its own
             double = self._both(torch.float64)
         # Float32's least number as a mask, say, overflows where float64 is made float32 again.
-        if double and any(bool(one.isnan().any()) for found in double for one in found):
+        if double and any(bool(tensor.isnan().any()) for found in double for tensor in found):
             double = None
         self._double = double
         self._single = None if double else self._in_single()
@@ -161,7 +161,7 @@ class Reference:
 
     def _both(self, dtype: torch.dtype) -> tuple[list[Tensor], list[Tensor]]:
         # Copies: a forward() may keep what it saw.
-        before, reference = (twin(one).to(dtype) for one in self._networks)
+        before, reference = (twin(network).to(dtype) for network in self._networks)
         return self._run(before, dtype), self._run(reference, dtype)
 
     def _run(self, model: nn.Module, dtype: torch.dtype) -> list[Tensor]:
@@ -172,7 +172,7 @@ class Reference:
             outputs = model(*(x.clone() for x in inputs))
         leaves, spec = pytree.tree_flatten(outputs)
         wanted = wanted_leaves(spec, self._outputs)
-        return [one for i, one in enumerate(leaves) if isinstance(one, Tensor) and i in wanted]
+        return [leaf for i, leaf in enumerate(leaves) if isinstance(leaf, Tensor) and i in wanted]
 
     def _run_smaller(self, model: nn.Module) -> list[Tensor]:
         try:
@@ -188,7 +188,7 @@ class Reference:
 
 def difference(found: Sequence[Tensor], reference: Sequence[Tensor]) -> float:
     """Returns the largest difference relative to the largest reference; inf if shapes differ."""
-    if [one.shape for one in found] != [one.shape for one in reference]:
+    if [tensor.shape for tensor in found] != [tensor.shape for tensor in reference]:
         return float("inf")
     worst = 0.0
     for mine, theirs in zip(found, reference, strict=True):

@@ -96,7 +96,9 @@ class _Interpreter(fx.Interpreter):
         for node in fitted.nodes:
             if node.name in shrinking:
                 self._fitted[node.name] = node
-                fit(node, remainder, lambda one: self._labels(own.get(getattr(one, "name", ""))))
+                fit(
+                    node, remainder, lambda value: self._labels(own.get(getattr(value, "name", "")))
+                )
         self._own = own
         self._inner = {node.name for node in of_parameters(walk.program)}
         """Of the calls that a weight is made of: they read parameters as they are."""
@@ -145,7 +147,7 @@ class _Interpreter(fx.Interpreter):
         kwargs: Any = map_arg(node.kwargs, self._kept)
         found, labels = call(*args, **kwargs), self._labels(n)
         if isinstance(labels, list):
-            return tuple(self._spread(x, one) for x, one in zip(found, labels, strict=True))
+            return tuple(self._spread(x, dims) for x, dims in zip(found, labels, strict=True))
         return self._spread(found, labels)
 
     def _kept(self, node: fx.Node) -> Any:

@@ -51,5 +51,5 @@ def training_failure(
 def _outputs(model: nn.Module, inputs: tuple[Tensor, ...], seed: int) -> list[Tensor]:
     own = twin(model)
     with training(own), seeded(seed), without_dropout(), quiet():
-        outputs = own(*(one.clone() for one in inputs))
-    return [one.detach() for one in pytree.tree_leaves(outputs) if isinstance(one, Tensor)]
+        outputs = own(*(tensor.clone() for tensor in inputs))
+    return [leaf.detach() for leaf in pytree.tree_leaves(outputs) if isinstance(leaf, Tensor)]

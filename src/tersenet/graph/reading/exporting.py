@@ -72,10 +72,10 @@ def untouched(model: nn.Module) -> Iterator[nn.Module]:
     modules = list(model.modules())
     attributes = [dict(vars(module)) for module in modules]
     contents = [
-        (one, copy.copy(one))
+        (value, copy.copy(value))
         for own in attributes
-        for one in own.values()
-        if isinstance(one, (list, dict, set))
+        for value in own.values()
+        if isinstance(value, (list, dict, set))
     ]
     try:
         yield model
@@ -83,17 +83,17 @@ def untouched(model: nn.Module) -> Iterator[nn.Module]:
         for module, own in zip(modules, attributes, strict=True):
             vars(module).clear()
             vars(module).update(own)
-        for one, before in contents:
-            one.clear()
-            one.extend(before) if isinstance(one, list) else one.update(before)
+        for content, before in contents:
+            content.clear()
+            content.extend(before) if isinstance(content, list) else content.update(before)
 
 
 def twin(model: nn.Module) -> nn.Module:
     """Returns a copy, also where modules keep tensors that were computed, as `weight_norm` does."""
-    kept = (one for module in model.modules() for one in vars(module).values())
+    kept = (value for module in model.modules() for value in vars(module).values())
     tensors = itertools.chain(kept, model.buffers())
-    computed = (one for one in tensors if isinstance(one, Tensor) and not one.is_leaf)
-    return copy.deepcopy(model, {id(one): one.detach().clone() for one in computed})
+    computed = (tensor for tensor in tensors if isinstance(tensor, Tensor) and not tensor.is_leaf)
+    return copy.deepcopy(model, {id(tensor): tensor.detach().clone() for tensor in computed})
 
 
 def export(
@@ -128,12 +128,12 @@ def export(
             "a TorchScript module cannot be read as a graph: give the nn.Module it was made of."
         )
     # A batch of one would be taken for a constant, one tensor given twice for one input.
-    inputs = tuple(one.clone() for one in at_least_two(example))
+    inputs = tuple(tensor.clone() for tensor in at_least_two(example))
     batch = torch.export.Dim.DYNAMIC if any_batch else torch.export.Dim.AUTO
     further = further or [()] * len(inputs)
     dims = (
-        {0: batch} | dict.fromkeys(more, torch.export.Dim.AUTO) if one.ndim else None
-        for one, more in zip(inputs, further, strict=True)
+        {0: batch} | dict.fromkeys(more, torch.export.Dim.AUTO) if tensor.ndim else None
+        for tensor, more in zip(inputs, further, strict=True)
     )
     dynamic = _by_name(model, tuple(dims))
     with untouched(model), mode(model), torch.set_grad_enabled(grad), quiet():
@@ -163,7 +163,7 @@ def _only_batch(
     found = _SPECIALISED.search(str(failure))
     if found:
         return int(found[1] or found[2])
-    if all(one.ndim == 0 or len(one) != 1 for one in example):
+    if all(tensor.ndim == 0 or len(tensor) != 1 for tensor in example):
         return None
     # Given one sample, it was tried on two.
     try:
@@ -179,7 +179,7 @@ def _only_batch(
 
 def _fixed_batch(model: nn.Module, size: int) -> str:
     told = f"the network takes batches of {size} alone, and its batch size is to be left open"
-    if any(isinstance(one, fx.GraphModule) for one in model.modules()):
+    if any(isinstance(module, fx.GraphModule) for module in model.modules()):
         return (
             f"{told}: export the program again with a dynamic batch, torch.export.export(..., "
             "dynamic_shapes=({0: torch.export.Dim.DYNAMIC},))."
@@ -233,16 +233,17 @@ def source_line(node: fx.Node) -> str:
 
 def _by_name(model: nn.Module, shapes: tuple[Any, ...]) -> tuple[Any, ...]:
     # forward(*args) is described by one tuple; forward(a, b) by one entry each.
-    kinds = [one.kind for one in inspect.signature(model.forward).parameters.values()]
+    kinds = [parameter.kind for parameter in inspect.signature(model.forward).parameters.values()]
     starred = inspect.Parameter.VAR_POSITIONAL in kinds
     return (shapes,) if starred and len(kinds) <= 2 else shapes
 
 
 def at_least_two(example: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
     """Returns inputs of one sample twice over, others as they are."""
-    single = [one.ndim > 0 and len(one) == 1 for one in example]
+    single = [tensor.ndim > 0 and len(tensor) == 1 for tensor in example]
     return tuple(
-        torch.cat([one, one]) if alone else one for one, alone in zip(example, single, strict=True)
+        torch.cat([tensor, tensor]) if alone else tensor
+        for tensor, alone in zip(example, single, strict=True)
     )
 
 

@@ -58,7 +58,7 @@ def recorded(
         UnreadableError: `error`, if a parameter goes unused: what else reads the values on
             another path would not be seen.
     """
-    inputs = tuple(one.clone() for one in at_least_two(example))
+    inputs = tuple(tensor.clone() for tensor in at_least_two(example))
     own = twin(model)  # its forward() runs for real, and may keep what it saw
     with mode(own), torch.no_grad(), quiet():
         recorder = _Recorder(own, inputs)
@@ -92,7 +92,7 @@ class _Recorder(TorchDispatchMode):
         for kind, own in (
             ("p", dict(model.named_parameters())),
             ("b", dict(model.named_buffers())),
-            ("x", {f"inputs_{i}": one for i, one in enumerate(inputs)}),
+            ("x", {f"inputs_{i}": tensor for i, tensor in enumerate(inputs)}),
         ):
             for name, tensor in own.items():
                 self._placeholder(kind, name, tensor)
@@ -101,7 +101,7 @@ class _Recorder(TorchDispatchMode):
         kwargs = kwargs or {}
         found = func(*args, **kwargs)
         leaves, _ = pytree.tree_flatten(found)
-        if not any(isinstance(one, Tensor) for one in leaves):
+        if not any(isinstance(leaf, Tensor) for leaf in leaves):
             return found  # a number: the path follows it
         own_args, own_kwargs = pytree.tree_map(self._node, (args, kwargs))
         node = self.graph.call_function(func, own_args, own_kwargs)
@@ -110,26 +110,26 @@ class _Recorder(TorchDispatchMode):
         if isinstance(found, Tensor):
             self._known(found, node)
         elif isinstance(found, (tuple, list)):
-            for place, one in enumerate(found):
-                if isinstance(one, Tensor):
+            for place, value in enumerate(found):
+                if isinstance(value, Tensor):
                     part = self.graph.call_function(operator.getitem, (node, place))
-                    part.meta["val"] = _shape(one)
-                    self._known(one, part)
+                    part.meta["val"] = _shape(value)
+                    self._known(value, part)
         return found
 
     def program(self, outputs: Any) -> ExportedProgram:
         """Returns what was written down, ending in `outputs`."""
         leaves, spec = pytree.tree_flatten(outputs)
-        results = tuple(self._node(one) for one in leaves)
+        results = tuple(self._node(leaf) for leaf in leaves)
         self.graph.output(results)
         places = [node for node in self.graph.nodes if node.op == "placeholder"]
         module = fx.GraphModule({}, self.graph)
         signature = ExportGraphSignature(
             input_specs=[self._specs[node] for node in places],
             output_specs=[
-                OutputSpec(OutputKind.USER_OUTPUT, TensorArgument(one.name), None)
-                for one in results
-                if isinstance(one, fx.Node)
+                OutputSpec(OutputKind.USER_OUTPUT, TensorArgument(value.name), None)
+                for value in results
+                if isinstance(value, fx.Node)
             ],
         )
         calls = ModuleCallSignature([], [], self._inputs, spec)
@@ -144,15 +144,17 @@ class _Recorder(TorchDispatchMode):
             verifiers=[TrainingIRVerifier],
         )
 
-    def _node(self, one: Any) -> Any:
-        if not isinstance(one, Tensor):
-            return one
-        if id(one) not in self._nodes:  # made where no operator was seen
-            self._placeholder("c", f"constant_{len(self.constants)}", one)
-        return self._nodes[id(one)]
+    def _node(self, value: Any) -> Any:
+        if not isinstance(value, Tensor):
+            return value
+        if id(value) not in self._nodes:  # made where no operator was seen
+            self._placeholder("c", f"constant_{len(self.constants)}", value)
+        return self._nodes[id(value)]
 
     def _placeholder(self, kind: str, name: str, tensor: Tensor) -> None:
-        first = next((one for one, spec in self._specs.items() if spec.kind is _KINDS["x"]), None)
+        first = next(
+            (tensor for tensor, spec in self._specs.items() if spec.kind is _KINDS["x"]), None
+        )
         own = f"{kind}_{name.replace('.', '_')}" if kind != "x" else name
         if kind == "c" and first is not None:
             with self.graph.inserting_before(first):
@@ -174,5 +176,5 @@ class _Recorder(TorchDispatchMode):
         self._alive.append(tensor)
 
 
-def _shape(one: Any) -> Any:
-    return torch.empty_like(one, device="meta") if isinstance(one, Tensor) else one
+def _shape(value: Any) -> Any:
+    return torch.empty_like(value, device="meta") if isinstance(value, Tensor) else value

@@ -18,17 +18,20 @@ def taken_sizes(model: nn.Module, example: tuple[Tensor, ...]) -> tuple[tuple[in
     Dimensions of one size change together, as height and width, or words and their mask.
     """
     found: list[list[int]] = [[] for _ in example]
-    for size in sorted({size for one in example for size in one.shape[1:] if size > 1}):
-        places = [[dim for dim in range(1, one.ndim) if one.shape[dim] == size] for one in example]
+    for size in sorted({size for tensor in example for size in tensor.shape[1:] if size > 1}):
+        places = [
+            [dim for dim in range(1, tensor.ndim) if tensor.shape[dim] == size]
+            for tensor in example
+        ]
         if _runs(model, tuple(_doubled(*pair) for pair in zip(example, places, strict=True))):
             found = [own + more for own, more in zip(found, places, strict=True)]
     return tuple(tuple(sorted(own)) for own in found)
 
 
-def _doubled(one: Tensor, dims: list[int]) -> Tensor:
+def _doubled(tensor: Tensor, dims: list[int]) -> Tensor:
     for dim in dims:
-        one = torch.cat([one, one], dim)
-    return one
+        tensor = torch.cat([tensor, tensor], dim)
+    return tensor
 
 
 def _runs(model: nn.Module, inputs: tuple[Tensor, ...]) -> bool:

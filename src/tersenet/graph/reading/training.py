@@ -55,18 +55,18 @@ def read_training(
     except Exception as error:  # noqa: BLE001 (whatever a forward() raises)
         return _unrunnable(model, example, error)
     programs = ()
-    if any(one.calls != plain.calls for one in seen):
-        paths = {one.calls: seed for seed, one in zip(_SEEDS, seen, strict=False)}
+    if any(run.calls != plain.calls for run in seen):
+        paths = {run.calls: seed for seed, run in zip(_SEEDS, seen, strict=False)}
         if len(paths) > 1:
             programs = tuple(_recorded(model, example, seed) for seed in paths.values())
         else:
             grad = watched(model, inputs, train=True, grad=False).calls != seen[0].calls
             programs = (_program(model, example, grad=grad, further=further),)
-    met = plain.names.union(*(named_and_read(one) for one in programs))
+    met = plain.names.union(*(named_and_read(program) for program in programs))
     return Training(
         programs=programs,
         unread=_unread(model, met, decides=decides),
-        more=any(one.operators != plain.operators or one.names - plain.names for one in seen),
+        more=any(run.operators != plain.operators or run.names - plain.names for run in seen),
     )
 
 
@@ -111,7 +111,7 @@ def _unread(model: nn.Module, met: Set[str], *, decides: bool) -> str | None:
     idle = _idle(model, met)
     if idle and decides:
         return f"training decides by chance or by data what it computes, and may use '{idle[0]}'"
-    kept = (name for name, one in model.named_buffers() if name not in met and one.ndim)
+    kept = (name for name, buffer in model.named_buffers() if name not in met and buffer.ndim)
     asked = next((name for name in (*idle, *kept) if _beside_mode(model, name)), None)
     if asked is None:
         return None
@@ -138,13 +138,13 @@ def _functions(kind: type) -> dict[str, set[str]]:
     found: dict[str, set[str]] = {}
     for own in kind.__mro__:
         if not own.__module__.startswith("torch."):
-            for name, one in vars(own).items():
-                code = getattr(one, "__code__", None)
+            for name, attribute in vars(own).items():
+                code = getattr(attribute, "__code__", None)
                 if code is not None and "super" in found.get(name, {"super"}):
                     found[name] = found.get(name, set()) - {"super"} | _words(code)
     return found
 
 
 def _words(code: CodeType) -> set[str]:
-    inner = (_words(one) for one in code.co_consts if isinstance(one, CodeType))
+    inner = (_words(constant) for constant in code.co_consts if isinstance(constant, CodeType))
     return set(code.co_names).union(*inner)

@@ -131,10 +131,10 @@ def watched(
     with (training if train else evaluating)(own), seeded(seed), quiet():
         chance = _chance()
         with torch.set_grad_enabled(grad), without_dropout(), watch:
-            outputs = own(*(one.clone() for one in inputs))
+            outputs = own(*(tensor.clone() for tensor in inputs))
         decisions = watch.decisions + (chance != _chance())
     ends, spec = pytree.tree_flatten(outputs)
-    made = tuple(watch.source(one) for one in ends if isinstance(one, Tensor))
+    made = tuple(watch.source(end) for end in ends if isinstance(end, Tensor))
     return WatchedRun(
         (*watch.calls, ("output", str(spec), made)), frozenset(watch.names), decisions
     )
@@ -161,29 +161,29 @@ class _Watch(TorchDispatchMode):
         self._sources: dict[int, Any] = {}
         self._alive: list[Any] = []  # an identity is of use while its storage lives
         self._named: dict[int, str] = {}
-        for name, one in (*model.named_parameters(), *model.named_buffers()):
-            self._named.setdefault(_storage(one), name)
+        for name, tensor in (*model.named_parameters(), *model.named_buffers()):
+            self._named.setdefault(_storage(tensor), name)
 
-    def source(self, one: Tensor) -> Any:
+    def source(self, value: Tensor) -> Any:
         """Returns the name of a parameter or buffer, or which operator wrote a value."""
-        place = _storage(one)
+        place = _storage(value)
         return self._named.get(place, self._sources.get(place))
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         name, leaves = str(func), pytree.tree_leaves((args, kwargs or {}))
-        read = [self.source(one) for one in leaves if isinstance(one, Tensor)]
+        read = [self.source(leaf) for leaf in leaves if isinstance(leaf, Tensor)]
         found = func(*args, **(kwargs or {}))
         if name in _UNSEEN:
             return found
-        made = [one for one in pytree.tree_leaves(found) if isinstance(one, Tensor)]
+        made = [leaf for leaf in pytree.tree_leaves(found) if isinstance(leaf, Tensor)]
         self.decisions += name in _DECISIONS
-        self.names.update(one for one in read if isinstance(one, str))
-        self.calls.append((name, tuple(read), tuple(tuple(one.shape) for one in made)))
-        for one in made:
-            self._alive.append(one.untyped_storage())
-            self._sources[_storage(one)] = len(self.calls)
+        self.names.update(source for source in read if isinstance(source, str))
+        self.calls.append((name, tuple(read), tuple(tuple(tensor.shape) for tensor in made)))
+        for value in made:
+            self._alive.append(value.untyped_storage())
+            self._sources[_storage(value)] = len(self.calls)
         return found
 
 
-def _storage(one: Tensor) -> int:
-    return one.untyped_storage()._cdata  # noqa: SLF001 (no public identity)
+def _storage(tensor: Tensor) -> int:
+    return tensor.untyped_storage()._cdata  # noqa: SLF001 (no public identity)

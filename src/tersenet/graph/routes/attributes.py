@@ -81,8 +81,8 @@ def _group_norm(module: nn.Module) -> None:
 
 def _norm(module: nn.Module) -> None:
     norm = cast("nn.BatchNorm2d", module)
-    sizes = [*norm.parameters(), *norm.buffers()]
-    norm.num_features = next(len(one) for one in sizes if one.ndim)
+    tensors = [*norm.parameters(), *norm.buffers()]
+    norm.num_features = next(len(tensor) for tensor in tensors if tensor.ndim)
 
 
 def _prelu(module: nn.Module) -> None:

@@ -75,7 +75,7 @@ class Fit:
             return self.remainder.size(value[dim])
         if getattr(size.target, "__module__", "") in ("_operator", "math"):
             own: Any = size.target
-            return own(*(self._computed(one) for one in size.args))
+            return own(*(self._computed(operand) for operand in size.args))
         hint = size.meta["val"]
         return hint if isinstance(hint, int) else int(hint.node.hint)
 
@@ -112,7 +112,7 @@ def fit(node: fx.Node, remainder: Remainder, values: Callable[[Any], Any]) -> No
         node.args, node.kwargs = (own.args["self"], found["split_sizes"], own.args["dim"]), {}
         return
     schema: Any = node.target
-    places = {one.name: i for i, one in enumerate(schema._schema.arguments)}  # noqa: SLF001 (there is no public one)
+    places = {argument.name: i for i, argument in enumerate(schema._schema.arguments)}  # noqa: SLF001 (there is no public one)
     for key, value in found.items():
         if places[key] < len(node.args):
             node.update_arg(places[key], value)

@@ -82,9 +82,9 @@ def _layer(
 
 def _owner(module: GraphModule, read: Mapping[str, Any]) -> str | None:
     """Returns the path of the module that holds these tensors, and none but these."""
-    if not all(isinstance(one, fx.Node) and one.op == "get_attr" for one in read.values()):
+    if not all(isinstance(node, fx.Node) and node.op == "get_attr" for node in read.values()):
         return None
-    targets = {role: str(one.target).rpartition(".") for role, one in read.items()}
+    targets = {role: str(node.target).rpartition(".") for role, node in read.items()}
     paths = {path for path, _, _ in targets.values()}
     if "weight" not in read or len(paths) != 1 or "" in paths:
         return None
@@ -117,16 +117,21 @@ def _built(
             return None
         return kind(len(weight), eps=given["eps"], momentum=given["momentum"], device="meta")
     constants: dict[str, Any] = {
-        one: given[one] for one in ("stride", "padding", "dilation", "groups")
+        name: given[name] for name in ("stride", "padding", "dilation", "groups")
     }
-    if not all(type(number) in (int, str) for one in constants.values() for number in _flat(one)):
+    if not all(
+        type(number) in (int, str) for constant in constants.values() for number in _flat(constant)
+    ):
         return None  # derived in the program
     convolution: Any = _CONVOLUTIONS[name]  # which of them is not known to the checker
     return convolution(
         weight.shape[1] * constants["groups"],
         weight.shape[0],
         tuple(weight.shape[2:]),
-        **{key: tuple(one) if isinstance(one, list) else one for key, one in constants.items()},
+        **{
+            key: tuple(constant) if isinstance(constant, list) else constant
+            for key, constant in constants.items()
+        },
         bias=bias,
         device="meta",
     )

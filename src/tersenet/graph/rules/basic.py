@@ -80,7 +80,7 @@ def narrow(at: Visit) -> Value:
     labels, start, end = x[dim], at.args.get("start"), at.args.get("end")
     if "length" in at.args:
         end = _ended(start, at.args["length"])
-    numbers = all(one is None or isinstance(one, int) for one in (start, end))
+    numbers = all(bound is None or isinstance(bound, int) for bound in (start, end))
     run = labels[start:end] if numbers else labels
     if at.args.get("step", 1) != 1 or len(run) != at.shape[dim]:
         at.freeze(labels, "takes a part of it by computed bounds or in steps")

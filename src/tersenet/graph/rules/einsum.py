@@ -20,7 +20,7 @@ _OTHERS: Final = "".join(chr(code) for code in range(0x3B1, 0x3C9))
 def einsum(at: Visit) -> Value:
     """Ties dimensions of one letter. A letter that is summed over may go with a parameter."""
     nodes = list(at.args["tensors"])
-    values = [at.of(one) for one in nodes]
+    values = [at.of(node) for node in nodes]
     reads, writes = letters(at.node, [len(value) for value in values])
     carried: dict[str, list[Array]] = defaultdict(list)
     zeroed: set[str] = set()  # letters of a parameter, which removal zeroes
@@ -59,7 +59,9 @@ def letters(node: fx.Node, ranks: Sequence[int]) -> tuple[list[str], str]:
         return reads, right.replace("...", shared)
     every = "".join(reads)
     return reads, shared + "".join(
-        one for one in string.ascii_uppercase + string.ascii_lowercase if every.count(one) == 1
+        letter
+        for letter in string.ascii_uppercase + string.ascii_lowercase
+        if every.count(letter) == 1
     )
 
 
@@ -67,8 +69,8 @@ def filters(node: fx.Node, factor: fx.Node) -> int | None:
     """Returns the dimension of a factor that the result has from it alone, or None."""
     found: Any = node.args[1]
     factors: list[fx.Node] = list(found)
-    reads, writes = letters(node, [len(shape_of(one)) for one in factors])
+    reads, writes = letters(node, [len(shape_of(factor)) for factor in factors])
     place = factors.index(factor)
     others = "".join(own for i, own in enumerate(reads) if i != place)
-    new = [d for d, one in enumerate(reads[place]) if one in writes and one not in others]
+    new = [d for d, letter in enumerate(reads[place]) if letter in writes and letter not in others]
     return new[-1] if new else None

@@ -62,16 +62,16 @@ def index_put(at: Visit) -> Value:
     x, source = at.value("self"), at.value("values")
     nodes, looked, place, dim = list(at.args["indices"]), [], None, 0
     rest = list(range(len(x)))
-    for one in nodes:
-        if one is None:
+    for node in nodes:
+        if node is None:
             dim += 1
             continue
-        mask = one.meta["val"].dtype in (torch.bool, torch.uint8)
+        mask = node.meta["val"].dtype in (torch.bool, torch.uint8)
         place = dim if place is None else place
-        looked.append((at.fixed(1),) if mask else at.of(one))
-        for own in at.of(one) if mask else ():
+        looked.append((at.fixed(1),) if mask else at.of(node))
+        for own in at.of(node) if mask else ():
             at.freeze(own, "masks with it")
-        for _ in range(one.meta["val"].ndim if mask else 1):
+        for _ in range(node.meta["val"].ndim if mask else 1):
             at.freeze(x[dim], "writes into it by number")
             rest.remove(dim)
             dim += 1
@@ -111,7 +111,7 @@ def index_select(at: Visit) -> Value:
 def index(at: Visit) -> Value | list[Value] | None:
     """Looks up by tensors of numbers, some dimensions at once; the others pass."""
     x, nodes = at.value("self"), list(at.args["indices"])
-    at_dims = [dim for dim, one in enumerate(nodes) if one is not None]
+    at_dims = [dim for dim, node in enumerate(nodes) if node is not None]
     if any(nodes[dim].meta["val"].dtype in (torch.bool, torch.uint8) for dim in at_dims):
         return at.unknown("picks by a mask")
     for dim in at_dims:
@@ -196,7 +196,7 @@ def spread(index: fx.Node) -> set[int]:
     if not operator_name(index.target).startswith(("aten.expand.", "aten.expand_as.")):
         return set()
     source: Any = index.args[0]
-    if not all("val" in one.meta for one in (source, index)):
+    if not all("val" in node.meta for node in (source, index)):
         return set()  # made anew since the graph was read
     before, after = shape_of(source), shape_of(index)
     first = len(after) - len(before)

@@ -80,7 +80,7 @@ def expand(at: Visit) -> Value:
 def repeat(at: Visit) -> Value | list[Value] | None:
     """Puts copies one after the other: an index goes from every copy."""
     x, times = at.value("self"), at.args.get("repeats") or at.args.get("dims") or []
-    if not all(isinstance(one, int) for one in times):
+    if not all(isinstance(count, int) for count in times):
         return at.unknown("repeats a number of times that is computed")
     times = [1] * (len(at.shape) - len(times)) + list(times)
     fresh = len(at.shape) - len(x)
@@ -112,7 +112,7 @@ def flip(at: Visit) -> Value:
 def roll(at: Visit) -> Value | list[Value] | None:
     """Moves indices in a circle; how far follows from how many are left of those that wrap."""
     x, dims = list(at.value("self")), at.args.get("dims")
-    if not dims or not all(isinstance(one, int) for one in at.args["shifts"]):
+    if not dims or not all(isinstance(shift, int) for shift in at.args["shifts"]):
         return at.unknown("flattens it, or moves it by a distance that is computed")
     for dim, shift in zip(dims, at.args["shifts"], strict=True):
         x[dim] = np.roll(x[dim], shift)
@@ -124,7 +124,7 @@ def move(at: Visit) -> Value:
     """Reorders dimensions."""
     x = at.value("self")
     ends = (at.args["source"], at.args["destination"])
-    sources, places = ([one] if isinstance(one, int) else list(one) for one in ends)
+    sources, places = ([end] if isinstance(end, int) else list(end) for end in ends)
     to = {place % len(x): source % len(x) for source, place in zip(sources, places, strict=True)}
     rest = iter(dim for dim in range(len(x)) if dim not in to.values())
     return tuple(x[to[dim] if dim in to else next(rest)] for dim in range(len(x)))

@@ -99,7 +99,7 @@ def fold(at: Visit, x: Value, folded: Set[int]) -> Value:
     """Returns what is left of a value whose dimensions `folded` became one index or none."""
     keep = at.args.get("keepdim", False)
     outputs = ((at.fixed(1) if dim in folded else x[dim]) for dim in range(len(x)))
-    return tuple(one for dim, one in enumerate(outputs) if keep or dim not in folded)
+    return tuple(output for dim, output in enumerate(outputs) if keep or dim not in folded)
 
 
 @rule("aten.embedding")

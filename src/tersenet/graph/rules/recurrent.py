@@ -99,7 +99,7 @@ def _cell(at: Visit, cell: Cell, given: Array) -> tuple[Array, Array]:
     reads, repeats = at.of(cell.reads), at.of(cell.repeats)
     gates = {"lstm": 4, "gru": 3, "rnn": 1}[CELLS[at.op]]
     hidden = reads[0].reshape(gates, -1)[0]
-    for rows in (reads[0], repeats[0], *(at.of(one)[0] for one in cell.biases)):
+    for rows in (reads[0], repeats[0], *(at.of(bias)[0] for bias in cell.biases)):
         for own in rows.reshape(gates, -1):
             at.tie(hidden, own)
     at.tie(given, reads[1])
@@ -113,7 +113,7 @@ def _cell(at: Visit, cell: Cell, given: Array) -> tuple[Array, Array]:
 
 def _starts(at: Visit) -> list[Value]:
     states = at.args["hx"]
-    return [at.of(one) for one in (states if isinstance(states, (list, tuple)) else [states])]
+    return [at.of(state) for state in (states if isinstance(states, (list, tuple)) else [states])]
 
 
 def is_recurrent(node: fx.Node) -> bool:
