@@ -21,7 +21,7 @@ from tersenet.core.memory import available_bytes, require_memory
 from tersenet.errors import ExportError, ParityError
 from tersenet.export.onnx_file import Converted, convert
 from tersenet.export.qops import DEQUANTIZE, QUANTIZE
-from tersenet.export.trace import BATCH_NORM, bytes_per_sample
+from tersenet.export.tracing import BATCH_NORM, bytes_per_sample
 
 __all__ = [
     "CHUNK",

@@ -24,13 +24,18 @@ from torch.fx import GraphModule
 from tersenet.core.files import write_atomically
 from tersenet.errors import ExportError
 from tersenet.export.kept_float import keep_float
-from tersenet.export.packing import derive_bias_scales, drop_clamps, pack_levels, store_halves
-from tersenet.export.pads import settle_pads
-from tersenet.export.pools import settle_pools
 from tersenet.export.qops import DEQUANTIZE, QUANTIZE
 from tersenet.export.refusal import refusal
-from tersenet.export.stored_alone import fold_stored_weights
-from tersenet.export.trace import exported, refuse_state
+from tersenet.export.rewrites.packing import (
+    derive_bias_scales,
+    drop_clamps,
+    pack_levels,
+    store_halves,
+)
+from tersenet.export.rewrites.pads import settle_pads
+from tersenet.export.rewrites.pools import settle_pools
+from tersenet.export.rewrites.stored_alone import fold_stored_weights
+from tersenet.export.tracing import exported, refuse_state
 from tersenet.graph.reading import quiet
 
 __all__ = ["Converted", "convert", "to_onnx"]

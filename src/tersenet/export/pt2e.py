@@ -19,7 +19,7 @@ from torch.fx import Graph, GraphModule, Node
 
 from tersenet.errors import ExportError
 from tersenet.export.qops import DEQUANTIZE, QUANTIZE
-from tersenet.export.trace import operand
+from tersenet.export.tracing import operand
 
 __all__ = ["compiled", "to_pt2e"]
 

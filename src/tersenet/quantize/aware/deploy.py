@@ -11,7 +11,7 @@ from torch.fx import GraphModule
 from tersenet.core.types import Edit, EditKind
 from tersenet.errors import QuantizeError
 from tersenet.export.qops import DEQUANTIZE, QUANTIZE
-from tersenet.export.trace import operand
+from tersenet.export.tracing import operand
 from tersenet.graph.reading import tensors_of
 from tersenet.quantize.aware.bits import Bits, place, values_at
 from tersenet.quantize.aware.network import Trainable

@@ -12,7 +12,7 @@ import numpy as np
 import onnx
 from onnx import ModelProto, NodeProto
 
-from tersenet.export.onnx_graph import OnnxGraph
+from tersenet.export.rewrites.graph import OnnxGraph
 
 __all__ = ["settle_pools"]
 

@@ -14,7 +14,7 @@ from torch.fx import GraphModule, Node
 
 from tersenet.errors import ExportError, FormatError
 from tersenet.export.qops import DEQUANTIZE
-from tersenet.export.trace import operand
+from tersenet.export.tracing import operand
 from tersenet.formats import Dense, Levels, Matrix, best_format, predicted_us
 from tersenet.formats.choice import FAST
 from tersenet.formats.fast import FEW

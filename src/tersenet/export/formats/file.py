@@ -10,9 +10,9 @@ from torch.fx import GraphModule, Node
 
 from tersenet.core.files import write_atomically
 from tersenet.errors import ExportError, FormatError, ParityError
-from tersenet.export.formats_draft import Choose, Draft
-from tersenet.export.formats_rules import RULES
-from tersenet.export.trace import trace
+from tersenet.export.formats.draft import Choose, Draft
+from tersenet.export.formats.rules import RULES
+from tersenet.export.tracing import trace
 from tersenet.formats.network import Network
 from tersenet.formats.network_file import network_bytes
 

@@ -13,7 +13,7 @@ import numpy as np
 import onnx
 from onnx import ModelProto, NodeProto, TensorProto
 
-from tersenet.export.onnx_graph import OnnxGraph
+from tersenet.export.rewrites.graph import OnnxGraph
 
 __all__ = ["fold_stored_weights"]
 

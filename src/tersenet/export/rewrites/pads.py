@@ -14,7 +14,7 @@ import numpy as np
 import onnx
 from onnx import ModelProto, NodeProto
 
-from tersenet.export.onnx_graph import OnnxGraph, Padding
+from tersenet.export.rewrites.graph import OnnxGraph, Padding
 
 __all__ = ["settle_pads"]
 

@@ -10,9 +10,9 @@ import torch
 from numpy.typing import NDArray
 from torch.fx import Node
 
-from tersenet.export.formats_draft import Draft, refusal, stored
+from tersenet.export.formats.draft import Draft, refusal, stored
 from tersenet.export.qops import DEQUANTIZE
-from tersenet.export.trace import BATCH_NORM, operand
+from tersenet.export.tracing import BATCH_NORM, operand
 from tersenet.formats import Dense
 from tersenet.formats.operations import (
     AdaptiveAveragePool,
