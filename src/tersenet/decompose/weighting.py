@@ -10,7 +10,6 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from tersenet.core.types import Batch, Loss
-from tersenet.decompose.factors import CONVOLUTIONS
 from tersenet.errors import DataError
 from tersenet.train.layout import SafeConvolutions
 from tersenet.train.least_squares import Moments, places, read_rows, seeing
@@ -114,8 +113,3 @@ def input_root(
     scale = reads.diagonal(dim1=-2, dim2=-1).mean(-1)[:, None, None].clamp_min(1e-30)
     eye = torch.eye(reads.shape[-1], dtype=reads.dtype)
     return torch.linalg.cholesky(reads + _RIDGE * scale * eye)
-
-
-def is_weighable(layer: nn.Module) -> bool:
-    """Whether what the layer reads can be laid out in rows."""
-    return isinstance(layer, (nn.Linear, *CONVOLUTIONS))

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 from tersenet.export.float_layers import alike, in_float
 from tersenet.export.layer_parity import LayerParity, compare_layers
 from tersenet.export.onnx_file import Converted, to_onnx
-from tersenet.export.parity import Parity, check_parity, compare_outputs, first_divergence
+from tersenet.export.parity import Parity, check_parity, compare_outputs
 from tersenet.export.pt2e import compiled, to_pt2e
 from tersenet.export.runtime_kernels import Kernels, kernels
 from tersenet.export.tracing import exported, trace
@@ -24,7 +24,6 @@ __all__ = [
     "compare_outputs",
     "compiled",
     "exported",
-    "first_divergence",
     "in_float",
     "kernels",
     "to_formats",

@@ -228,9 +228,10 @@ def _by_eigenvectors(
     slices = tensor.flatten(2)
     small = torch.einsum("ois,oa,ib->abs", slices, left, right)
     mixes = torch.randn(2, small.shape[2], generator=generator, dtype=torch.float64)
-    one, other = torch.einsum("abs,ks->kab", small, mixes)
+    first_mix, second_mix = torch.einsum("abs,ks->kab", small, mixes)
     try:
-        vectors = torch.linalg.eig(torch.linalg.solve(other.mT, one.mT).mT).eigenvectors.real
+        ratio = torch.linalg.solve(second_mix.mT, first_mix.mT).mT
+        vectors = torch.linalg.eig(ratio).eigenvectors.real
         first = left @ vectors
         rows = torch.linalg.lstsq(first, tensor.flatten(1)).solution  # (component, rest)
     except RuntimeError:  # singular slices

@@ -8,7 +8,7 @@ products, `einsum` sums by letters, `recurrent` LSTM, GRU and plain cells. What 
 frozen, with the line of the source that calls it.
 """
 
-from tersenet.graph.rules import (
+from tersenet.graph.rules import (  # noqa: F401  (imported, they register themselves)
     basic,
     einsum,
     gathering,
@@ -18,14 +18,3 @@ from tersenet.graph.rules import (
     recurrent,
     reshapes,
 )
-
-__all__ = [
-    "basic",
-    "einsum",
-    "gathering",
-    "indexing",
-    "layers",
-    "mixing",
-    "recurrent",
-    "reshapes",
-]
