@@ -259,7 +259,7 @@ class _Finder:
         return None
 
     def _droppable(self) -> int:
-        from tersenet.prune import find_blocks
+        from tersenet.graph.blocks import find_blocks
 
         return len(find_blocks(self.subject.model, self.subject.example).blocks)
 

@@ -21,8 +21,9 @@ from tersenet.core.types import Edit, EditKind, Method, Removal, Subject, Workbe
 from tersenet.encode.files import decode_file, encode_file
 from tersenet.errors import DataError
 from tersenet.graph import macs, parameters, prove, remove, trace
+from tersenet.graph.blocks import prove_drops
 from tersenet.models import resnet
-from tersenet.prune import Channels, Criterion, Magnitude, Needs, prove_drops
+from tersenet.prune import Channels, Criterion, Magnitude, Needs
 from tersenet.prune.channels.groups import considered
 from tersenet.run import History, load, save
 

@@ -11,7 +11,7 @@ import pytest
 
 from tersenet.core.registry import FAMILIES, methods
 from tersenet.core.types import Method
-from tersenet.decompose import CP, SVD, Energy, TensorTrain, Tucker
+from tersenet.decompose import CP, SVD, EnergyShare, TensorTrain, Tucker
 from tersenet.distill import Response
 from tersenet.encode import Feedback, RateAware, RateDistortion
 from tersenet.prune import (
@@ -37,7 +37,7 @@ from tersenet.prune import (
 )
 from tersenet.quantize import Auto, Aware, Half, Mixed, Static, Weights
 from tersenet.repair import BatchNorm, LeastSquares, Shift
-from tersenet.replace import Bottleneck, DepthwiseSeparable, GhostModule, ShuffledGroups
+from tersenet.replace import ChannelBottleneck, DepthwiseSeparable, GhostModule, ShuffledGroups
 from tersenet.testing import MethodContract
 
 TABLE: Mapping[str, Method[Any]] = {
@@ -72,12 +72,12 @@ TABLE: Mapping[str, Method[Any]] = {
     "repair least-squares": LeastSquares(),
     "repair shift": Shift(),
     "replace depthwise-separable": DepthwiseSeparable(least_channels=2, least_speedup=None),
-    "replace bottleneck": Bottleneck(least_channels=2, least_speedup=None),
+    "replace bottleneck": ChannelBottleneck(least_channels=2, least_speedup=None),
     "replace ghost": GhostModule(least_channels=2, least_speedup=None, largest=3),
     "replace shuffle": ShuffledGroups(least_channels=2, least_speedup=None),
     "decompose svd": SVD(weighting="activation"),
     "decompose svd, by space": SVD(split="spatial"),
-    "decompose tucker": Tucker(ranks=Energy(share=0.6)),
+    "decompose tucker": Tucker(ranks=EnergyShare(share=0.6)),
     "decompose cp": CP(layers=4, iterations=10),
     "decompose tensor-train": TensorTrain(cores=2, least=4),
     "distill response": Response(epochs=1, learning_rate=0.01),

@@ -20,7 +20,7 @@ from tersenet.decompose import (
     tucker,
 )
 from tersenet.decompose.factors import cost
-from tersenet.decompose.tensor_train import split_size
+from tersenet.decompose.forms.tensor_train import split_size
 from tersenet.decompose.weighting import Weighting
 from tersenet.errors import StructureError
 

@@ -12,11 +12,12 @@ from tersenet import api
 from tersenet.core.types import Subject, Workbench
 from tersenet.data import Images
 from tersenet.decompose import (
+    RANKS,
     SVD,
     Bayes,
     DecomposePlan,
     Decomposition,
-    Energy,
+    EnergyShare,
     Factors,
     LatencyShare,
     Manual,
@@ -26,6 +27,7 @@ from tersenet.decompose import (
     latency,
 )
 from tersenet.decompose.candidates import candidates, with_errors
+from tersenet.decompose.form import check_ranks
 from tersenet.decompose.sites import find_sites
 from tersenet.errors import DataError, StructureError
 from tersenet.graph import parameters
@@ -102,11 +104,14 @@ def test_svd_pays_below_mn_over_m_plus_n(rank: int, pays: bool) -> None:
     [
         (SVD(ranks=Manual(layers={"wide": (0,)})), r"ranks 0 are not possible for wide: take from"),
         (SVD(ranks=Manual(layers={"wide": (99,)})), r"ranks 99 are not possible for wide: .* 16"),
-        (SVD(ranks=Manual(layers={"wyde": (2,)})), "'wyde', which matches no layer"),
+        (
+            SVD(ranks=Manual(layers={"wyde": (2,)})),
+            "'wyde' in layers of ranks manual matches none",
+        ),
         (Tucker(only=("depthwise",)), "cannot factor depthwise: is depthwise"),
         (SVD(only=("up",)), "cannot factor up: is a ConvTranspose2d"),
         (SVD(only=("idle",)), "cannot factor idle: is not called"),
-        (SVD(only=("nothing*",)), r"'nothing\*' in only or skip"),
+        (SVD(only=("nothing*",)), r"'nothing\*' in only of decompose svd"),
     ],
 )
 def test_bad_input_is_refused_in_a_sentence(method: Decomposition, says: str) -> None:
@@ -149,7 +154,7 @@ def test_nothing_is_half_replaced() -> None:
     method, model = SVD(), copy.deepcopy(whole.model)
     plan = method.plan(whole, Workbench())
     assert set(plan.chosen) == {"one", "two"}
-    with pytest.raises(StructureError, match="does not run with its layers factored"):
+    with pytest.raises(StructureError, match="does not run with factors in place of"):
         method.apply(model, plan, whole, Workbench())
     assert isinstance(model.one, nn.Linear)
     assert isinstance(model.two, nn.Linear)
@@ -165,8 +170,8 @@ def planted(rank: int) -> nn.Module:
 
 
 @pytest.mark.parametrize("rank", [3, 6])
-@pytest.mark.parametrize("rule", [Bayes(), Energy(share=0.998)])
-def test_planted_ranks_are_chosen(rank: int, rule: Bayes | Energy) -> None:
+@pytest.mark.parametrize("rule", [Bayes(), EnergyShare(share=0.998)])
+def test_planted_ranks_are_chosen(rank: int, rule: Bayes | EnergyShare) -> None:
     torch.manual_seed(rank)
     plan = Tucker(ranks=rule).plan(subject(planted(rank)), Workbench())
     assert all(abs(found - rank) <= 1 for found in plan.chosen["1"].ranks)
@@ -340,3 +345,29 @@ def test_with_pruning_rounds_and_int8_in_one_recipe(tmp_path: Path) -> None:
     with torch.no_grad():
         x = torch.randn(3, 1, 8, 8)
         assert torch.equal(loaded(x), outcome.model(x))
+
+
+OPTIONS: dict[str, dict[str, object]] = {
+    "manual": {"layers": {"wide": (4,), "h*": (2,)}},
+    "latency": {"share": 0.9, "attempts": 1},
+}
+
+
+@pytest.mark.parametrize("name", RANKS)
+def test_every_rule_is_read_by_name_and_gives_possible_ranks(name: str) -> None:
+    whole = subject()
+    form = SVD(ranks={name: OPTIONS.get(name, {})})
+    assert isinstance(form.ranks, RANKS[name])
+    sites, _ = find_sites(form, whole)
+    ranks = form.ranks.choose(form, sites, whole, Workbench())
+    assert ranks or name == "latency"  # where a clock may find that nothing pays
+    for site in sites:
+        if site.name in ranks:
+            check_ranks(ranks[site.name], site.full, site.name)
+
+
+def test_a_rule_that_is_not_known_is_told_with_one_that_is() -> None:
+    with pytest.raises(ValueError, match=r"no rank rule 'enrgy'; did you mean 'energy'\?"):
+        SVD(ranks={"enrgy": {"share": 0.5}})
+    with pytest.raises(ValueError, match="energy has no option 'shar'; did you mean 'share'"):
+        SVD(ranks={"energy": {"shar": 0.5}})

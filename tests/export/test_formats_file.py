@@ -11,7 +11,7 @@ from torch.nn import functional
 from tersenet.core.types import Deployment
 from tersenet.errors import ExportError
 from tersenet.export import to_formats
-from tersenet.export.formats_draft import grid_by_channel
+from tersenet.export.formats.draft import grid_by_channel
 from tersenet.formats import Dense, FastMatrix, load_network
 from tersenet.measure import network_memory
 from tersenet.measure.process import ask

@@ -14,7 +14,7 @@ from torch import nn
 
 from tersenet.core.types import Subject, Workbench
 from tersenet.export import kernels, to_onnx
-from tersenet.export.packing import drop_clamps
+from tersenet.export.rewrites.packing import drop_clamps
 from tersenet.measure import open_session
 from tersenet.quantize import Static, Weights
 

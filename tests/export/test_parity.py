@@ -18,7 +18,6 @@ from tersenet.export import (
     Parity,
     check_parity,
     compare_layers,
-    first_divergence,
     kernels,
     to_onnx,
 )
@@ -64,7 +63,7 @@ def test_float_file_agrees(network: nn.Module, file: Path) -> None:
     assert parity.max_difference <= 1e-5
     assert parity.agreement == 1
     assert parity.holds
-    assert first_divergence(network, file, IMAGES[:64], kind="float") is None
+    assert compare_layers(network, file, IMAGES[:64], kind="float").first is None
 
 
 @pytest.mark.parametrize(

@@ -15,10 +15,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
-from tersenet.graph.constants import fit
 from tersenet.graph.labels import Labels, Value
+from tersenet.graph.routes.constants import fit
 from tersenet.graph.visit import Visit, rule_for
-from tersenet.graph.walk import Cut
+from tersenet.graph.walk import Remainder
 
 
 @dataclass(frozen=True)
@@ -283,7 +283,9 @@ class Carried:
         values = {node.name: value for node, value in self.values.items()}
         for node in list(module.graph.nodes):
             if node.op == "call_function":
-                fit(node, Cut(roots != root), lambda one: values.get(getattr(one, "name", "")))
+                fit(
+                    node, Remainder(roots != root), lambda one: values.get(getattr(one, "name", ""))
+                )
         module.recompile()
         given = iter(inputs)
         constants = self.program.graph_signature.inputs_to_lifted_tensor_constants

@@ -9,7 +9,7 @@ from torch import nn
 from tersenet import models
 from tersenet.errors import StructureError
 from tersenet.graph import macs
-from tersenet.graph.trace import export
+from tersenet.graph.reading import export
 from tersenet.models import MODELS
 
 

@@ -8,7 +8,8 @@ from torch import Tensor, nn
 
 from tersenet.core.types import Subject
 from tersenet.errors import DataError
-from tersenet.prune import Imprint, find_blocks, imprint
+from tersenet.graph.blocks import find_blocks
+from tersenet.prune import Imprint, imprint
 from tersenet.prune.layers.imprinting import pooled, predicted
 
 

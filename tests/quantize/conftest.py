@@ -16,7 +16,7 @@ from tersenet.core.types import Device, Edit, Latency, Speedup, Subject, Workben
 from tersenet.data import fashion_mnist
 from tersenet.data.images import Images, TrainingStream
 from tersenet.export import to_onnx
-from tersenet.export.kernels import optimised
+from tersenet.export.runtime_kernels import optimised
 from tersenet.models import resnet
 from tersenet.quantize import QuantizePlan, Static
 from tersenet.train.loop import TrainingOptions, fit

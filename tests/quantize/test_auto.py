@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from tersenet.core.types import Subject, Workbench
 from tersenet.export import alike, in_float, kernels, to_onnx
-from tersenet.export.kernels import INTEGER
+from tersenet.export.runtime_kernels import INTEGER
 from tersenet.measure import open_session
 from tersenet.quantize import Auto, Static, auto
 from tersenet.quantize.layer_times import layer_times

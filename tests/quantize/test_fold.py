@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from tersenet.export import trace
-from tersenet.export.trace import BATCH_NORM
+from tersenet.export.tracing import BATCH_NORM
 from tersenet.models import resnet
 from tersenet.quantize.fold import fold_batch_norm
 

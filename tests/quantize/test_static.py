@@ -21,7 +21,7 @@ from tersenet.data.images import Images
 from tersenet.errors import QuantizeError
 from tersenet.export import check_parity, kernels, to_onnx
 from tersenet.export.qops import QUANTIZE
-from tersenet.export.trace import operand
+from tersenet.export.tracing import operand
 from tersenet.measure import open_session
 from tersenet.models import resnet
 from tersenet.quantize import QuantizePlan, Static

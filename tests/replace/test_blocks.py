@@ -11,11 +11,11 @@ from torch.nn import functional
 from tersenet.graph import macs
 from tersenet.models import bottleneck_macs, ghost_macs, separable_macs, shuffle_macs, standard_macs
 from tersenet.replace import (
-    Bottleneck,
-    Convolution,
+    ChannelBottleneck,
     DepthwiseSeparable,
     GhostConvolution,
     GhostModule,
+    PlainConvolution,
     Replacement,
     ShuffledGroups,
     cp,
@@ -25,7 +25,7 @@ from tersenet.replace import (
 METHODS: dict[str, Replacement] = {
     "separable": DepthwiseSeparable(),
     "separable, 3 each": DepthwiseSeparable(multiplier=3),
-    "bottleneck": Bottleneck(width=0.4),
+    "bottleneck": ChannelBottleneck(width=0.4),
     "ghost": GhostModule(),
     "ghost of three": GhostModule(split=3, cheap=5),
     "shuffle": ShuffledGroups(),
@@ -34,9 +34,9 @@ METHODS: dict[str, Replacement] = {
 }
 
 
-def described(conv: nn.Conv2d, side: int) -> Convolution:
+def described(conv: nn.Conv2d, side: int) -> PlainConvolution:
     x = torch.zeros(1, conv.in_channels, side, side, dtype=conv.weight.dtype)
-    return Convolution(
+    return PlainConvolution(
         channels=conv.in_channels,
         filters=conv.out_channels,
         kernel=conv.kernel_size,
@@ -145,7 +145,7 @@ def test_costs_are_the_decks() -> None:
     separable = cost(DepthwiseSeparable())
     assert separable == separable_macs(24, 24, kernel=3, side=7)
     assert separable / one.macs == pytest.approx(1 / 24 + 1 / 9)
-    assert cost(Bottleneck(width=0.5)) == bottleneck_macs(24, bottleneck=12, side=7)
+    assert cost(ChannelBottleneck(width=0.5)) == bottleneck_macs(24, bottleneck=12, side=7)
     shuffled = cost(ShuffledGroups(groups=2, width=0.5))
     assert shuffled == shuffle_macs(24, bottleneck=12, groups=2, side=7)
     assert shuffled < bottleneck_macs(24, bottleneck=12, side=7)
@@ -192,7 +192,7 @@ def planted(method: Replacement, conv: nn.Conv2d) -> nn.Conv2d:
 
 @pytest.mark.parametrize(
     "method",
-    [DepthwiseSeparable(), DepthwiseSeparable(multiplier=2), Bottleneck(width=0.4)],
+    [DepthwiseSeparable(), DepthwiseSeparable(multiplier=2), ChannelBottleneck(width=0.4)],
     ids=["separable", "separable, 2 each", "bottleneck"],
 )
 def test_a_kernel_of_the_blocks_form_is_found_again(method: Replacement) -> None:

@@ -16,10 +16,10 @@ from tersenet.core.types import Deployment, Subject, Workbench
 from tersenet.errors import StructureError
 from tersenet.models import squeezenet, vgg_small
 from tersenet.replace import (
-    Bottleneck,
-    Convolution,
+    ChannelBottleneck,
     DepthwiseSeparable,
     GhostModule,
+    PlainConvolution,
     Replacement,
     ShuffledGroups,
 )
@@ -103,8 +103,8 @@ def test_globs_choose_and_a_wrong_one_is_told() -> None:
 def test_a_block_that_costs_more_is_not_put_in() -> None:
     whole = subject(nn.Sequential(nn.Conv2d(8, 8, 3), nn.Conv2d(8, 64, 3)))
     with pytest.raises(StructureError, match=r"would take .* MACs where it takes"):
-        Bottleneck(width=1.0, only=("0",), least_speedup=None).plan(whole, Workbench())
-    plan = Bottleneck(width=1.0, least_speedup=None).plan(whole, Workbench())
+        ChannelBottleneck(width=1.0, only=("0",), least_speedup=None).plan(whole, Workbench())
+    plan = ChannelBottleneck(width=1.0, least_speedup=None).plan(whole, Workbench())
     assert list(plan.swaps) == ["1"]
 
 
@@ -146,7 +146,7 @@ def test_measured_time_decides_over_counts(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_times_are_taken_on_the_runtime_and_kept(tmp_path: Path) -> None:
-    conv = Convolution(
+    conv = PlainConvolution(
         channels=16, filters=16, kernel=(3, 3), stride=(1, 1), padding=(1, 1), dilation=(1, 1),
         padding_mode="zeros", bias=False, reads=(8, 8), makes=(8, 8),
     )  # fmt: skip
@@ -218,7 +218,7 @@ def test_whole_networks_keep_more_with_more_kernels(name: str) -> None:
     "method",
     [
         DepthwiseSeparable(least_speedup=None),
-        Bottleneck(least_speedup=None),
+        ChannelBottleneck(least_speedup=None),
         GhostModule(least_speedup=None),
         ShuffledGroups(least_speedup=None),
     ],

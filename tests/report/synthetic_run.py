@@ -14,7 +14,7 @@ from tersenet.core.types import (
     Edit,
     EditKind,
     Latency,
-    Layer,
+    LayerCost,
     Proof,
     Score,
     Skip,
@@ -48,13 +48,13 @@ steps:
 """
 
 
-def resnet_layers(widths: tuple[int, int, int], *, bits: int = 32) -> list[Layer]:
+def resnet_layers(widths: tuple[int, int, int], *, bits: int = 32) -> list[LayerCost]:
     """The layers of an option-B ResNet-20 on 28 x 28 grey images."""
 
-    def conv(site: str, into: int, out: int, side: int, kernel: int = 3) -> Layer:
+    def conv(site: str, into: int, out: int, side: int, kernel: int = 3) -> LayerCost:
         weight = (out, into, kernel, kernel)
         size = int(np.prod(weight))
-        return Layer(
+        return LayerCost(
             site=site, kind="conv2d", weight=weight, output=(out, side, side),
             params=size, macs=size * side * side, bits=bits,
         )  # fmt: skip
@@ -69,7 +69,7 @@ def resnet_layers(widths: tuple[int, int, int], *, bits: int = 32) -> list[Layer
             if into != width:
                 layers.append(conv(f"{site}.shortcut.0", into, width, side, 1))
             into = width
-    linear = Layer(
+    linear = LayerCost(
         site="linear", kind="linear", weight=(10, into), output=(10,), params=10 * into + 10,
         macs=10 * into, bits=bits,
     )  # fmt: skip

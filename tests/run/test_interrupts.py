@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 
 from tersenet.core.host import vigil
-from tersenet.graph.trace import quiet
+from tersenet.graph.reading import quiet
 from tersenet.run import SILENT, interruptible
 
 

@@ -22,6 +22,7 @@ from tersenet.core.types import Deployment, Subject, Workbench
 from tersenet.distill import Response
 from tersenet.errors import StructureError
 from tersenet.export import to_onnx
+from tersenet.graph.blocks import find_blocks, prove_drops
 from tersenet.measure import compare_many
 from tersenet.models import resnet
 from tersenet.prune import (
@@ -37,13 +38,11 @@ from tersenet.prune import (
     average_zeros,
     ecc,
     feature_map_norm,
-    find_blocks,
     imprint,
     lasso_channels,
     layer_criteria,
     mean_rank,
     principal_width,
-    prove_drops,
     thinet,
 )
 from tersenet.prune.file_time import FileTimer

@@ -14,7 +14,7 @@ from tersenet.core.files import load_weights, write_atomically
 from tersenet.core.host.threads import on_threads
 from tersenet.core.types import Outcome, Subject
 from tersenet.errors import MeasureError, RunError, TersenetError
-from tersenet.graph.trace import twin
+from tersenet.graph.reading import twin
 from tersenet.recipe import Recipe, read_recipe
 from tersenet.report import render
 from tersenet.run import (

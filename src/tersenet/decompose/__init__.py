@@ -1,26 +1,45 @@
-"""Low rank: layers replaced by chains of smaller ones."""
+"""Low rank: layers replaced by chains of smaller ones.
+
+In flow a network and the options of a step: a form (`forms`) and a rank rule (`rules`). `sites`
+finds the layers that the form can take, the rule says at which ranks, and `base` puts the chains in
+their places, proves each, and has `refit` fit them to data. Out come `Factors` in the network.
+"""
 
 from tersenet.decompose.base import DecomposePlan, Decomposition
-from tersenet.decompose.cp import CP, cp
 from tersenet.decompose.factors import Factors
-from tersenet.decompose.polyadic import Polyadic
-from tersenet.decompose.rank import bayes_rank, energy_rank, rate_rank
-from tersenet.decompose.rules import Bayes, Energy, LatencyShare, Manual, Rate, Sensitivity
-from tersenet.decompose.svd import SVD, svd
-from tersenet.decompose.tensor_train import TensorTrain, tensor_train
-from tersenet.decompose.tucker import Tucker, tucker
+from tersenet.decompose.forms.cp import CP, cp
+from tersenet.decompose.forms.polyadic import Polyadic
+from tersenet.decompose.forms.svd import SVD, svd
+from tersenet.decompose.forms.tensor_train import TensorTrain, tensor_train
+from tersenet.decompose.forms.tucker import Tucker, tucker
+from tersenet.decompose.rules import (
+    RANKS,
+    Bayes,
+    EnergyShare,
+    LatencyShare,
+    Manual,
+    RankRule,
+    Rate,
+    Sensitivity,
+    bayes_rank,
+    energy_rank,
+    rank_rule,
+    rate_rank,
+)
 
 __all__ = [
     "CP",
+    "RANKS",
     "SVD",
     "Bayes",
     "DecomposePlan",
     "Decomposition",
-    "Energy",
+    "EnergyShare",
     "Factors",
     "LatencyShare",
     "Manual",
     "Polyadic",
+    "RankRule",
     "Rate",
     "Sensitivity",
     "TensorTrain",
@@ -28,6 +47,7 @@ __all__ = [
     "bayes_rank",
     "cp",
     "energy_rank",
+    "rank_rule",
     "rate_rank",
     "svd",
     "tensor_train",

@@ -15,10 +15,10 @@ from tersenet.decompose.factors import Factors
 from tersenet.decompose.form import Form
 from tersenet.decompose.refit import refit_
 from tersenet.decompose.rules import Rate, Rule
-from tersenet.decompose.sites import Choice, Site, find_sites
-from tersenet.decompose.swap import place, swap_
+from tersenet.decompose.sites import FactorSite, RankChoice, find_sites
 from tersenet.decompose.weighting import Weighting
 from tersenet.errors import StructureError
+from tersenet.graph.modules import place_, place_all_
 
 __all__ = ["DecomposePlan", "Decomposition"]
 
@@ -34,14 +34,14 @@ class DecomposePlan:
     form: str
     rule: str
     """How the ranks were chosen."""
-    chosen: dict[str, Choice]
+    chosen: dict[str, RankChoice]
     skips: Sequence[Skip] = ()
 
     @property
     def summary(self) -> str:
         """One line for a person."""
         params, macs = (
-            [sum(getattr(one, key)[side] for one in self.chosen.values()) for side in (0, 1)]
+            [sum(getattr(choice, key)[side] for choice in self.chosen.values()) for side in (0, 1)]
             for key in ("params", "macs")
         )
         return (
@@ -65,9 +65,9 @@ class Decomposition(Form, Method[DecomposePlan]):
     ranks: Rule = Rate(times=2.0)
     """How ranks are chosen, as 'name: {options}'."""
     only: tuple[str, ...] = ()
-    """Globs of layers to consider; empty considers all. A layer named in full must be possible."""
+    """Patterns of layers to consider; empty considers all. One named in full must be possible."""
     skip: tuple[str, ...] = ()
-    """Globs of layers to leave alone."""
+    """Patterns of layers to leave alone."""
     refit: bool = True
     """Whether the factors are then fitted by least squares to give on calibration data what the
     layer gave; without such data they are not."""
@@ -79,7 +79,7 @@ class Decomposition(Form, Method[DecomposePlan]):
         """What distinguishes the factors of this method from another's: its name, unless told."""
         return self.name
 
-    def weightings(self, sites: Sequence[Site], subject: Subject) -> dict[str, Weighting]:
+    def weightings(self, sites: Sequence[FactorSite], subject: Subject) -> dict[str, Weighting]:
         """Returns how the errors of each layer are weighed."""
         return {}
 
@@ -87,7 +87,7 @@ class Decomposition(Form, Method[DecomposePlan]):
         """Chooses the ranks.
 
         Raises:
-            StructureError: if a glob matches nothing, a layer named in full cannot be factored,
+            StructureError: if a pattern matches nothing, a layer named in full cannot be factored,
                 or no layer is left to factor.
             DataError: if the rule or the weighting needs data that there are not.
         """
@@ -102,7 +102,7 @@ class Decomposition(Form, Method[DecomposePlan]):
             else:
                 skips.append(Skip(site.name, str(reason)))
         if not chosen:
-            reasons = "; ".join(f"{one.site}: {one.reason}" for one in skips[:3])
+            reasons = "; ".join(f"{skip.site}: {skip.reason}" for skip in skips[:3])
             raise StructureError(
                 f"decompose.{self.name} finds no layer that it would make smaller ({reasons}): ask "
                 "for lower ranks, or take the step out."
@@ -125,7 +125,7 @@ class Decomposition(Form, Method[DecomposePlan]):
             ranks = plan.chosen[site.name].ranks
             found[site.name] = self.factored(site.layer, ranks, weightings.get(site.name))
             self._prove(site, found[site.name])
-        swap_(model, found, subject.example)
+        place_all_(model, found, subject.example, what="factors")
         errors: Mapping[str, tuple[float, float]] = {}
         if self.refit and subject.calibration:
             data = subject.calibration[: self.batches]
@@ -157,10 +157,10 @@ class Decomposition(Form, Method[DecomposePlan]):
             module = model.get_submodule(edit.site)
             layer = self.dense(module)
             chain = self.build(layer, tuple(edit.data["ranks"]))
-            place(model, edit.site, Factors(self.form, layer, chain))
+            place_(model, edit.site, Factors(self.form, layer, chain))
         return model
 
-    def _prove(self, site: Site, factors: Factors) -> None:
+    def _prove(self, site: FactorSite, factors: Factors) -> None:
         """Raises StructureError unless the chain is the layer with the reconstructed kernel."""
         whole = copy.deepcopy(self.dense(factors)).double().eval()
         chain = copy.deepcopy(factors).double().eval()

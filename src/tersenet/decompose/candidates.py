@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from tersenet.core.types import Subject, Workbench
 from tersenet.decompose.factors import Ranks
 from tersenet.decompose.form import Form
-from tersenet.decompose.sites import Site
-from tersenet.decompose.swap import place
+from tersenet.decompose.sites import FactorSite
 from tersenet.errors import DataError
+from tersenet.graph.modules import place_
 
 __all__ = ["Candidate", "candidates", "with_errors"]
 
@@ -34,7 +34,7 @@ class Candidate:
     """|f − f'|² / |f|² of the network's output with this layer alone factored so."""
 
 
-def candidates(form: Form, site: Site) -> list[Candidate]:
+def candidates(form: Form, site: FactorSite) -> list[Candidate]:
     """Returns ranks that pay, by rising cost: shares of the full ones, neighbours combined."""
     full, budget = site.full, site.costs
     steps = range(len(_SHARES))
@@ -44,18 +44,18 @@ def candidates(form: Form, site: Site) -> list[Candidate]:
     for at in itertools.product(steps, repeat=len(full)):
         if max(at) - min(at) > 1:
             continue
-        ranks = tuple(max(1, round(_SHARES[i] * one)) for i, one in zip(at, full, strict=True))
+        ranks = tuple(max(1, round(_SHARES[i] * most)) for i, most in zip(at, full, strict=True))
         if ranks in found or site.why_not(form, ranks) is not None:
             continue
         params, macs = site.costs_at(form, ranks)
         if params < budget[0]:
             found[ranks] = Candidate(ranks=ranks, params=params, macs=macs)
-    return sorted(found.values(), key=lambda one: (one.macs, one.params))
+    return sorted(found.values(), key=lambda candidate: (candidate.macs, candidate.params))
 
 
 def with_errors(
     form: Form,
-    sites: Sequence[Site],
+    sites: Sequence[FactorSite],
     options: Mapping[str, Sequence[Candidate]],
     subject: Subject,
     batches: int,
@@ -74,7 +74,7 @@ def with_errors(
             "ranks by sensitivity or latency need calibration data: give some, or choose another "
             "rule."
         )
-    inputs = [one for one, _ in subject.calibration[:batches]]
+    inputs = [inputs for inputs, _ in subject.calibration[:batches]]
     model = copy.deepcopy(subject.model).eval()
     expected = _outputs(model, inputs)
     energy = float(expected.square().sum().clamp_min(1e-300))
@@ -84,18 +84,18 @@ def with_errors(
     for site in sites:
         old, found[site.name] = model.get_submodule(site.name), []
         name = site.name
-        for one in options[name]:
-            bench.tick(f"measuring {name} at ranks {'×'.join(map(str, one.ranks))}", done, total)
-            factors = form.factored(site.layer, one.ranks)
-            place(model, name, factors)
+        for option in options[name]:
+            bench.tick(f"measuring {name} at ranks {'×'.join(map(str, option.ranks))}", done, total)
+            factors = form.factored(site.layer, option.ranks)
+            place_(model, name, factors)
             change = float((_outputs(model, inputs) - expected).square().sum()) / energy
-            place(model, name, old)
-            found[name].append(replace(one, error=change))
+            place_(model, name, old)
+            found[name].append(replace(option, error=change))
             done += 1
     return found
 
 
-def _most(form: Form, site: Site) -> int:
+def _most(form: Form, site: FactorSite) -> int:
     """Returns the highest single rank that still pays in weights."""
     low, high = 1, site.full[0]
     while low < high:
@@ -109,4 +109,4 @@ def _most(form: Form, site: Site) -> int:
 
 def _outputs(model: nn.Module, inputs: Sequence[Tensor]) -> Tensor:
     with torch.no_grad():
-        return torch.cat([model(one).double().flatten(1) for one in inputs])
+        return torch.cat([model(tensor).double().flatten(1) for tensor in inputs])

@@ -8,7 +8,7 @@ from typing import Any, Final, TypeAlias, final
 import torch
 from torch import Tensor, nn
 
-from tersenet.decompose.tensor_train_layer import TensorTrainLayer
+from tersenet.decompose.forms.tensor_train_layer import TensorTrainLayer
 from tersenet.errors import StructureError
 
 __all__ = [
@@ -114,7 +114,7 @@ def along(layer: nn.Module, axes: Sequence[int]) -> dict[str, Any]:
         if isinstance(value, str):  # 'same' or 'valid': of whatever kernel it is
             found[key] = value
         else:
-            found[key] = tuple(one if i in axes else still for i, one in enumerate(value))
+            found[key] = tuple(size if i in axes else still for i, size in enumerate(value))
     return found
 
 
@@ -165,7 +165,7 @@ def cost(layers: Iterable[nn.Module], sample: tuple[int, ...]) -> tuple[int, int
     params = macs = 0
     x = torch.empty(1, *sample, device="meta")
     for layer in layers:
-        params += sum(one.numel() for one in layer.parameters())
+        params += sum(parameter.numel() for parameter in layer.parameters())
         if isinstance(layer, nn.Embedding):
             x = torch.empty(*x.shape, layer.embedding_dim, device="meta")
             continue  # a lookup multiplies nothing

@@ -111,11 +111,15 @@ def check_ranks(ranks: Ranks, full: Ranks, what: str) -> None:
     """Raises StructureError unless there are as many ranks as `full`, from 1 up to these."""
     if len(ranks) == len(full) and all(1 <= r <= most for r, most in zip(ranks, full, strict=True)):
         return
-    texts = ["×".join(map(str, one)) for one in (ranks, full)]
+    texts = ["×".join(map(str, sizes)) for sizes in (ranks, full)]
     raise StructureError(
         f"ranks {texts[0]} are not possible for {what}: take from 1 up to {texts[1]}."
     )
 
 
 def _weights(layer: nn.Module) -> Iterator[nn.Parameter]:
-    return (one for name, one in layer.named_parameters() if name.rpartition(".")[2] != "bias")
+    return (
+        parameter
+        for name, parameter in layer.named_parameters()
+        if name.rpartition(".")[2] != "bias"
+    )

@@ -17,9 +17,9 @@ from tersenet.decompose.candidates import Candidate
 from tersenet.decompose.factors import Factors, Ranks
 from tersenet.decompose.form import Form
 from tersenet.decompose.probe import write_chain
-from tersenet.decompose.sites import Site
-from tersenet.decompose.swap import place
+from tersenet.decompose.sites import FactorSite as Site
 from tersenet.export import to_onnx
+from tersenet.graph.modules import place_ as place
 from tersenet.measure import compare, interleave, open_session
 from tersenet.measure.times import keep_times, read_times
 

@@ -15,10 +15,12 @@ from tersenet.decompose.factors import Factors
 from tersenet.train.least_squares import (
     NormalEquations,
     Places,
+    affine_read_rows,
+    affine_rows,
     is_linear_map,
     places,
-    read_rows,
     seeing,
+    set_affine_rows_,
     weight_rows,
     written_rows,
 )
@@ -113,37 +115,27 @@ def _fit(
     chain = model.get_submodule(name)
     assert isinstance(chain, Factors)
     own, last = chain[at], chain[-1]
-    weight = weight_rows(own)
-    if weight.shape[2] > _WIDEST:
+    if weight_rows(own).shape[2] > _WIDEST:
         return None
-    bias, is_last = last._parameters.get("bias"), own is last  # noqa: SLF001 (absent: no bias)
-    column = None if bias is None else bias.detach().double().view(len(weight_rows(last)), -1, 1)
-    if is_last:
-
-        def target(rows: Tensor) -> Tensor:
-            return rows
-
-        weight = weight if column is None else torch.cat([weight, column], 2)
-    else:
-        inverse = torch.linalg.pinv(weight_rows(last))  # A⁺: (group, rank, output)
-
-        def target(rows: Tensor) -> Tensor:
-            return (rows if column is None else rows - column.mT) @ inverse.mT
-
-    ones = is_last and column is not None
-    moments = _moments(model, f"{name}.{at}", wanted, data, target, ones=ones)
+    moments = _moments(model, f"{name}.{at}", wanted, data, _target(last, is_last=own is last))
+    weight = affine_rows(own)  # factors but the last have no bias
     error = moments.error(weight)
     fitted = moments.fit(weight, ridge=_RIDGE)
     after = moments.error(fitted)
     if not after < error:
         return error, error
-    with torch.no_grad():
-        if ones and bias is not None:
-            bias.copy_(fitted[..., -1].flatten())
-            fitted = fitted[..., :-1]
-        parameter = own.get_parameter("weight")
-        parameter.copy_(fitted.reshape(parameter.shape))
+    set_affine_rows_(own, fitted)
     return error, after
+
+
+def _target(last: nn.Module, *, is_last: bool) -> Callable[[Tensor], Tensor]:
+    """Returns what a factor is to give, made of what the layer gave: Y, or A⁺ (Y − bias)."""
+    if is_last:
+        return lambda rows: rows
+    weight = weight_rows(last)
+    inverse = torch.linalg.pinv(weight)  # (group, rank, output)
+    shift = affine_rows(last)[..., weight.shape[2] :].mT  # (group, 1, output), or nothing
+    return lambda rows: (rows - shift if shift.numel() else rows) @ inverse.mT
 
 
 def _moments(
@@ -152,17 +144,12 @@ def _moments(
     wanted: Sequence[tuple[Places, Tensor]],
     data: Sequence[Batch],
     target: Callable[[Tensor], Tensor],
-    *,
-    ones: bool,
 ) -> NormalEquations:
     moments, calls = NormalEquations(), iter(wanted)
 
     def see(_: str, own: nn.Module, inputs: Tensor, _outputs: Tensor) -> None:
         where, rows = next(calls)
-        read = read_rows(own, inputs, where)
-        if ones:
-            read = torch.cat([read, torch.ones_like(read[..., :1])], 2)
-        moments.add(read, target(rows.double()))
+        moments.add(affine_read_rows(own, inputs, where), target(rows.double()))
 
     with seeing(model, [name], see):
         for inputs, _ in data:

@@ -1,22 +1,21 @@
 """The layers of a network that can be factored, and why the others cannot."""
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
-from typing import Any, final
+from typing import final
 
 import torch
 from torch import Tensor, nn
 
-from tersenet.core.listed import listed
+from tersenet.core.selection import check_patterns, why_not
 from tersenet.core.types import Skip, Subject
 from tersenet.decompose.factors import CONVOLUTIONS, Factors, Ranks, cost
 from tersenet.decompose.form import Form, check_ranks
 from tersenet.errors import StructureError
-from tersenet.graph.trace import evaluating
+from tersenet.graph.modules import calls_of, owners
 
-__all__ = ["Choice", "Site", "find_sites"]
+__all__ = ["FactorSite", "RankChoice", "find_sites"]
 
 _SOUGHT = (nn.Linear, nn.Embedding, *CONVOLUTIONS)
 _OTHERS = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d, nn.Bilinear, nn.RNNBase)
@@ -24,7 +23,7 @@ _OTHERS = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d, nn.Biline
 
 @final
 @dataclass(frozen=True, kw_only=True)
-class Choice:
+class RankChoice:
     """The ranks of one layer, and what they leave of it."""
 
     ranks: tuple[int, ...]
@@ -36,7 +35,7 @@ class Choice:
 
 @final
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Site:
+class FactorSite:
     """One layer that can be factored."""
 
     name: str
@@ -80,38 +79,32 @@ class Site:
             return f"does not pay {at}: {less:,} MACs instead of {macs:,}"
         return None
 
-    def choice(self, form: Form, ranks: Ranks) -> Choice:
+    def choice(self, form: Form, ranks: Ranks) -> RankChoice:
         """Returns ranks with what they leave."""
         (params, macs), (fewer, less) = self.costs, self.costs_at(form, ranks)
-        return Choice(ranks=ranks, full=self.full, params=(params, fewer), macs=(macs, less))
+        return RankChoice(ranks=ranks, full=self.full, params=(params, fewer), macs=(macs, less))
 
 
 def find_sites(
     form: Form, subject: Subject, *, only: Sequence[str] = (), skip: Sequence[str] = ()
-) -> tuple[list[Site], list[Skip]]:
+) -> tuple[list[FactorSite], list[Skip]]:
     """Returns the layers that can be factored, in the order of execution, and the others.
 
     Raises:
-        StructureError: if a glob matches nothing, a layer named in full cannot be factored, or a
+        StructureError: if a pattern matches nothing, a layer named in full cannot be factored, or a
             kernel is not finite.
     """
     layers = _layers(subject.model)
-    for glob in (*only, *skip):
-        if not any(fnmatchcase(name, glob) for name in layers):
-            raise StructureError(
-                f"{form.form} has '{glob}' in only or skip, which matches no layer: "
-                f"{listed('layers', layers)}."
-            )
+    options = {"only": only, "skip": skip}
+    check_patterns(f"decompose {form.form}", options, "layers", layers)
     shapes = _sample_shapes(subject.model, layers, subject.example)
     tied = _tied(subject.model)
     sites, skips = [], []
-    for name in (*(one for one in shapes), *(one for one in layers if one not in shapes)):
+    for name in dict.fromkeys((*shapes, *layers)):
+        if why_not(only, (), name) is not None:
+            continue  # who asks for some layers need not be told of all others
         module = layers[name]
-        if only and not any(fnmatchcase(name, glob) for glob in only):
-            continue
-        reason = _why_not(name, module, form, shapes, tied)
-        if any(fnmatchcase(name, glob) for glob in skip):
-            reason = "named in skip"
+        reason = why_not((), skip, name) or _why_not(name, module, form, shapes, tied)
         if reason is None:
             sites.append(_site(name, module, form, shapes[name]))
         elif name in only:
@@ -123,7 +116,7 @@ def find_sites(
     return sites, skips
 
 
-def _site(name: str, module: nn.Module, form: Form, sample: tuple[int, ...]) -> Site:
+def _site(name: str, module: nn.Module, form: Form, sample: tuple[int, ...]) -> FactorSite:
     layer = form.dense(module)
     weight = layer.get_parameter("weight")
     if not torch.isfinite(weight).all():
@@ -134,7 +127,7 @@ def _site(name: str, module: nn.Module, form: Form, sample: tuple[int, ...]) -> 
     full = form.full(layer)
     if isinstance(module, Factors):
         full = form.ranks_of(module)
-    return Site(name=name, layer=layer, now=module, sample=sample, full=full)
+    return FactorSite(name=name, layer=layer, now=module, sample=sample, full=full)
 
 
 def _layers(model: nn.Module) -> dict[str, nn.Module]:
@@ -179,42 +172,22 @@ def _tied(model: nn.Module) -> dict[str, str]:
 
     A module that stands in two places is one layer, and is swapped in both.
     """
-    owners: dict[int, list[tuple[str, nn.Module]]] = {}
-    for path, module in model.named_modules():
-        for own, parameter in module._parameters.items():  # noqa: SLF001 (all its names)
-            if parameter is not None:
-                owners.setdefault(id(parameter), []).append((f"{path}.{own}", module))
     found = {}
-    for shared in owners.values():
+    for shared in owners(model).values():
         for name, module in shared:
-            others = [other for other, its in shared if its is not module]
-            if others:
-                found[name] = others[0].rpartition(".")[0]
+            other = next((other for other, its in shared if its is not module), None)
+            if other is not None:
+                found[name] = other.rpartition(".")[0]
     return found
 
 
 def _sample_shapes(
     model: nn.Module, layers: dict[str, nn.Module], example: tuple[Tensor, ...]
 ) -> dict[str, tuple[int, ...]]:
-    """Returns the shape of what each layer reads, in the order of execution."""
-    shapes: dict[str, tuple[int, ...]] = {}
-
-    def hook(name: str) -> Callable[[nn.Module, Any], None]:
-        def see(_: nn.Module, inputs: Any) -> None:
-            first = next(iter(inputs), None)
-            if isinstance(first, Tensor):
-                shapes.setdefault(name, tuple(first.shape[1:]))
-
-        return see
-
-    handles = [one.register_forward_pre_hook(hook(name)) for name, one in layers.items()]
-    try:
-        with evaluating(model), torch.no_grad():
-            model(*example)
-    finally:
-        for handle in handles:
-            handle.remove()
-    return shapes
+    """Returns the shape of what each layer reads of one sample, in the order of execution."""
+    calls = calls_of(model, layers, example)
+    reads = {name: [call.reads for call in own if call.reads] for name, own in calls.items()}
+    return {name: shapes[0][1:] for name, shapes in reads.items() if shapes}
 
 
 def _on_meta(layer: nn.Module) -> nn.Module:

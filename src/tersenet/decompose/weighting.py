@@ -10,7 +10,6 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from tersenet.core.types import Batch, Loss
-from tersenet.decompose.factors import CONVOLUTIONS
 from tersenet.errors import DataError
 from tersenet.train.layout import SafeConvolutions
 from tersenet.train.least_squares import NormalEquations, places, read_rows, seeing
@@ -56,7 +55,7 @@ def activation_moments(
     with seeing(model, layers, see):
         for inputs, _ in data:
             model(inputs)
-    return {name: Weighting(reads=one.read) for name, one in moments.items()}
+    return {name: Weighting(reads=moment.read) for name, moment in moments.items()}
 
 
 def fisher_rows(
@@ -91,7 +90,9 @@ def fisher_rows(
         # Of a layer that was factored already, the last factor makes the outputs.
         module = module[-1] if isinstance(module, nn.Sequential) else module
         weights[name] = module.get_parameter("weight").requires_grad_()
-    totals = {name: torch.zeros(len(one), dtype=torch.float64) for name, one in weights.items()}
+    totals = {
+        name: torch.zeros(len(weight), dtype=torch.float64) for name, weight in weights.items()
+    }
     taken = 0
     for inputs, targets in data:
         for index in range(min(len(inputs), samples - taken)):
@@ -102,7 +103,7 @@ def fisher_rows(
                 if gradient is not None:
                     totals[name] += gradient.double().square().flatten(1).sum(1)
             taken += 1
-    return {name: Weighting(makes=(one / taken).sqrt()) for name, one in totals.items()}
+    return {name: Weighting(makes=(total / taken).sqrt()) for name, total in totals.items()}
 
 
 def input_root(
@@ -112,8 +113,3 @@ def input_root(
     scale = reads.diagonal(dim1=-2, dim2=-1).mean(-1)[:, None, None].clamp_min(1e-30)
     eye = torch.eye(reads.shape[-1], dtype=reads.dtype)
     return torch.linalg.cholesky(reads + _RIDGE * scale * eye)
-
-
-def is_weighable(layer: nn.Module) -> bool:
-    """Whether what the layer reads can be laid out in rows."""
-    return isinstance(layer, (nn.Linear, *CONVOLUTIONS))

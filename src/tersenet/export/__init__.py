@@ -3,15 +3,15 @@
 from typing import TYPE_CHECKING, Any
 
 from tersenet.export.float_layers import alike, in_float
-from tersenet.export.kernels import Kernels, kernels
 from tersenet.export.layer_parity import LayerParity, compare_layers
 from tersenet.export.onnx_file import Converted, to_onnx
-from tersenet.export.parity import Parity, check_parity, compare_outputs, first_divergence
+from tersenet.export.parity import Parity, check_parity, compare_outputs
 from tersenet.export.pt2e import compiled, to_pt2e
-from tersenet.export.trace import exported, trace
+from tersenet.export.runtime_kernels import Kernels, kernels
+from tersenet.export.tracing import exported, trace
 
 if TYPE_CHECKING:
-    from tersenet.export.formats_file import to_formats
+    from tersenet.export.formats.file import to_formats
 
 __all__ = [
     "Converted",
@@ -24,7 +24,6 @@ __all__ = [
     "compare_outputs",
     "compiled",
     "exported",
-    "first_divergence",
     "in_float",
     "kernels",
     "to_formats",
@@ -38,6 +37,6 @@ def __getattr__(name: str) -> Any:
     # The matrix formats compile their kernels with Numba, which no other export needs.
     if name != "to_formats":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from tersenet.export.formats_file import to_formats
+    from tersenet.export.formats.file import to_formats
 
     return to_formats

@@ -33,7 +33,7 @@ def alike(converted: Converted) -> list[dict[str, str]]:
         weight = file.reals(node.input[1]) if node.op_type in _LAYERS else None
         if own is None or weight is None:
             continue
-        options = tuple(sorted(one.SerializeToString() for one in node.attribute))
+        options = tuple(sorted(attribute.SerializeToString() for attribute in node.attribute))
         group = found.setdefault((node.op_type, weight.shape, options), {})
         group[node.output[0]] = layer_of(own)
     return list(found.values())
@@ -63,7 +63,7 @@ class _File:
     """The constants of a file, and what it computes from them when it is loaded."""
 
     def __init__(self, proto: ModelProto) -> None:
-        self.stored = {one.name: one for one in proto.graph.initializer}
+        self.stored = {tensor.name: tensor for tensor in proto.graph.initializer}
         self.nodes = {name: node for node in proto.graph.node for name in node.output}
 
     def reals(self, name: str) -> np.ndarray | None:
@@ -90,9 +90,9 @@ class _File:
         if node is None or node.op_type not in ("Cast", "Mul", "Constant"):
             return None
         if node.op_type == "Constant":
-            (value,) = (one.t for one in node.attribute if one.name == "value")
+            (value,) = (attribute.t for attribute in node.attribute if attribute.name == "value")
             return numpy_helper.to_array(value).astype(np.float64)
-        parts = [self._constant(one) for one in node.input]
+        parts = [self._constant(value) for value in node.input]
         known = [part for part in parts if part is not None]
         if len(known) < len(parts):
             return None
@@ -100,19 +100,19 @@ class _File:
 
 
 def _option(node: NodeProto, name: str, default: int) -> int:
-    return next((one.i for one in node.attribute if one.name == name), default)
+    return next((attribute.i for attribute in node.attribute if attribute.name == name), default)
 
 
 def _sweep(proto: ModelProto) -> None:
     """Removes what nothing reads."""
     graph = proto.graph
-    read: set[str] = {one.name for one in graph.output}
+    read: set[str] = {output.name for output in graph.output}
     kept: list[NodeProto] = []
     for node in reversed(graph.node):  # ONNX has them in the order they run
         if read & set(node.output):
             kept.append(node)
             read |= set(node.input)
-    stored: list[TensorProto] = [one for one in graph.initializer if one.name in read]
+    stored: list[TensorProto] = [tensor for tensor in graph.initializer if tensor.name in read]
     del graph.node[:], graph.initializer[:]
     graph.node.extend(reversed(kept))
     graph.initializer.extend(stored)

@@ -22,7 +22,7 @@ _LEVELS: Final = 2**30
 def keep_float(proto: ModelProto) -> None:
     """Gives each float layer that reads levels a bias of 32-bit levels."""
     graph = proto.graph
-    stored = {one.name: one for one in graph.initializer}
+    stored = {tensor.name: tensor for tensor in graph.initializer}
     nodes = {name: node for node in graph.node for name in node.output}
     for index, layer in reversed(list(enumerate(graph.node))):
         if layer.op_type not in _TAKEN or layer.input[1] not in stored:
@@ -45,13 +45,13 @@ def keep_float(proto: ModelProto) -> None:
         del graph.node[index + 1].input[:]
         graph.node[index + 1].input.extend(layer_inputs)
     read = {name for node in graph.node for name in node.input} | {o.name for o in graph.output}
-    kept = [one for one in graph.initializer if one.name in read]
+    kept = [tensor for tensor in graph.initializer if tensor.name in read]
     del graph.initializer[:]
     graph.initializer.extend(kept)
 
 
 def _zeros(layer: onnx.NodeProto, stored: dict[str, TensorProto]) -> np.ndarray:
-    options = {one.name: one.i for one in layer.attribute}
+    options = {attribute.name: attribute.i for attribute in layer.attribute}
     sizes = stored[layer.input[1]].dims
     if layer.op_type == "ConvTranspose":
         return np.zeros(sizes[1] * options.get("group", 1), np.float32)

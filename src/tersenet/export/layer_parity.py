@@ -21,7 +21,7 @@ from tersenet.core.memory import available_bytes, require_memory
 from tersenet.errors import ExportError, ParityError
 from tersenet.export.onnx_file import Converted, convert
 from tersenet.export.qops import DEQUANTIZE, QUANTIZE
-from tersenet.export.trace import BATCH_NORM, bytes_per_sample
+from tersenet.export.tracing import BATCH_NORM, bytes_per_sample
 
 __all__ = [
     "CHUNK",
@@ -201,7 +201,7 @@ def _cut_values(converted: Converted, kind: str) -> dict[str, str]:
     """By name in the file: the nodes of ours to compare, outputs always among them."""
     wanted = {}
     nodes = {node.name: node for node in converted.program.graph.nodes}
-    outputs = {one.name for one in converted.proto.graph.output}
+    outputs = {output.name for output in converted.proto.graph.output}
     integer = {QUANTIZE}
     for value in (name for node in converted.proto.graph.node for name in node.output):
         node = nodes.get(converted.origin.get(value, ""))
@@ -211,7 +211,7 @@ def _cut_values(converted: Converted, kind: str) -> dict[str, str]:
         if kind == "float" or node.target in integer or value in outputs:
             wanted[value] = node.name
     # Renamed by the exporter: our name is that of what is returned.
-    names = [one.name for one in converted.proto.graph.output]
+    names = [output.name for output in converted.proto.graph.output]
     # Not all that the program returns: what forward() leaves in buffers stands before it.
     wanted |= dict(zip(names, converted.program.graph_signature.user_outputs, strict=True))
     return wanted
@@ -224,7 +224,7 @@ def _open_cut(path: Path, values: list[str]) -> Any:
     present = {name for node in proto.graph.node for name in node.output}
     if missing := [name for name in values if name not in present]:
         raise ExportError(f"{path} has no value {missing[0]}.")
-    returned = {one.name for one in proto.graph.output}
+    returned = {output.name for output in proto.graph.output}
     for name in values:
         if name not in returned:
             proto.graph.output.append(onnx.ValueInfoProto(name=name))
@@ -242,9 +242,9 @@ def layer_of(node: Node) -> str:
         scale = node.args[1]
         assert isinstance(scale, Node)
         return str(scale.target).removesuffix(".scale").removesuffix(".output")
-    for one in _behind(node):
-        tensors = [arg for arg in one.all_input_nodes if arg.op == "get_attr"]
-        if tensors and one.target is not BATCH_NORM:  # whose layer is the one it is folded into
+    for reader in _behind(node):
+        tensors = [arg for arg in reader.all_input_nodes if arg.op == "get_attr"]
+        if tensors and reader.target is not BATCH_NORM:  # whose layer is the one it is folded into
             path = str(tensors[0].target).removesuffix(".levels").removesuffix(".scale")
             return path.rpartition(".")[0] or path
     stack = list(node.meta.get("nn_module_stack", {}).values())
@@ -257,6 +257,6 @@ def _behind(node: Node) -> Iterator[Node]:
     single = node.all_input_nodes
     if node.target is BATCH_NORM or "getitem" in node.name:
         yield from _behind(single[0])
-    elif any(one.target is DEQUANTIZE for one in single):
+    elif any(operand.target is DEQUANTIZE for operand in single):
         # The weight's: the last operand that is read from a tensor.
-        yield from (one for one in single[1:] if one.target is DEQUANTIZE)
+        yield from (operand for operand in single[1:] if operand.target is DEQUANTIZE)

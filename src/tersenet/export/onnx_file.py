@@ -24,14 +24,19 @@ from torch.fx import GraphModule
 from tersenet.core.files import write_atomically
 from tersenet.errors import ExportError
 from tersenet.export.kept_float import keep_float
-from tersenet.export.packing import derive_bias_scales, drop_clamps, pack_levels, store_halves
-from tersenet.export.pads import settle_pads
-from tersenet.export.pools import settle_pools
 from tersenet.export.qops import DEQUANTIZE, QUANTIZE
 from tersenet.export.refusal import refusal
-from tersenet.export.stored_alone import fold_stored_weights
-from tersenet.export.trace import exported, refuse_state
-from tersenet.graph.trace import quiet
+from tersenet.export.rewrites.packing import (
+    derive_bias_scales,
+    drop_clamps,
+    pack_levels,
+    store_halves,
+)
+from tersenet.export.rewrites.pads import settle_pads
+from tersenet.export.rewrites.pools import settle_pools
+from tersenet.export.rewrites.stored_alone import fold_stored_weights
+from tersenet.export.tracing import exported, refuse_state
+from tersenet.graph.reading import quiet
 
 __all__ = ["Converted", "convert", "to_onnx"]
 
@@ -100,11 +105,11 @@ def convert(model: nn.Module, example: tuple[Tensor, ...]) -> Converted:
         drop_clamps(proto)
         pack_levels(proto)
         fold_stored_weights(proto)
-        if any(one.dtype in _HALVES for one in program.state_dict.values()):
+        if any(tensor.dtype in _HALVES for tensor in program.state_dict.values()):
             store_halves(proto)
         keep_float(proto)
         outputs = ["output" if i == 0 else f"output_{i}" for i in range(len(proto.graph.output))]
-        origin = _shorten(proto, [one.name for one in proto.graph.input], inputs, outputs)
+        origin = _shorten(proto, [value.name for value in proto.graph.input], inputs, outputs)
         onnx.checker.check_model(proto, full_check=True)
     except ExportError:
         raise
@@ -158,7 +163,7 @@ def _input_names(model: nn.Module, example: Sequence[Tensor]) -> list[str]:
 
 def _pool_globally(proto: ModelProto) -> None:
     """Writes a mean over height and width as GlobalAveragePool, which runtimes have in int8."""
-    constants = {one.name: one for one in proto.graph.initializer}
+    constants = {tensor.name: tensor for tensor in proto.graph.initializer}
     for node in proto.graph.node:
         if node.op_type != "ReduceMean" or len(node.input) != 2 or node.input[1] not in constants:
             continue
@@ -181,7 +186,7 @@ def _rank(proto: ModelProto, value: str) -> int | None:
 def _share_initializers(proto: ModelProto) -> None:
     """Stores equal tensors once and unused ones not at all."""
     used = {name for node in proto.graph.node for name in node.input}
-    used |= {one.name for one in proto.graph.output}
+    used |= {output.name for output in proto.graph.output}
     first: dict[tuple[Any, ...], str] = {}
     alias: dict[str, str] = {}
     kept: list[TensorProto] = []
@@ -205,14 +210,14 @@ def _shorten(
     """Strips what is not computed with and returns old names by new ones."""
     graph = proto.graph
     given = dict(zip(found, inputs, strict=True))
-    given |= dict(zip((one.name for one in graph.output), outputs, strict=True))
+    given |= dict(zip((output.name for output in graph.output), outputs, strict=True))
     values = [name for node in graph.node for name in node.output if name]
     nested = any(a.HasField("g") or len(a.graphs) for n in graph.node for a in n.attribute)
     short = _short_names(set(given.values()))
     # Names inside a branch or a loop refer to the outside: those files keep theirs.
     rename = {"": ""} | {
         name: given.get(name) or (name if nested else next(short))
-        for name in (*found, *(one.name for one in graph.initializer), *values)
+        for name in (*found, *(tensor.name for tensor in graph.initializer), *values)
     }
     for node in graph.node:
         node.input[:] = [rename[name] for name in node.input]

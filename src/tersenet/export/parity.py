@@ -27,7 +27,7 @@ from tersenet.export.onnx_file import Converted
 from tersenet.export.reach import reach_of_levels
 from tersenet.measure.device import describe_device
 
-__all__ = ["Parity", "check_parity", "compare_outputs", "first_divergence"]
+__all__ = ["Parity", "check_parity", "compare_outputs"]
 
 EXAMINED: Final = 32
 """Samples, those that differ most, of which is asked whether levels explain it."""
@@ -208,14 +208,3 @@ def _wide_weights(model: nn.Module) -> bool:
         if name.endswith("weight.levels") and levels.dtype in (torch.int8, torch.uint8)
     )
     return any(span > _SEVEN_BITS for span in spans)
-
-
-def first_divergence(
-    model: nn.Module, path: Path, inputs: Tensor, *, kind: Literal["float", "int8"]
-) -> tuple[str, str] | None:
-    """Returns the first layer, in graph order, that the file computes differently, and by how much.
-
-    Raises:
-        ParityError: if the file is not one that `to_onnx` writes for this network.
-    """
-    return compare_layers(model, path, inputs, kind=kind).first

@@ -19,7 +19,7 @@ from torch.fx import Graph, GraphModule, Node
 
 from tersenet.errors import ExportError
 from tersenet.export.qops import DEQUANTIZE, QUANTIZE
-from tersenet.export.trace import operand
+from tersenet.export.tracing import operand
 
 __all__ = ["compiled", "to_pt2e"]
 
@@ -133,8 +133,8 @@ def _rewrite_constant(module: GraphModule, node: Node) -> None:
     """Keeps the levels of a weight that an integer kernel multiplies; others become reals."""
     graph = module.graph
     levels, scale, zero_point = (
-        None if one is None else module.get_buffer(str(one.target))
-        for one in (operand(node, index) for index in range(3))
+        None if read is None else module.get_buffer(str(read.target))
+        for read in (operand(node, index) for index in range(3))
     )
     assert levels is not None
     assert scale is not None
@@ -153,7 +153,7 @@ def _rewrite_constant(module: GraphModule, node: Node) -> None:
         tensors.register_buffer("levels", levels)
         tensors.register_buffer("scale", scale.expand(len(levels)).contiguous())
         tensors.register_buffer("zero_point", torch.zeros(len(levels), dtype=torch.int32))
-        read = [graph.get_attr(f"{name}.{one}") for one in ("levels", "scale", "zero_point")]
+        read = [graph.get_attr(f"{name}.{role}") for role in ("levels", "scale", "zero_point")]
         _replace(node, graph.call_function(DEQUANTIZE_WEIGHT, (*read, 0, -128, 127, torch.int8)))
 
 
@@ -176,6 +176,6 @@ def _replace(node: Node, new: Node) -> None:
     node.replace_all_uses_with(new)
     read = node.all_input_nodes
     node.graph.erase_node(node)
-    for one in read:
-        if one.op == "get_attr" and not one.users:
-            node.graph.erase_node(one)
+    for source in read:
+        if source.op == "get_attr" and not source.users:
+            node.graph.erase_node(source)

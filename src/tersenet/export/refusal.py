@@ -12,7 +12,7 @@ from typing import Final
 from torch.export import ExportedProgram
 from torch.fx import Node
 
-from tersenet.graph.trace import source_line
+from tersenet.graph.reading import source_line
 
 __all__ = ["refusal"]
 
@@ -27,7 +27,7 @@ _OVERLOADS: Final = re.compile(r"\.(default|Tensor|Scalar|\w+_\w+)$")
 def refusal(error: BaseException, program: ExportedProgram, network: str) -> str:
     """Returns one sentence: the operator that could not be written, where it is, what to do."""
     chain = list(_causes(error))
-    texts = [_ESCAPES.sub("", str(one)) for one in chain]
+    texts = [_ESCAPES.sub("", str(error)) for error in chain]
     missing = next((found[1] for text in texts if (found := _MISSING.search(text))), None)
     failed = next((found for text in texts if (found := _FAILED.search(text))), None)
     if failed is None and missing is None:
@@ -62,7 +62,7 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
 def _where(chain: Sequence[BaseException], name: str, program: ExportedProgram) -> str:
     """', in MODULE, at FILE:LINE: code' of the node that the exporter calls `name`."""
     nodes = [*_at_hand(chain), *program.graph.nodes]
-    node = next((one for one in nodes if one.name == name), None)
+    node = next((node for node in nodes if node.name == name), None)
     if node is None:
         return ""
     module, line = _module_of(node), source_line(node)

@@ -49,8 +49,8 @@ def lengths(program: ExportedProgram) -> dict[str, str]:
     """Returns the parameters that `weight_norm` takes lengths of, each with that of its length."""
     names = named_tensors(program)
     calls = (node for node in program.graph.nodes if node.op == "call_function")
-    norms = (one for one in calls if operator_name(one.target).startswith("aten._weight_norm."))
-    pairs = (one.args[:2] for one in norms)
+    norms = (call for call in calls if operator_name(call.target).startswith("aten._weight_norm."))
+    pairs = (norm.args[:2] for norm in norms)
     return {names[v]: names[g] for v, g in pairs if v in names and g in names}
 
 
@@ -64,7 +64,7 @@ def length_left(g: Tensor, whole: Tensor, left: Tensor) -> Tensor:
     """
     dims = [dim for dim in range(whole.ndim) if g.ndim == 0 or g.shape[dim] == 1]
     before, after = (
-        torch.linalg.vector_norm(one.detach().double(), dim=dims, keepdim=g.ndim > 0)
-        for one in (whole, left)
+        torch.linalg.vector_norm(weight.detach().double(), dim=dims, keepdim=g.ndim > 0)
+        for weight in (whole, left)
     )
     return (g.detach() * after / before).to(g.dtype)

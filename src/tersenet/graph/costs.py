@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from tersenet.core.types import LayerCost
 from tersenet.graph.products import LEVELS, Product, products, sample_count
-from tersenet.graph.trace import export, tensors_of
+from tersenet.graph.reading import export, tensors_of
 from tersenet.graph.visit import shape_of
 
 __all__ = ["layer", "layers", "macs", "parameters"]
@@ -29,14 +29,18 @@ def layers(model: nn.Module, example: tuple[Tensor, ...]) -> list[LayerCost]:
 def layer(product: Product, tensors: Mapping[str, Tensor], batch: int) -> LayerCost:
     """Returns a product as a layer, with the tensors it stores counted."""
     own = [(name, tensors[name]) for name in product.stored if name in tensors]
-    counted = [one for name, one in own if isinstance(one, nn.Parameter) or name.endswith(LEVELS)]
+    counted = [
+        parameter
+        for name, parameter in own
+        if isinstance(parameter, nn.Parameter) or name.endswith(LEVELS)
+    ]
     weight = tensors.get(product.tensor or "")
     return LayerCost(
         site=product.site,
         kind=product.kind,
         weight=() if product.weight is None else shape_of(product.weight),
         output=shape_of(product.node)[1:],
-        params=sum(one.numel() for one in counted),
+        params=sum(parameter.numel() for parameter in counted),
         macs=product.macs // batch,
         bits=32 if weight is None else 8 * weight.element_size(),
     )
@@ -44,7 +48,7 @@ def layer(product: Product, tensors: Mapping[str, Tensor], batch: int) -> LayerC
 
 def macs(model: nn.Module, example: tuple[Tensor, ...]) -> int:
     """Returns the multiply-accumulates of one sample. Raises as `layers`."""
-    return sum(one.macs for one in layers(model, example))
+    return sum(layer.macs for layer in layers(model, example))
 
 
 def parameters(model: nn.Module) -> tuple[int, int]:
@@ -53,6 +57,8 @@ def parameters(model: nn.Module) -> tuple[int, int]:
     Integer-coded weights and biases count too: buffers whose name ends in '.levels'. Running
     statistics do not.
     """
-    coded = [one for name, one in model.named_buffers() if name.endswith(LEVELS)]
+    coded = [buffer for name, buffer in model.named_buffers() if name.endswith(LEVELS)]
     every = [*model.parameters(), *coded]
-    return sum(one.numel() for one in every), sum(int(one.count_nonzero()) for one in every)
+    return sum(tensor.numel() for tensor in every), sum(
+        int(tensor.count_nonzero()) for tensor in every
+    )

@@ -14,12 +14,12 @@ from torch.fx import GraphModule
 
 from tersenet.core.types import Edit, EditKind
 from tersenet.errors import StructureError
-from tersenet.graph.attributes import follow, guesses
 from tersenet.graph.computed import length_left
 from tersenet.graph.groups import Graph
-from tersenet.graph.program import labels_in, rebuilt
-from tersenet.graph.program_layers import restore_layers
-from tersenet.graph.trace import tensors_of
+from tersenet.graph.reading import tensors_of
+from tersenet.graph.routes.attributes import follow, guesses
+from tersenet.graph.routes.layers import restore_layers
+from tersenet.graph.routes.program import labels_in, rebuilt
 from tersenet.graph.walk import Walk
 
 __all__ = ["number_edits", "program_edit", "replay", "sized", "slice_edits"]
@@ -115,8 +115,8 @@ def number_edits(
 def program_edit(model: nn.Module, walk: Walk) -> Edit:
     """Returns the edit that puts the program of `walk` in the network's place."""
     inputs = [
-        {"shape": list(one.shape), "dtype": str(one.dtype).removeprefix("torch.")}
-        for one in walk.example
+        {"shape": list(tensor.shape), "dtype": str(tensor.dtype).removeprefix("torch.")}
+        for tensor in walk.example
     ]
     size = any(walk.further)
     return Edit(
@@ -135,7 +135,8 @@ def program_edit(model: nn.Module, walk: Walk) -> Edit:
 
 def _walk(model: nn.Module, edit: Edit) -> Walk:
     inputs = tuple(
-        torch.zeros(one["shape"], dtype=getattr(torch, one["dtype"])) for one in edit.data["inputs"]
+        torch.zeros(given["shape"], dtype=getattr(torch, given["dtype"]))
+        for given in edit.data["inputs"]
     )
     return Walk(model, inputs, outputs=edit.data["outputs"], further=edit.data["open"])
 

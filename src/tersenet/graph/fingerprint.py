@@ -27,16 +27,23 @@ def fingerprint(
 
 
 def _attributes(module: nn.Module) -> tuple[Any, ...]:
-    own = ((name, _state(one)) for name, one in vars(module).items() if name not in _VALUES)
+    own = (
+        (name, _state(attribute)) for name, attribute in vars(module).items() if name not in _VALUES
+    )
     return tuple(sorted(own, key=lambda pair: pair[0]))
 
 
 def _tensors(module: nn.Module) -> tuple[Any, ...]:
     stores = (module._parameters, module._buffers)  # noqa: SLF001 (with those that are None)
     return tuple(
-        (name, None if one is None else (id(one), tuple(one.shape), one.dtype, one.requires_grad))
+        (
+            name,
+            None
+            if tensor is None
+            else (id(tensor), tuple(tensor.shape), tensor.dtype, tensor.requires_grad),
+        )
         for store in stores
-        for name, one in store.items()
+        for name, tensor in store.items()
     )
 
 
@@ -44,8 +51,8 @@ def _state(value: Any, depth: int = 3) -> Any:
     if isinstance(value, _PLAIN):
         return type(value).__name__, value
     if isinstance(value, (list, tuple)) and depth:
-        return type(value).__name__, tuple(_state(one, depth - 1) for one in value)
+        return type(value).__name__, tuple(_state(part, depth - 1) for part in value)
     if isinstance(value, dict) and depth:
-        own = ((str(key), _state(one, depth - 1)) for key, one in value.items())
+        own = ((str(key), _state(part, depth - 1)) for key, part in value.items())
         return "dict", tuple(own)
     return "object", id(value)

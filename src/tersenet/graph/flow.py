@@ -18,7 +18,7 @@ from tersenet.graph.fingerprint import fingerprint
 from tersenet.graph.groups import ChannelGroup, Graph, Member, Site, remaining
 from tersenet.graph.labels import Array
 from tersenet.graph.products import products, sample_count
-from tersenet.graph.visit import rules
+from tersenet.graph.visit import registered_rules
 from tersenet.graph.walk import Walk
 
 __all__ = ["trace"]
@@ -43,7 +43,7 @@ def trace(
     Raises:
         StructureError: if the network cannot be exported, or has no such output.
     """
-    state = (fingerprint(model, example, outputs), rules())
+    state = (fingerprint(model, example, outputs), registered_rules())
     if model in _READ and _READ[model][0] == state:
         return _READ[model][1]
     graph = _traced(model, Walk(model, example, outputs=outputs))
@@ -62,8 +62,8 @@ def _traced(model: nn.Module, walk: Walk) -> Graph:
             dim = _same(roots[filters], [roots[labels] for labels in walk.owned[tensor]])
             kernel = layers[-1].weight[2:] if "conv" in product.kind else ()
             sites.append(Site(layers[-1], tensor, dim, kernel))
-    shapes = {name: tuple(len(one) for one in value) for name, value in walk.owned.items()}
-    parameters = {id(one) for one in model.parameters()}
+    shapes = {name: tuple(len(part) for part in value) for name, value in walk.owned.items()}
+    parameters = {id(parameter) for parameter in model.parameters()}
     buffers = {name for name in shapes if id(tensors[name]) not in parameters}
     removable, frozen = _groups(walk, _Builder(sites, shapes, buffers))
     return Graph(
@@ -72,7 +72,7 @@ def _traced(model: nn.Module, walk: Walk) -> Graph:
         layers=tuple(layers),
         sites=tuple(sites),
         shapes=shapes,
-        params=sum(one.numel() for one in model.parameters()),
+        params=sum(parameter.numel() for parameter in model.parameters()),
         buffers=frozenset(buffers),
         walk=walk,
     )
@@ -151,7 +151,7 @@ class _Builder:
             Member(tensor, dim, tuple(indices[tensor, dim]), self._filters.get((tensor, dim)))
             for tensor, dim in keys
         )
-        sites = [one.site for one in members if one.site is not None]
+        sites = [member.site for member in members if member.site is not None]
         if not sites and reason is not None:
             return None
         macs, params = self._first_unit(members)
@@ -163,11 +163,13 @@ class _Builder:
             params_per_channel=params,
             reason=reason,
             over_kept=bool(declared) and reason is None,
-            changes=tuple(sorted(one for one in declared if one)) if reason is None else (),
+            changes=tuple(sorted(change for change in declared if change))
+            if reason is None
+            else (),
         )
 
     def _first_unit(self, members: Iterable[Member]) -> tuple[int, int]:
-        gone = {(one.tensor, one.dim): set(one.indices[0]) for one in members}
+        gone = {(member.tensor, member.dim): set(member.indices[0]) for member in members}
         macs = params = 0
         for tensor in {tensor for tensor, _ in gone}:
             shape = self._shapes[tensor]

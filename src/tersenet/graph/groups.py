@@ -72,7 +72,9 @@ class ChannelGroup:
     @property
     def sources(self) -> tuple[str, ...]:
         """The sites that produce the units."""
-        return tuple(dict.fromkeys(one.site for one in self.members if one.site is not None))
+        return tuple(
+            dict.fromkeys(member.site for member in self.members if member.site is not None)
+        )
 
 
 @final
@@ -103,7 +105,9 @@ class Graph:
         """Returns a removable group. Raises StructureError where there is none of that name."""
         if name in self.by_name:
             return self.by_name[name]
-        kept = next((one for one in self.frozen if name == one.name or name in one.sources), None)
+        kept = next(
+            (group for group in self.frozen if name == group.name or name in group.sources), None
+        )
         if kept is not None:
             raise StructureError(f"nothing can be removed from '{name}': {kept.reason}.")
         known = ", ".join(list(self.by_name)[:8]) or "none"

@@ -40,7 +40,7 @@ def inspect(model: nn.Module, example: tuple[Tensor, ...]) -> Inspection:
     params, nonzeros = parameters(model)
     return Inspection(
         layers=graph.layers,
-        groups=tuple(sorted(graph.groups, key=lambda one: -one.size * one.macs_per_channel)),
+        groups=tuple(sorted(graph.groups, key=lambda group: -group.size * group.macs_per_channel)),
         frozen=tuple(
             Skip(group.name, f"{group.size} filters stay: {group.reason}") for group in graph.frozen
         ),

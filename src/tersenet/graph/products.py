@@ -13,8 +13,8 @@ from typing import Any, Final, final
 import torch
 from torch import fx
 
-from tersenet.graph.einsum import filters, letters
-from tersenet.graph.recurrent import CELLS, cells, is_recurrent
+from tersenet.graph.rules.einsum import filters, letters
+from tersenet.graph.rules.recurrent import CELLS, cells, is_recurrent
 from tersenet.graph.visit import operator_name, shape_of
 
 __all__ = [
@@ -151,7 +151,7 @@ def _count(node: fx.Node, derived: Set[fx.Node]) -> tuple[str, int, fx.Node | No
     if name == _EINSUM:
         return _einsum(node, derived)
     if name == _ATTENTION:
-        query, key, value = (shape_of(one) for one in args[:3])
+        query, key, value = (shape_of(node) for node in args[:3])
         pairs = math.prod(query[:-1]) * key[-2]
         return "attention", pairs * (query[-1] + value[-1]), None
     return None
@@ -185,12 +185,16 @@ def _einsum(node: fx.Node, derived: Set[fx.Node]) -> tuple[str, int, fx.Node | N
     """Counts one product for each setting of all letters."""
     found: Any = node.args[1]
     factors: list[fx.Node] = list(found)
-    reads, _ = letters(node, [len(shape_of(one)) for one in factors])
+    reads, _ = letters(node, [len(shape_of(factor)) for factor in factors])
     sizes: dict[str, int] = {}
-    for one, own in zip(factors, reads, strict=True):
-        for letter, size in zip(own, shape_of(one), strict=True):
+    for shape, own in zip(map(shape_of, factors), reads, strict=True):
+        for letter, size in zip(own, shape, strict=True):
             sizes[letter] = max(size, sizes.get(letter, 1))
-    own = (one for one in factors if one not in derived and _filter_dim(node, one) is not None)
+    own = (
+        factor
+        for factor in factors
+        if factor not in derived and _filter_dim(node, factor) is not None
+    )
     return "linear", math.prod(sizes.values()), next(own, None)
 
 
@@ -211,8 +215,8 @@ def _origin(weight: fx.Node, names: Mapping[fx.Node, str]) -> str | None:
 def _ancestors(node: fx.Node, names: Mapping[fx.Node, str]) -> Iterator[str]:
     if node in names:
         yield names[node]
-    for one in node.all_input_nodes:
-        yield from _ancestors(one, names)
+    for source in node.all_input_nodes:
+        yield from _ancestors(source, names)
 
 
 def _module(node: fx.Node) -> str:

@@ -17,10 +17,10 @@ from tersenet.core.types import Edit, Skip
 from tersenet.errors import StructureError
 from tersenet.graph.edits import number_edits, program_edit, replay, sized, slice_edits
 from tersenet.graph.groups import Graph
-from tersenet.graph.proof import Reference, masked_reference
-from tersenet.graph.sizes import taken_sizes
-from tersenet.graph.trace import twin
-from tersenet.graph.training_proof import training_failure
+from tersenet.graph.proof.comparison import Reference, masked_reference
+from tersenet.graph.proof.training import training_failure
+from tersenet.graph.reading import twin
+from tersenet.graph.reading.sizes import taken_sizes
 from tersenet.graph.walk import Walk
 
 __all__ = ["provable", "remove"]
@@ -133,16 +133,16 @@ def _elsewhere(model: nn.Module, walk: Walk, slices: Sequence[Edit], own: nn.Mod
     """Returns why a network of which one path was read fails on inputs that may take others."""
     generator = torch.Generator().manual_seed(0)
     for _ in range(_PATHS if walk.path is not None else 0):
-        inputs = tuple(_shuffled(one, generator) for one in walk.example)
+        inputs = tuple(_shuffled(tensor, generator) for tensor in walk.example)
         why = _failure(masked_reference(model, slices, inputs, outputs=walk.outputs), own)
         if why is not None:
             return f"on other inputs {why}"
     return None
 
 
-def _shuffled(one: Tensor, generator: torch.Generator) -> Tensor:
-    order = torch.randperm(one.numel(), generator=generator).to(one.device)
-    return one.flatten()[order].reshape(one.shape)
+def _shuffled(tensor: Tensor, generator: torch.Generator) -> Tensor:
+    order = torch.randperm(tensor.numel(), generator=generator).to(tensor.device)
+    return tensor.flatten()[order].reshape(tensor.shape)
 
 
 def _open(model: nn.Module, walk: Walk) -> Walk | None:
@@ -174,7 +174,9 @@ def _bound(
     model: nn.Module, walk: Walk, slices: Sequence[Edit], program: GraphModule
 ) -> str | None:
     """Returns why a program is no replacement at another batch size, where the network takes it."""
-    larger = tuple(torch.cat([one, one]) if one.ndim else one for one in walk.example)
+    larger = tuple(
+        torch.cat([tensor, tensor]) if tensor.ndim else tensor for tensor in walk.example
+    )
     try:
         reference = masked_reference(model, slices, larger, outputs=walk.outputs, walk=walk)
     except Exception:  # noqa: BLE001 (whatever a forward() raises: it takes one size alone)

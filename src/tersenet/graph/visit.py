@@ -10,7 +10,7 @@ from torch import fx
 from torch._ops import OpOverload
 
 from tersenet.graph.labels import Array, Labels, Value
-from tersenet.graph.trace import source_line
+from tersenet.graph.reading import source_line
 
 __all__ = [
     "Rule",
@@ -19,7 +19,7 @@ __all__ = [
     "operator_name",
     "rule",
     "rule_for",
-    "rules",
+    "registered_rules",
     "shape_of",
 ]
 
@@ -68,11 +68,11 @@ class Visit:
 
     def values(self, name: str) -> list[Value]:
         """Returns the labels of an argument that is a list of tensors."""
-        return [self._values[one] for one in self.args[name]]
+        return [self._values[node] for node in self.args[name]]
 
     def tensors(self) -> list[Value]:
         """Returns the labels of every tensor among the inputs."""
-        found = (self._values.get(one) for one in self.node.all_input_nodes)
+        found = (self._values.get(node) for node in self.node.all_input_nodes)
         flat = (item if isinstance(item, list) else [item] for item in found)
         return [value for value in itertools.chain(*flat) if value is not None]
 
@@ -176,7 +176,7 @@ def rule(*names: str) -> Callable[[Rule], Rule]:
     return register
 
 
-def rules() -> frozenset[tuple[str, Rule]]:
+def registered_rules() -> frozenset[tuple[str, Rule]]:
     """Returns all that is registered."""
     return frozenset(_RULES.items())
 
@@ -200,13 +200,17 @@ def shape_of(node: fx.Node) -> tuple[int, ...]:
     """Returns the shape of a node's tensor, or of its first, at the traced batch size."""
     found = node.meta["val"]
     first = found[0] if isinstance(found, (tuple, list)) else found
-    return tuple(_size(one) for one in first.shape)
+    return tuple(_size(size) for size in first.shape)
 
 
 def _shapes(node: fx.Node) -> list[tuple[int, ...]]:
     found = node.meta.get("val")
     outputs = found if isinstance(found, Sequence) else [found]
-    return [tuple(_size(n) for n in one.shape) for one in outputs if isinstance(one, torch.Tensor)]
+    return [
+        tuple(_size(n) for n in output.shape)
+        for output in outputs
+        if isinstance(output, torch.Tensor)
+    ]
 
 
 def _size(size: int | torch.SymInt) -> int:
@@ -221,6 +225,8 @@ def bound_arguments(node: fx.Node) -> dict[str, Any]:
     if not isinstance(node.target, OpOverload):
         return dict(node.kwargs)
     schema = node.target._schema.arguments  # noqa: SLF001 (there is no public one)
-    bound = {one.name: one.default_value for one in schema if one.has_default_value()}
-    bound |= {one.name: arg for one, arg in zip(schema, node.args, strict=False)}
+    bound = {
+        argument.name: argument.default_value for argument in schema if argument.has_default_value()
+    }
+    bound |= {argument.name: arg for argument, arg in zip(schema, node.args, strict=False)}
     return bound | dict(node.kwargs)

@@ -14,24 +14,16 @@ from torch.utils import _pytree as pytree
 
 from tersenet.core.types import Edit
 from tersenet.errors import StructureError
-from tersenet.graph import (  # noqa: F401  (registers rules)
-    einsum,
-    gathering,
-    indexing,
-    mixing,
-    recurrent,
-    reshapes,
-    rules,
-)
+from tersenet.graph import rules  # noqa: F401  (imported, it registers them)
 from tersenet.graph.computed import computes, lengths
 from tersenet.graph.labels import Array, Labels, Value
 from tersenet.graph.products import from_inputs, named_and_read, named_tensors
-from tersenet.graph.record import recorded
-from tersenet.graph.trace import UnreadableError, export, tensors_of
-from tersenet.graph.training import read_training
+from tersenet.graph.reading import UnreadableError, export, tensors_of
+from tersenet.graph.reading.record import recorded
+from tersenet.graph.reading.training import read_training
 from tersenet.graph.visit import Visit, rule_for, shape_of
 
-__all__ = ["Cut", "Walk", "wanted_leaves"]
+__all__ = ["Remainder", "Walk", "wanted_leaves"]
 
 
 @final
@@ -75,7 +67,7 @@ class Walk:
             self._run(program, {}, {}, _wanted_too(program, outputs))
             self.lengths |= lengths(program)
         self.labels.when = ""
-        trained = itertools.chain(*(named_and_read(one) for one in training.programs))
+        trained = itertools.chain(*(named_and_read(program) for program in training.programs))
         self.trained_only = frozenset(trained) - named_and_read(self.program)
         """Parameters and buffers that nothing but training reads."""
         self.trains_more = training.more
@@ -98,7 +90,7 @@ class Walk:
     ) -> None:
         """Carries labels through a program; fills `values` and `kept_only`, by its nodes."""
         nodes, names = program.graph.nodes, named_tensors(program)
-        made = {one for one in nodes if one.op == "call_function" and not one.all_input_nodes}
+        made = {node for node in nodes if node.op == "call_function" and not node.all_input_nodes}
         derived = from_inputs(program, also=made)  # zeroing parameters leaves these as is
         user = program.graph_signature.user_inputs
         for node in nodes:
@@ -130,15 +122,15 @@ class Walk:
 
     def _output(self, node: fx.Node, values: Mapping[fx.Node, Any], wanted: Set[int]) -> None:
         results: Any = node.args[0]
-        for place, one in enumerate(results):
-            found = values.get(one) if isinstance(one, fx.Node) and place in wanted else None
+        for place, result in enumerate(results):
+            found = values.get(result) if isinstance(result, fx.Node) and place in wanted else None
             for value in found if isinstance(found, list) else [found or ()]:
                 for labels in value:
-                    self.labels.freeze(labels, f"it is the network's output '{one.name}'")
+                    self.labels.freeze(labels, f"it is the network's output '{result.name}'")
 
 
 @final
-class Cut:
+class Remainder:
     """Which labels are left once slices are made."""
 
     def __init__(self, stays: Bool[np.ndarray, " label"]) -> None:
@@ -146,7 +138,7 @@ class Cut:
         self._stays = stays
 
     @classmethod
-    def of(cls, walk: Walk, edits: Sequence[Edit]) -> "Cut":
+    def of(cls, walk: Walk, edits: Sequence[Edit]) -> "Remainder":
         """Returns what a set of slices leaves, one for each dimension of a tensor.
 
         Raises:
@@ -154,23 +146,25 @@ class Cut:
         """
         roots = walk.labels.roots()
         gone = np.zeros(len(roots), dtype=bool)
-        sliced = {(walk.first_name(one.site), one.data["dim"]): one.data["keep"] for one in edits}
+        sliced = {
+            (walk.first_name(edit.site), edit.data["dim"]): edit.data["keep"] for edit in edits
+        }
         for (name, dim), keep in sliced.items():
             if name in walk.owned:
                 gone[roots[np.delete(walk.owned[name][dim], keep)]] = True
         for root in gone.nonzero()[0].tolist():
             if (reason := walk.labels.reason(root)) is not None:
                 raise StructureError(f"a unit that must stay would go: {reason}.")
-        cut = cls(~gone[roots])
+        left = cls(~gone[roots])
         for name, value in walk.owned.items():
             for dim, labels in enumerate(value):
                 kept = sliced.get((name, dim), range(len(labels)))
-                if cut.kept(labels).tolist() != list(kept):
+                if left.kept(labels).tolist() != list(kept):
                     raise StructureError(
                         f"'{name}' loses other indices than what it is tied to: keep the units "
                         "of a group together."
                     )
-        return cut
+        return left
 
     def kept(self, labels: Array) -> Array:
         """Returns the positions of a dimension that are left."""

@@ -6,7 +6,6 @@ layers by a criterion (`criteria`, whose interface is `criterion`), `layers` dro
 penalty before it removes. `counts` shares a wanted size out among groups.
 """
 
-from tersenet.prune.blocks import Block, Blocks, find_blocks
 from tersenet.prune.channels import Channels, PrunePlan
 from tersenet.prune.criteria import (
     FPGM,
@@ -28,7 +27,6 @@ from tersenet.prune.criteria.maps import average_zeros, feature_map_norm, mean_r
 from tersenet.prune.criteria.second_order import damage, second_order_change, surgeon
 from tersenet.prune.criteria.thinet import thinet
 from tersenet.prune.criterion import CRITERIA, Criterion, Needs
-from tersenet.prune.drop_proof import prove_drops
 from tersenet.prune.ecc import BilinearLatency, latency_model
 from tersenet.prune.latency import LatencyAware, LatencyPlan
 from tersenet.prune.layers import Imprint, LayerPlan, LayerPrune, layer_criteria
@@ -38,15 +36,11 @@ from tersenet.prune.staircase import Staircase, staircases
 from tersenet.prune.trained import SSS, Slimming
 
 __all__ = [
-    "Block",
-    "Blocks",
     "Imprint",
     "LayerPlan",
     "LayerPrune",
-    "find_blocks",
     "imprint",
     "layer_criteria",
-    "prove_drops",
     "FPGM",
     "L1",
     "L2",

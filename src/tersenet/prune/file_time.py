@@ -12,10 +12,9 @@ from tersenet.core.types import Edit, Subject, Workbench
 from tersenet.errors import StructureError
 from tersenet.export import to_onnx
 from tersenet.graph import Graph, remove
+from tersenet.graph.blocks import Block, drop
 from tersenet.measure import compare
 from tersenet.measure.times import keep_times, read_times
-from tersenet.prune.blocks import Block
-from tersenet.prune.dropping import drop
 
 __all__ = ["Counts", "FileTimer", "Trial", "fit_to_time", "smaller_network"]
 

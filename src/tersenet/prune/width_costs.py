@@ -10,7 +10,7 @@ import numpy as np
 from tersenet.core.knapsack import Factor
 from tersenet.core.types import Deployment, Workbench
 from tersenet.graph import ChannelGroup, Graph, Site
-from tersenet.prune.blocks import Block
+from tersenet.graph.blocks import Block
 from tersenet.prune.latency_table import LatencyTable, LayerKind, Widths, kind_of, measure_table
 from tersenet.prune.staircase import candidates
 

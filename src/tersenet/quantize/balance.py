@@ -21,7 +21,7 @@ from torch.fx import GraphModule, Node
 
 from tersenet.core.types import Batch, Skip
 from tersenet.errors import QuantizeError
-from tersenet.export.trace import operand
+from tersenet.export.tracing import operand
 from tersenet.quantize.fold import tensor_of
 from tersenet.quantize.observe import watch
 from tersenet.quantize.structure import Site, sites_of

@@ -11,7 +11,7 @@ from torch.fx import GraphModule
 
 from tersenet.core.types import Edit, EditKind, Skip
 from tersenet.errors import QuantizeError
-from tersenet.export.trace import trace
+from tersenet.export.tracing import trace
 from tersenet.quantize.copies import copied, copy_name, erase_copies
 from tersenet.quantize.equalise import equalise, equalised_structure
 from tersenet.quantize.fold import fold_batch_norm, tensor_of

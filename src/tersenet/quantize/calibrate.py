@@ -10,7 +10,7 @@ from torch.fx import GraphModule, Node
 
 from tersenet.core.types import Batch, Workbench
 from tersenet.errors import QuantizeError
-from tersenet.export.trace import operand
+from tersenet.export.tracing import operand
 from tersenet.quantize.clipping import aciq_range
 from tersenet.quantize.copies import is_copy
 from tersenet.quantize.insert import ValueRange

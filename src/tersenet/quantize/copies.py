@@ -11,7 +11,7 @@ from typing import Final
 import torch
 from torch.fx import GraphModule, Node
 
-from tersenet.export.trace import operand
+from tersenet.export.tracing import operand
 from tersenet.quantize.structure import Site, Value, passes
 
 __all__ = ["carried_values", "copied", "copy_name", "erase_copies", "is_copy", "readers"]

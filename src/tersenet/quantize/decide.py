@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.fx import GraphModule, Node
 
 from tersenet.core.types import Batch, Workbench
-from tersenet.export.trace import operand
+from tersenet.export.tracing import operand
 from tersenet.quantize.fold import tensor_of
 from tersenet.quantize.gptq import gptq
 from tersenet.quantize.insert import ValueRange, WeightSettings

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.fx import GraphModule, Node
 
-from tersenet.export.trace import operand
+from tersenet.export.tracing import operand
 from tersenet.quantize.fold import set_tensor, sweep, tensor_of
 from tersenet.quantize.structure import CONVOLUTIONS, Site, sites_of
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.fx import GraphModule, Node
 
-from tersenet.export.trace import BATCH_NORM, operand
+from tersenet.export.tracing import BATCH_NORM, operand
 
 __all__ = ["fold_batch_norm", "set_tensor", "sweep", "tensor_of"]
 

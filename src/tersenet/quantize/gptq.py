@@ -20,7 +20,7 @@ from torch.fx import Node
 from torch.nn import functional
 
 from tersenet.core.memory import require_memory
-from tersenet.export.trace import operand
+from tersenet.export.tracing import operand
 from tersenet.quantize.linear import Grid, round_trip
 
 __all__ = ["gptq", "patches"]

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.fx import GraphModule, Node
 
 from tersenet.export.qops import DEQUANTIZE, QUANTIZE
-from tersenet.export.trace import operand
+from tersenet.export.tracing import operand
 from tersenet.quantize.fold import sweep, tensor_of
 from tersenet.quantize.linear import Grid, quantize
 from tersenet.quantize.scheme import Scheme

@@ -15,7 +15,7 @@ from torch.fx import GraphModule, Node
 
 from tersenet.errors import QuantizeError
 from tersenet.export.qops import DEQUANTIZE, QUANTIZE
-from tersenet.export.trace import operand
+from tersenet.export.tracing import operand
 from tersenet.quantize.fold import set_tensor, sweep, tensor_of
 
 __all__ = ["KnownGrid", "Lifted", "lift"]

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.fx import GraphModule, Node, map_arg
 
 from tersenet.core.memory import require_memory
-from tersenet.export.trace import bytes_per_sample, operand
+from tersenet.export.tracing import bytes_per_sample, operand
 from tersenet.quantize.fold import tensor_of
 from tersenet.quantize.insert import ValueRange
 from tersenet.quantize.linear import round_trip

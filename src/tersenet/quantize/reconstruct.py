@@ -22,7 +22,7 @@ from torch import Tensor
 from torch.fx import Node
 
 from tersenet.core.memory import require_memory
-from tersenet.export.trace import bytes_per_sample
+from tersenet.export.tracing import bytes_per_sample
 from tersenet.quantize.insert import ValueRange
 from tersenet.quantize.linear import Grid, round_trip
 from tersenet.quantize.lockstep import Env, Stretch, run_node

@@ -18,7 +18,7 @@ from torch.fx import GraphModule, Node
 from tersenet.core.types import Skip
 from tersenet.errors import QuantizeError
 from tersenet.export.qops import QUANTIZE
-from tersenet.export.trace import operand
+from tersenet.export.tracing import operand
 
 __all__ = [
     "Site",

@@ -67,7 +67,7 @@ def removal_of(name: str, subject: Subject) -> Removal:
             f"repair {name} finds nothing that was removed and not trained over since: put it "
             "behind a prune step, before distill or quantize."
         )
-    others = [one for one in subject.removal.repaired if one != name]
+    others = [repair for repair in subject.removal.repaired if repair != name]
     if others:
         raise StructureError(
             f"repair {name} makes up for what repair {others[0]} has made up for already: put it "

@@ -15,7 +15,7 @@ from torch import nn
 from tersenet.core.registry import method
 from tersenet.core.types import Edit, EditKind, Skip, Subject, Workbench
 from tersenet.errors import DataError, StructureError
-from tersenet.graph.trace import evaluating
+from tersenet.graph.reading import evaluating
 from tersenet.repair.base import DataRepair, RepairPlan
 
 __all__ = ["BatchNorm"]
@@ -92,7 +92,7 @@ class BatchNorm(DataRepair):
 
 
 def _norms(model: nn.Module) -> Iterator[tuple[str, nn.BatchNorm2d]]:
-    return ((name, one) for name, one in model.named_modules() if isinstance(one, _NORMS))  # pyright: ignore[reportReturnType]
+    return ((name, module) for name, module in model.named_modules() if isinstance(module, _NORMS))  # pyright: ignore[reportReturnType]
 
 
 def _statistics(norm: nn.BatchNorm2d) -> str:

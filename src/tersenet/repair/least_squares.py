@@ -21,10 +21,12 @@ from tersenet.repair.base import DataRepair, RepairPlan, kept_indices, removal_o
 from tersenet.train.least_squares import (
     NormalEquations,
     Places,
+    affine_read_rows,
+    affine_rows,
     is_linear_map,
     places,
-    read_rows,
     seeing,
+    set_affine_rows_,
     weight_rows,
     written_rows,
 )
@@ -96,7 +98,7 @@ class LeastSquares(DataRepair):
             bench.tick(f"refitting {name}", done, len(plan.sites))
             error = self._refit(name, model, before, kept.get((f"{name}.weight", 0)), subject)
             if error is not None:
-                texts = [f"output error {100 * one:.3g} %" for one in error]
+                texts = [f"output error {100 * share:.3g} %" for share in error]
                 edits.append(Edit(site=name, kind=EditKind.TUNE, before=texts[0], after=texts[1]))
         return model, edits
 
@@ -111,11 +113,7 @@ class LeastSquares(DataRepair):
         """Returns the relative errors before and after, or None where there was nothing to do."""
         layer = model.get_submodule(name)
         moments = self._moments(name, model, before, kept, self.data(subject))
-        weight = weight_rows(layer)
-        bias = layer.bias
-        if isinstance(bias, Tensor):
-            column = bias.detach().double().view(len(weight), -1, 1)
-            weight = torch.cat([weight, column], 2)
+        weight = affine_rows(layer)
         error = moments.error(weight)
         if error < _SAME:
             return None
@@ -124,14 +122,7 @@ class LeastSquares(DataRepair):
             fitted = fitted.masked_fill(weight == 0, 0)  # masked weights stay zero
             if moments.error(fitted) >= error:
                 return None
-        with torch.no_grad():
-            if isinstance(bias, Tensor):
-                bias.copy_(fitted[..., -1].flatten())
-                fitted_weight = fitted[..., :-1]
-            else:
-                fitted_weight = fitted
-            own = layer.get_parameter("weight")
-            own.copy_(fitted_weight.reshape(own.shape))
+        set_affine_rows_(layer, fitted)
         return error, moments.error(fitted)
 
     def _moments(
@@ -152,9 +143,7 @@ class LeastSquares(DataRepair):
 
         def see_now(_: str, layer: nn.Module, inputs: Tensor, _outputs: Tensor) -> None:
             at, rows = wanted.pop(0)
-            read = read_rows(layer, inputs, at)
-            if layer.bias is not None:
-                read = torch.cat([read, torch.ones_like(read[..., :1])], 2)
+            read = affine_read_rows(layer, inputs, at)
             moments.add(read, rows.unflatten(1, (len(read), -1)).movedim(1, 0))
 
         with seeing(before, [name], see_before), seeing(model, [name], see_now):

@@ -18,7 +18,7 @@ from tersenet.core.registry import method
 from tersenet.core.types import Edit, EditKind, Removal, Skip, Subject, Workbench
 from tersenet.errors import StructureError
 from tersenet.graph.products import named_tensors, products
-from tersenet.graph.trace import export
+from tersenet.graph.reading import export
 from tersenet.graph.visit import operator_name
 from tersenet.repair.base import Repair, RepairPlan, kept_indices, removal_of
 from tersenet.train.least_squares import is_linear_map, seeing

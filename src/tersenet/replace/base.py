@@ -3,8 +3,7 @@
 import abc
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
-from typing import Annotated, Any, ClassVar, TypeAlias, final
+from typing import Annotated, ClassVar, TypeAlias, final
 
 import torch
 from jaxtyping import Float
@@ -12,11 +11,11 @@ from pydantic import Field, TypeAdapter
 from pydantic.dataclasses import dataclass as settings
 from torch import Tensor, nn
 
-from tersenet.core.listed import listed
+from tersenet.core.selection import check_patterns, why_not
 from tersenet.core.types import Edit, EditKind, Method, Skip, Subject, Workbench
 from tersenet.errors import StructureError
-from tersenet.graph.trace import evaluating
-from tersenet.replace.sites import Convolution, convolutions
+from tersenet.graph.modules import place_, place_all_
+from tersenet.replace.sites import PlainConvolution, convolutions
 from tersenet.replace.timing import block_times
 
 __all__ = ["Replacement", "ReplacePlan", "Sizes", "Swap"]
@@ -31,7 +30,7 @@ Kernel: TypeAlias = Float[Tensor, "filter channel height width"]
 class Swap:
     """One convolution and the block in its place."""
 
-    conv: Convolution
+    conv: PlainConvolution
     sizes: Sizes
     macs: tuple[int, int]
     """Of one sample: the convolution's, the block's."""
@@ -61,11 +60,11 @@ class ReplacePlan:
     @property
     def summary(self) -> str:
         """One line for a person."""
-        before, after = (sum(one.macs[i] for one in self.swaps.values()) for i in (0, 1))
-        times = [one.ms for one in self.swaps.values() if one.ms is not None]
+        before, after = (sum(swap.macs[i] for swap in self.swaps.values()) for i in (0, 1))
+        times = [swap.ms for swap in self.swaps.values() if swap.ms is not None]
         measured = ""
         if times:
-            was, now = (sum(one[i] for one in times) for i in (0, 1))
+            was, now = (sum(pair[i] for pair in times) for i in (0, 1))
             measured = f", their time ÷ {was / now:.2f} ({was:.3g} → {now:.3g} ms, {self.measured})"
         return (
             f"{len(self.swaps)} convolutions by {self.method}: their MACs ÷ {before / after:.2f} "
@@ -85,9 +84,9 @@ class Replacement(Method[ReplacePlan]):
     plan_type: ClassVar[type] = ReplacePlan
 
     only: tuple[str, ...] = ()
-    """Globs of convolutions to consider; empty considers all."""
+    """Patterns of convolutions to consider; empty considers all."""
     skip: tuple[str, ...] = ()
-    """Globs of convolutions to leave alone."""
+    """Patterns of convolutions to leave alone."""
     least_channels: int = Field(default=8, ge=1)
     """Convolutions that read fewer channels stay: what a stem of three mixes, no block keeps."""
     least_speedup: Annotated[float, Field(gt=0)] | None = 1.0
@@ -99,17 +98,17 @@ class Replacement(Method[ReplacePlan]):
     """Samples per inference to measure with."""
 
     @abc.abstractmethod
-    def sizes(self, conv: Convolution) -> Sizes | str:
+    def sizes(self, conv: PlainConvolution) -> Sizes | str:
         """Returns the block's sizes, or why there is no such block."""
 
     @staticmethod
     @abc.abstractmethod
-    def block(conv: Convolution, sizes: Sizes) -> nn.Module:
+    def block(conv: PlainConvolution, sizes: Sizes) -> nn.Module:
         """Returns the block, its weights as initialised."""
 
     @staticmethod
     @abc.abstractmethod
-    def macs(conv: Convolution, sizes: Sizes) -> int:
+    def macs(conv: PlainConvolution, sizes: Sizes) -> int:
         """Returns the block's multiply-accumulates of one sample, by its formula."""
 
     @staticmethod
@@ -125,12 +124,14 @@ class Replacement(Method[ReplacePlan]):
         """Decides which convolutions become blocks.
 
         Raises:
-            StructureError: if nothing can be replaced, a glob matches nothing, or a kernel is
+            StructureError: if nothing can be replaced, a pattern matches nothing, or a kernel is
                 not finite.
             MeasureError, ExportError: if the runtime to measure on cannot be used.
         """
         found, skips = convolutions(subject.model, subject.example)
-        self._check_globs([*found, *(one.site for one in skips)])
+        names = [*found, *(skip.site for skip in skips)]
+        options = {"only": self.only, "skip": self.skip}
+        check_patterns(f"replace {self.name}", options, "convolutions", names)
         swaps: dict[str, Swap] = {}
         for name, conv in found.items():
             chosen = self._considered(name, conv)
@@ -148,9 +149,9 @@ class Replacement(Method[ReplacePlan]):
                 f"batch {self.batch}, fp32"
             )
             swaps = self._timed(swaps, subject, bench)
-            for name, one in list(swaps.items()):
-                assert one.ms is not None
-                if (speedup := one.ms[0] / one.ms[1]) < self.least_speedup:
+            for name, swap in list(swaps.items()):
+                assert swap.ms is not None
+                if (speedup := swap.ms[0] / swap.ms[1]) < self.least_speedup:
                     del swaps[name]
                     reason = (
                         f"its block is {speedup:.2f}× as fast as measured, MACs notwithstanding"
@@ -158,7 +159,7 @@ class Replacement(Method[ReplacePlan]):
                     skips.append(Skip(name, reason))
         swaps = self._largest(swaps, skips)
         if not swaps:
-            first = "; ".join(f"'{one.site}': {one.reason}" for one in skips[:3])
+            first = "; ".join(f"'{skip.site}': {skip.reason}" for skip in skips[:3])
             raise StructureError(
                 f"replace {self.name} finds no convolution to replace "
                 f"({first or 'the network has none'}): take the step out, or name others."
@@ -186,7 +187,7 @@ class Replacement(Method[ReplacePlan]):
                 lost = self.fit_(block, weight, bias)
             blocks[name] = block.to(old.weight.device, old.weight.dtype).train(old.training)
             edits.append(self._edit(name, swap, lost))
-        _put_in(model, blocks, subject.example)
+        place_all_(model, blocks, subject.example, what="blocks")
         return model, edits
 
     def replay(
@@ -210,7 +211,7 @@ class Replacement(Method[ReplacePlan]):
             block = self.block(conv, dict(edit.data["sizes"]))
             blocks[edit.site] = block.to(old.weight.dtype).train(old.training)
         for name, block in blocks.items():
-            model.set_submodule(name, block)
+            place_(model, name, block)
         return model
 
     def _edit(self, name: str, swap: Swap, lost: float) -> Edit:
@@ -228,20 +229,9 @@ class Replacement(Method[ReplacePlan]):
             },
         )
 
-    def _check_globs(self, names: Sequence[str]) -> None:
-        for option in ("only", "skip"):
-            for glob in getattr(self, option):
-                if not any(fnmatchcase(name, glob) for name in names):
-                    raise StructureError(
-                        f"'{glob}' in {option} of replace {self.name} matches no convolution: "
-                        f"{listed('convolutions', names)}."
-                    )
-
-    def _considered(self, name: str, conv: Convolution) -> Sizes | str:
-        if self.only and not any(fnmatchcase(name, glob) for glob in self.only):
-            return "not among only"
-        if any(fnmatchcase(name, glob) for glob in self.skip):
-            return "in skip"
+    def _considered(self, name: str, conv: PlainConvolution) -> Sizes | str:
+        if (reason := why_not(self.only, self.skip, name)) is not None:
+            return reason
         if conv.channels < self.least_channels:
             return f"it reads {conv.channels} channels, fewer than least_channels"
         sizes = self.sizes(conv)
@@ -253,14 +243,14 @@ class Replacement(Method[ReplacePlan]):
         self, swaps: Mapping[str, Swap], subject: Subject, bench: Workbench
     ) -> dict[str, Swap]:
         kinds = {
-            name: f"{one.conv} by {self.name} {one.sizes}, stride {one.conv.stride}"
-            for name, one in swaps.items()
+            name: f"{swap.conv} by {self.name} {swap.sizes}, stride {swap.conv.stride}"
+            for name, swap in swaps.items()
         }
-        pairs = {kinds[name]: (one.conv, one.sizes) for name, one in swaps.items()}
+        pairs = {kinds[name]: (swap.conv, swap.sizes) for name, swap in swaps.items()}
         times = block_times(pairs, self.block, subject.deployment, batch=self.batch, bench=bench)
         return {
-            name: Swap(conv=one.conv, sizes=one.sizes, macs=one.macs, ms=times[kinds[name]])
-            for name, one in swaps.items()
+            name: Swap(conv=swap.conv, sizes=swap.sizes, macs=swap.macs, ms=times[kinds[name]])
+            for name, swap in swaps.items()
         }
 
     def _largest(self, swaps: dict[str, Swap], skips: list[Skip]) -> dict[str, Swap]:
@@ -277,13 +267,13 @@ class Replacement(Method[ReplacePlan]):
             for name in swaps
             if name not in most
         ]
-        return {name: one for name, one in swaps.items() if name in most}
+        return {name: swap for name, swap in swaps.items() if name in most}
 
 
-_CONVOLUTION: TypeAdapter[Convolution] = TypeAdapter(Convolution)
+_CONVOLUTION: TypeAdapter[PlainConvolution] = TypeAdapter(PlainConvolution)
 
 
-def _conv_of(model: nn.Module, name: str, conv: Convolution) -> nn.Conv2d:
+def _conv_of(model: nn.Module, name: str, conv: PlainConvolution) -> nn.Conv2d:
     known = dict(model.named_modules())
     module = known.get(name)
     shape = (conv.filters, conv.channels, *conv.kernel)
@@ -303,20 +293,3 @@ def _finite(name: str, module: nn.Module) -> Kernel:
             "diverged; load them again."
         )
     return weight
-
-
-def _put_in(model: nn.Module, blocks: Mapping[str, nn.Module], example: tuple[Tensor, ...]) -> None:
-    old = {name: model.get_submodule(name) for name in blocks}
-    for name, block in blocks.items():
-        model.set_submodule(name, block)
-    try:
-        with evaluating(model), torch.no_grad():
-            model(*example)
-    except Exception as error:
-        for name, module in old.items():
-            model.set_submodule(name, module)
-        reason: Any = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise StructureError(
-            f"the network does not run with blocks in place of {', '.join(blocks)} ({reason[:200]})"
-            ": add those whose weights its forward() reads itself to skip."
-        ) from error

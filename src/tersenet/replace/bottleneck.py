@@ -19,9 +19,9 @@ from torch import Tensor, nn
 
 from tersenet.core.registry import method
 from tersenet.replace.base import Kernel, Replacement, Sizes
-from tersenet.replace.sites import Convolution
+from tersenet.replace.sites import PlainConvolution
 
-__all__ = ["Bottleneck", "tucker2"]
+__all__ = ["ChannelBottleneck", "tucker2"]
 
 _SWEEPS: Final = 10
 """Of alternating projections: what they still gain after the first few is below 1e-3."""
@@ -55,7 +55,7 @@ def _leading(gram: Float[Tensor, "n n"], rank: int) -> Float[Tensor, "n rank"]:
 @final
 @method("bottleneck")
 @dataclass(frozen=True, kw_only=True, config={"extra": "forbid"})
-class Bottleneck(Replacement):
+class ChannelBottleneck(Replacement):
     """1×1 to fewer channels, the convolution there, 1×1 back.
 
     With c channels in and out, hw (2cm + k²m²) instead of hw k²c².
@@ -64,12 +64,12 @@ class Bottleneck(Replacement):
     width: float = Field(default=0.5, gt=0, le=1)
     """m over the fewer of the channels that the convolution reads and makes."""
 
-    def sizes(self, conv: Convolution) -> Sizes | str:
+    def sizes(self, conv: PlainConvolution) -> Sizes | str:
         """Returns the inner channels."""
         return {"inner": max(1, round(self.width * min(conv.channels, conv.filters)))}
 
     @staticmethod
-    def block(conv: Convolution, sizes: Sizes) -> nn.Module:
+    def block(conv: PlainConvolution, sizes: Sizes) -> nn.Module:
         """Returns the three convolutions."""
         inner = sizes["inner"]
         return nn.Sequential(
@@ -81,7 +81,7 @@ class Bottleneck(Replacement):
         )
 
     @staticmethod
-    def macs(conv: Convolution, sizes: Sizes) -> int:
+    def macs(conv: PlainConvolution, sizes: Sizes) -> int:
         """Returns c · m at every pixel read, and k² · m² + m · n at every pixel made."""
         m = sizes["inner"]
         made = conv.taps * m * m + m * conv.filters
@@ -91,7 +91,7 @@ class Bottleneck(Replacement):
     def fit_(block: nn.Module, weight: Kernel, bias: Tensor | None) -> float:
         """Takes the Tucker decomposition's three factors."""
         reduce, spatial, expand = (
-            block.get_submodule(one) for one in ("reduce", "spatial", "expand")
+            block.get_submodule(name) for name in ("reduce", "spatial", "expand")
         )
         u, core, v = tucker2(weight, len(reduce.get_parameter("weight")))
         reduce.get_parameter("weight").copy_(v.mT[:, :, None, None])

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from tersenet.core.registry import method
 from tersenet.replace.base import Kernel, Replacement, Sizes
-from tersenet.replace.sites import Convolution
+from tersenet.replace.sites import PlainConvolution
 
 __all__ = ["GhostConvolution", "GhostModule"]
 
@@ -29,7 +29,7 @@ _RIDGE: Final = 1e-9
 class GhostConvolution(nn.Module):
     """Some maps are convolved, the others are d×d images of them; in the order they had."""
 
-    def __init__(self, conv: Convolution, *, primary: int, split: int, cheap: int) -> None:
+    def __init__(self, conv: PlainConvolution, *, primary: int, split: int, cheap: int) -> None:
         super().__init__()
         ghosts = primary * (split - 1)
         self.primary = conv.spatial(conv.channels, primary, bias=conv.bias)
@@ -60,7 +60,7 @@ class GhostModule(Replacement):
     cheap: int = Field(default=3, ge=1)
     """d: odd, the kernel of the cheap convolutions."""
 
-    def sizes(self, conv: Convolution) -> Sizes | str:
+    def sizes(self, conv: PlainConvolution) -> Sizes | str:
         """Returns the filters that stay, s and d."""
         if self.cheap % 2 == 0:
             return f"ghosts of an even kernel, {self.cheap}, would be shifted"
@@ -70,12 +70,12 @@ class GhostModule(Replacement):
         return {"primary": primary, "split": self.split, "cheap": self.cheap}
 
     @staticmethod
-    def block(conv: Convolution, sizes: Sizes) -> nn.Module:
+    def block(conv: PlainConvolution, sizes: Sizes) -> nn.Module:
         """Returns the module."""
         return GhostConvolution(conv, **sizes)
 
     @staticmethod
-    def macs(conv: Convolution, sizes: Sizes) -> int:
+    def macs(conv: PlainConvolution, sizes: Sizes) -> int:
         """Returns (m · c · k² + (s − 1) · m · d²) · h · w with m filters that stay."""
         m, s, d = sizes["primary"], sizes["split"], sizes["cheap"]
         return (m * conv.channels * conv.taps + (s - 1) * m * d * d) * math.prod(conv.makes)
@@ -120,7 +120,7 @@ def _ghosts(
     steps = list(itertools.product(reach, reach))
     cross = torch.stack([_shifted(weight, primary, step) for step in steps], -1)  # (i, j, tap)
     differences = {(a[0] - b[0], a[1] - b[1]): None for a, b in itertools.product(steps, steps)}
-    own = {one: _shifted(weight, primary, one).diagonal() for one in differences}
+    own = {step: _shifted(weight, primary, step).diagonal() for step in differences}
     gram = torch.stack(
         [torch.stack([own[a[0] - b[0], a[1] - b[1]] for b in steps], -1) for a in steps], -2
     )

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from tersenet.core.registry import method
 from tersenet.replace.base import Kernel, Replacement, Sizes
-from tersenet.replace.sites import Convolution
+from tersenet.replace.sites import PlainConvolution
 
 __all__ = ["DepthwiseSeparable"]
 
@@ -36,14 +36,14 @@ class DepthwiseSeparable(Replacement):
     multiplier: int = Field(default=1, ge=1)
     """m: spatial kernels for each input channel."""
 
-    def sizes(self, conv: Convolution) -> Sizes | str:
+    def sizes(self, conv: PlainConvolution) -> Sizes | str:
         """Returns the multiplier."""
         if self.multiplier > (most := min(conv.taps, conv.filters)):
             return f"{self.multiplier} kernels for each channel are more than its rank, {most}"
         return {"multiplier": self.multiplier}
 
     @staticmethod
-    def block(conv: Convolution, sizes: Sizes) -> nn.Module:
+    def block(conv: PlainConvolution, sizes: Sizes) -> nn.Module:
         """Returns depthwise, then pointwise."""
         c, n, inner = conv.channels, conv.filters, conv.channels * sizes["multiplier"]
         return nn.Sequential(
@@ -54,7 +54,7 @@ class DepthwiseSeparable(Replacement):
         )
 
     @staticmethod
-    def macs(conv: Convolution, sizes: Sizes) -> int:
+    def macs(conv: PlainConvolution, sizes: Sizes) -> int:
         """Returns (k² + n) · m · c · h · w."""
         inner = sizes["multiplier"] * conv.channels
         return (conv.taps + conv.filters) * inner * math.prod(conv.makes)
@@ -62,7 +62,7 @@ class DepthwiseSeparable(Replacement):
     @staticmethod
     def fit_(block: nn.Module, weight: Kernel, bias: Tensor | None) -> float:
         """Takes the first m singular triples of each input channel's filters."""
-        depthwise, pointwise = (block.get_submodule(one) for one in ("depthwise", "pointwise"))
+        depthwise, pointwise = (block.get_submodule(name) for name in ("depthwise", "pointwise"))
         n, c = weight.shape[:2]
         m = len(depthwise.get_parameter("weight")) // c
         # (channel, filter, tap) = U diag(S) Vᵀ

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from tersenet.core.registry import method
 from tersenet.models import shuffle
 from tersenet.replace.base import Kernel, Replacement, Sizes
-from tersenet.replace.sites import Convolution
+from tersenet.replace.sites import PlainConvolution
 
 __all__ = ["Shuffle", "ShuffledGroups", "cp"]
 
@@ -73,9 +73,9 @@ def cp(
     return _solved(torch.einsum("pnck,pcr,pkr->pnr", parts, b, c), b, c, a), b, c
 
 
-def _solved(right: Tensor, one: Tensor, other: Tensor, last: Tensor) -> Tensor:
+def _solved(right: Tensor, factor: Tensor, other: Tensor, last: Tensor) -> Tensor:
     """Returns the factor of least error given both others, held to the last one."""
-    gram = (one.mT @ one) * (other.mT @ other)
+    gram = (factor.mT @ factor) * (other.mT @ other)
     hold = _HOLD * gram.diagonal(dim1=1, dim2=2).mean(1)[:, None, None].clamp_min(1e-30)
     damped = gram + hold * torch.eye(gram.shape[1], dtype=gram.dtype)
     return torch.linalg.solve(damped, right + hold * last, left=False)
@@ -99,7 +99,7 @@ class ShuffledGroups(Replacement):
     width: float = Field(default=1.0, gt=0)
     """m, the inner channels, over the filters; rounded to a multiple of g²."""
 
-    def sizes(self, conv: Convolution) -> Sizes | str:
+    def sizes(self, conv: PlainConvolution) -> Sizes | str:
         """Returns groups and inner channels."""
         g = self.groups
         if conv.channels % g or conv.filters % g:
@@ -108,7 +108,7 @@ class ShuffledGroups(Replacement):
         return {"groups": g, "inner": inner}
 
     @staticmethod
-    def block(conv: Convolution, sizes: Sizes) -> nn.Module:
+    def block(conv: PlainConvolution, sizes: Sizes) -> nn.Module:
         """Returns reduce, shuffle, depthwise, expand."""
         g, m = sizes["groups"], sizes["inner"]
         return nn.Sequential(
@@ -121,7 +121,7 @@ class ShuffledGroups(Replacement):
         )
 
     @staticmethod
-    def macs(conv: Convolution, sizes: Sizes) -> int:
+    def macs(conv: PlainConvolution, sizes: Sizes) -> int:
         """Returns c · m / g at every pixel read, and k² · m + m · n / g at every pixel made."""
         g, m = sizes["groups"], sizes["inner"]
         made = conv.taps * m + m * conv.filters // g
@@ -131,8 +131,8 @@ class ShuffledGroups(Replacement):
     def fit_(block: nn.Module, weight: Kernel, bias: Tensor | None) -> float:
         """Decomposes the part of the kernel between each group of inputs and of outputs."""
         reduce, depthwise, expand = (
-            block.get_submodule(one).get_parameter("weight")
-            for one in ("reduce", "depthwise", "expand")
+            block.get_submodule(name).get_parameter("weight")
+            for name in ("reduce", "depthwise", "expand")
         )
         filters, channels = weight.shape[:2]
         g = channels // reduce.shape[1]

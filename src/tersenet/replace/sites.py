@@ -1,24 +1,23 @@
 """The ordinary convolutions of any network: which there are, and why not the others."""
 
 import math
-from collections import defaultdict
 from dataclasses import dataclass
 from typing import Any, Literal, cast, final
 
-from torch import Tensor, nn, no_grad
+from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
 from tersenet.core.types import Skip
-from tersenet.graph.trace import evaluating
+from tersenet.graph.modules import Shape, calls_of, owners
 
-__all__ = ["Convolution", "convolutions"]
+__all__ = ["PlainConvolution", "convolutions"]
 
 Pair = tuple[int, int]
 
 
 @final
 @dataclass(frozen=True, kw_only=True)
-class Convolution:
+class PlainConvolution:
     """An ordinary 2-d convolution: what a block in its place must agree with."""
 
     channels: int
@@ -35,7 +34,7 @@ class Convolution:
     """Height and width of its output."""
 
     def __str__(self) -> str:
-        kernel, makes = ("×".join(map(str, one)) for one in (self.kernel, self.makes))
+        kernel, makes = ("×".join(map(str, size)) for size in (self.kernel, self.makes))
         return f"conv {kernel}, {self.channels} → {self.filters}, at {makes}"
 
     @property
@@ -71,56 +70,36 @@ class Convolution:
 
 def convolutions(
     model: nn.Module, example: tuple[Tensor, ...]
-) -> tuple[dict[str, Convolution], list[Skip]]:
+) -> tuple[dict[str, PlainConvolution], list[Skip]]:
     """Returns what can be replaced, by name, in the order of execution; the others with reasons.
 
     Linear layers are no convolutions and are not named.
     """
-    names: dict[nn.Module, list[str]] = defaultdict(list)
-    for name, module in model.named_modules(remove_duplicate=False):
-        if isinstance(module, _ConvNd):
-            names[module].append(name)
-    owners: dict[int, set[str]] = defaultdict(set)
-    for name, value in model.named_parameters(remove_duplicate=False):
-        owners[id(value)].add(name)
-    calls: dict[nn.Module, list[tuple[Pair, Pair]]] = {}
-    handles = [one.register_forward_hook(_noting(calls)) for one in names]
-    try:
-        with evaluating(model), no_grad():
-            model(*example)
-    finally:
-        for handle in handles:
-            handle.remove()
+    known = {name: module for name, module in model.named_modules() if isinstance(module, _ConvNd)}
+    calls = calls_of(model, known, example)
+    names = owners(model)
     found, skips = {}, []
-    for module in (*calls, *(one for one in names if one not in calls)):
-        name, seen = names[module][0], calls.get(module, [])
-        reason = _why_not(module, names[module], owners, len(seen))
+    for name in dict.fromkeys((*calls, *known)):
+        module, seen = known[name], calls.get(name, [])
+        reason = _why_not(name, module, names, len(seen))
         if reason is None and isinstance(module, nn.Conv2d):
-            found[name] = _described(module, *seen[0])
+            found[name] = _described(module, _image(seen[0].reads), _image(seen[0].makes))
         else:
             skips.append(Skip(name, reason or ""))
     return found, skips
 
 
-def _noting(calls: dict[nn.Module, list[tuple[Pair, Pair]]]) -> Any:
-    def hook(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        sizes = (_image(inputs[0]), _image(output)) if inputs else ((0, 0), (0, 0))
-        calls.setdefault(module, []).append(sizes)
-
-    return hook
-
-
-def _image(x: Tensor) -> Pair:
-    return (int(x.shape[-2]), int(x.shape[-1])) if x.ndim > 2 else (0, 0)
+def _image(shape: Shape | None) -> Pair:
+    return (shape[-2], shape[-1]) if shape and len(shape) > 2 else (0, 0)
 
 
 def _why_not(
-    module: nn.Module, names: list[str], owners: dict[int, set[str]], calls: int
+    name: str, module: nn.Module, names: dict[int, list[tuple[str, nn.Module]]], calls: int
 ) -> str | None:
     if type(module) is not nn.Conv2d:
         return f"it is a {type(module).__name__}: only plain 2-d convolutions are replaced"
     weight = module._parameters.get("weight")  # noqa: SLF001 (a computed weight is no parameter)
-    others = (set(names) | owners[id(weight)]) - {names[0], f"{names[0]}.weight"}
+    others = {own for own, _ in names.get(id(weight), ())} - {f"{name}.weight"}
     reasons = {
         f"it is in {module.groups} groups already": module.groups > 1,
         "it is 1×1: there is no neighbourhood to treat apart": math.prod(module.kernel_size) == 1,
@@ -131,8 +110,8 @@ def _why_not(
     return next((reason for reason, holds in reasons.items() if holds), None)
 
 
-def _described(module: nn.Conv2d, reads: Pair, makes: Pair) -> Convolution:
-    return Convolution(
+def _described(module: nn.Conv2d, reads: Pair, makes: Pair) -> PlainConvolution:
+    return PlainConvolution(
         channels=module.in_channels,
         filters=module.out_channels,
         kernel=(module.kernel_size[0], module.kernel_size[1]),

@@ -13,7 +13,7 @@ from tersenet.core.types import Deployment, Workbench
 from tersenet.export import to_onnx
 from tersenet.measure import compare
 from tersenet.measure.times import keep_times, read_times
-from tersenet.replace.sites import Convolution
+from tersenet.replace.sites import PlainConvolution as Convolution
 
 __all__ = ["block_times"]
 

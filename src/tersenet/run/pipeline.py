@@ -28,8 +28,8 @@ from tersenet.core.types import (
 )
 from tersenet.errors import StructureError
 from tersenet.graph import prove
+from tersenet.graph.blocks import prove_drops
 from tersenet.measure import compare_many
-from tersenet.prune import prove_drops
 from tersenet.repair import flush_denormals_
 from tersenet.run.folder import RunFolder
 from tersenet.run.measurement import measure

@@ -9,7 +9,7 @@ from torch import nn
 
 from tersenet.core.findings import Claim, LineChart, Series, Table
 from tersenet.core.types import Score, Subject, Tick
-from tersenet.graph.trace import evaluating
+from tersenet.graph.reading import evaluating
 from tersenet.prune import Magnitude
 from tersenet.prune.masks.allocation import Curve, by_sensitivity
 from tersenet.study.folder import StudyFolder

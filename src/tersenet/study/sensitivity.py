@@ -18,7 +18,7 @@ from tersenet.core.findings import Claim, Findings, LineChart, Series, Table
 from tersenet.core.types import Score, Tick, no_tick
 from tersenet.errors import MeasureError
 from tersenet.graph import Site, trace
-from tersenet.graph.trace import evaluating
+from tersenet.graph.reading import evaluating
 from tersenet.prune.masks.allocation import largest_below
 from tersenet.prune.masks.sensitivity import LEVELS, zeroed
 from tersenet.prune.masks.units import Units, cut

@@ -18,7 +18,7 @@ from torch.nn import functional
 
 from tersenet.core.memory import require_memory
 from tersenet.errors import StructureError
-from tersenet.graph.trace import evaluating
+from tersenet.graph.reading import evaluating
 
 __all__ = [
     "NormalEquations",
@@ -26,6 +26,7 @@ __all__ = [
     "places",
     "read_rows",
     "seeing",
+    "set_affine_rows_",
     "weight_rows",
     "written_rows",
 ]
@@ -110,6 +111,34 @@ def weight_rows(layer: nn.Module) -> Float[Tensor, "group output column"]:
     weight = layer.get_parameter("weight").detach().double()
     groups = layer.groups if isinstance(layer, _CONVOLUTIONS) else 1
     return weight.flatten(1).unflatten(0, (groups, -1))
+
+
+def affine_rows(layer: nn.Module) -> Float[Tensor, "group output column"]:
+    """Returns the same with the bias, where there is one, as a last column."""
+    rows, bias = weight_rows(layer), layer._parameters.get("bias")  # noqa: SLF001 (absent: no bias)
+    if bias is None:
+        return rows
+    return torch.cat([rows, bias.detach().double().view(*rows.shape[:2], 1)], 2)
+
+
+def set_affine_rows_(layer: nn.Module, rows: Float[Tensor, "group output column"]) -> None:
+    """Gives a layer the weight, and the bias where it has one, of `affine_rows`."""
+    weight, bias = layer.get_parameter("weight"), layer._parameters.get("bias")  # noqa: SLF001
+    with torch.no_grad():
+        if bias is not None:
+            bias.copy_(rows[..., -1].flatten())
+            rows = rows[..., :-1]
+        weight.copy_(rows.reshape(weight.shape))
+
+
+def affine_read_rows(
+    layer: nn.Module, inputs: Tensor, at: Places
+) -> Float[Tensor, "group row column"]:
+    """Returns what `affine_rows` multiply: the windows read, and ones where there is a bias."""
+    rows = read_rows(layer, inputs, at)
+    if layer._parameters.get("bias") is None:  # noqa: SLF001
+        return rows
+    return torch.cat([rows, torch.ones_like(rows[..., :1])], 2)
 
 
 @final

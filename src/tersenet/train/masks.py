@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from tersenet.core.types import Edit, EditKind
-from tersenet.graph.trace import tensors_of
+from tersenet.graph.reading import tensors_of
 
 __all__ = ["Masks"]
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from tersenet.core.types import Subject, Workbench
 from tersenet.graph import ChannelGroup
-from tersenet.graph.trace import tensors_of
+from tersenet.graph.reading import tensors_of
 
 __all__ = ["greedy", "zero_unit_"]
 

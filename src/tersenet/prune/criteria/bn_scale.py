@@ -15,7 +15,7 @@ from torch import Tensor
 from tersenet.core.types import Subject
 from tersenet.errors import StructureError
 from tersenet.graph import ChannelGroup
-from tersenet.graph.trace import tensors_of
+from tersenet.graph.reading import tensors_of
 from tersenet.prune.criterion import Criterion, criterion
 
 __all__ = ["BNScale", "gammas"]

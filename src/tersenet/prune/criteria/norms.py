@@ -14,7 +14,7 @@ from torch import Tensor
 
 from tersenet.core.types import Subject
 from tersenet.graph import ChannelGroup
-from tersenet.graph.trace import tensors_of
+from tersenet.graph.reading import tensors_of
 from tersenet.prune.criteria.weights import filter_rows
 from tersenet.prune.criterion import Criterion, criterion
 

@@ -16,7 +16,7 @@ from torch.func import functional_call
 
 from tersenet.core.types import Subject
 from tersenet.graph import ChannelGroup
-from tersenet.graph.trace import evaluating
+from tersenet.graph.reading import evaluating
 from tersenet.prune.criteria.observe import calibration_of, why_unwatched
 from tersenet.prune.criteria.second_order import damage
 from tersenet.prune.criteria.taylor import filters_of

@@ -21,7 +21,7 @@ from torch.utils import _pytree as pytree
 from tersenet.core.types import Batch, Subject
 from tersenet.errors import DataError, StructureError
 from tersenet.graph import ChannelGroup
-from tersenet.graph.trace import evaluating
+from tersenet.graph.reading import evaluating
 from tersenet.prune.criterion import Criterion
 from tersenet.train.layout import SafeConvolutions
 from tersenet.train.loss import summed_loss

@@ -17,7 +17,7 @@ from torch.func import functional_call
 
 from tersenet.core.types import Batch, Subject
 from tersenet.graph import ChannelGroup
-from tersenet.graph.trace import evaluating
+from tersenet.graph.reading import evaluating
 from tersenet.prune.criteria.observe import calibration_of, mean_effects, why_unwatched
 from tersenet.prune.criteria.weights import unit_sums
 from tersenet.prune.criterion import Criterion, Needs, criterion

@@ -9,10 +9,9 @@ from torch import Tensor, nn
 
 from tersenet.core.types import Batch, Subject, Workbench
 from tersenet.graph import ChannelGroup
-from tersenet.prune.blocks import Block
+from tersenet.graph.blocks import Block, drop
 from tersenet.prune.channels.greedy import zero_unit_
 from tersenet.prune.counts import best_units
-from tersenet.prune.dropping import drop
 from tersenet.train.loss import summed_loss
 
 __all__ = ["block_gains", "loss_gains", "recalibrated_loss", "score_gains"]

@@ -22,7 +22,7 @@ from tersenet.core.registry import method
 from tersenet.core.types import Edit, Method, Subject, Workbench
 from tersenet.errors import DataError, StructureError
 from tersenet.graph import ChannelGroup, Graph, macs, parameters, trace
-from tersenet.prune.blocks import Block, find_blocks
+from tersenet.graph.blocks import Block, find_blocks, replay_removals
 from tersenet.prune.channels.groups import considered
 from tersenet.prune.channels.rounding import MultipleOf, allowed_counts, measured_staircases
 from tersenet.prune.counts import best_units
@@ -33,7 +33,6 @@ from tersenet.prune.file_time import Counts, FileTimer, Trial, fit_to_time, smal
 from tersenet.prune.latency.gains import block_gains, loss_gains, score_gains
 from tersenet.prune.latency.plan import LatencyPlan
 from tersenet.prune.latency.width_choice import widths_within
-from tersenet.prune.layers.plan import replay_edits
 from tersenet.prune.staircase import computing
 from tersenet.prune.width_costs import Costs, measure_costs
 
@@ -153,7 +152,7 @@ class LatencyAware(Method[LatencyPlan]):
     ) -> nn.Module:
         """Repeats the slices, then the drops."""
         del example
-        return replay_edits(model, edits)
+        return replay_removals(model, edits)
 
     def _blocks(self, subject: Subject) -> list[Block]:
         """Returns the residual blocks that may go."""

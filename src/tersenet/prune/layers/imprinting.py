@@ -20,9 +20,8 @@ from torch.nn import functional
 
 from tersenet.core.types import Subject
 from tersenet.errors import DataError
-from tersenet.prune.blocks import Block
+from tersenet.graph.blocks import Block, Program
 from tersenet.prune.layers.judging import LAYER_CRITERIA, LayerCriterion
-from tersenet.prune.program import Program
 
 __all__ = ["Imprint", "imprint", "pooled", "predicted"]
 

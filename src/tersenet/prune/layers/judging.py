@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Final
 from tersenet.core.entry import Part
 from tersenet.core.parts import Parts
 from tersenet.core.types import Subject
-from tersenet.prune.blocks import Block
+from tersenet.graph.blocks import Block
 from tersenet.prune.criterion import CRITERIA, Criterion
 
 __all__ = ["LAYER_CRITERIA", "LAYER_CRITERION", "LayerCriterion", "layer_criteria", "layer_scores"]

@@ -17,11 +17,11 @@ from tersenet.core.selection import check_patterns, why_not
 from tersenet.core.types import Edit, Method, Skip, Subject, Workbench
 from tersenet.errors import StructureError
 from tersenet.graph import layers, parameters
-from tersenet.prune.blocks import Block, find_blocks
+from tersenet.graph.blocks import Block, drop_blocks, find_blocks, replay_removals
 from tersenet.prune.criteria import L1
 from tersenet.prune.criterion import Criterion
 from tersenet.prune.layers.judging import LAYER_CRITERION, LayerCriterion, layer_scores
-from tersenet.prune.layers.plan import LayerPlan, drop_blocks, replay_edits
+from tersenet.prune.layers.plan import LayerPlan
 
 __all__ = ["LayerPrune"]
 
@@ -104,7 +104,7 @@ class LayerPrune(Method[LayerPlan]):
     ) -> nn.Module:
         """Repeats the slices, then the drops."""
         del example
-        return replay_edits(model, edits)
+        return replay_removals(model, edits)
 
     def _considered(
         self, blocks: Sequence[Block], skips: Sequence[Skip]

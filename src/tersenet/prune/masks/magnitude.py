@@ -19,7 +19,7 @@ from tersenet.core.selection import check_patterns, first_match, why_not
 from tersenet.core.types import Edit, EditKind, Method, Skip, Subject, Workbench
 from tersenet.errors import StructureError
 from tersenet.graph import Site, trace
-from tersenet.graph.trace import tensors_of
+from tersenet.graph.reading import tensors_of
 from tersenet.prune.masks.allocation import by_sensitivity, erk
 from tersenet.prune.masks.patterns import Pattern, n_of_m, pattern_name
 from tersenet.prune.masks.plan import MaskPlan

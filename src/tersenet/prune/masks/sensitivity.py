@@ -14,7 +14,7 @@ from torch import nn
 
 from tersenet.core.types import Subject, Workbench
 from tersenet.errors import DataError
-from tersenet.graph.trace import evaluating, tensors_of
+from tersenet.graph.reading import evaluating, tensors_of
 from tersenet.prune.masks.allocation import Curve
 from tersenet.prune.masks.units import Units, zero_
 from tersenet.train.loss import summed_loss

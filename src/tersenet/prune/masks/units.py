@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from tersenet.core.types import Skip
 from tersenet.errors import StructureError
 from tersenet.graph import Site
-from tersenet.graph.trace import tensors_of
+from tersenet.graph.reading import tensors_of
 from tersenet.prune.masks.patterns import Layout, layout, lowest, n_of_m
 
 __all__ = ["Units", "cut", "magnitudes", "zero_"]

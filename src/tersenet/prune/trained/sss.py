@@ -18,8 +18,8 @@ from tersenet.core.selection import check_patterns, matches
 from tersenet.core.types import Edit, EditKind, Method, Skip, Subject, Workbench
 from tersenet.errors import StructureError
 from tersenet.graph import layers, parameters
-from tersenet.prune.blocks import Block, find_blocks
-from tersenet.prune.layers.plan import LayerPlan, drop_blocks, replay_edits
+from tersenet.graph.blocks import Block, drop_blocks, find_blocks, replay_removals
+from tersenet.prune.layers.plan import LayerPlan
 from tersenet.prune.trained.sparse_training import soft_threshold, trained_copy, training_of
 from tersenet.train import TrainingOptions
 from tersenet.train.least_squares import is_linear_map
@@ -126,9 +126,9 @@ class SSS(Method[LayerPlan]):
     def replay(
         self, model: nn.Module, edits: Sequence[Edit], example: tuple[Tensor, ...]
     ) -> nn.Module:
-        """Repeats the drops."""
+        """Repeats the slices, then the drops."""
         del example
-        return replay_edits(model, edits)
+        return replay_removals(model, [edit for edit in edits if edit.kind is not EditKind.TUNE])
 
     def reference(self, subject: Subject, bench: Workbench) -> nn.Module:
         """Returns the network as trained, with the scales that stay in its weights.

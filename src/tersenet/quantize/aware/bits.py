@@ -8,7 +8,7 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 from torch.fx import GraphModule
 
-from tersenet.export.trace import operand
+from tersenet.export.tracing import operand
 from tersenet.quantize.copies import copied, copy_name, readers
 from tersenet.quantize.overrides import check_patterns, matches
 from tersenet.quantize.structure import ACTIVATIONS, Site, Value, values_of

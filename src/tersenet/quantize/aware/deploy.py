@@ -11,8 +11,8 @@ from torch.fx import GraphModule
 from tersenet.core.types import Edit, EditKind
 from tersenet.errors import QuantizeError
 from tersenet.export.qops import DEQUANTIZE, QUANTIZE
-from tersenet.export.trace import operand
-from tersenet.graph.trace import tensors_of
+from tersenet.export.tracing import operand
+from tersenet.graph.reading import tensors_of
 from tersenet.quantize.aware.bits import Bits, place, values_at
 from tersenet.quantize.aware.network import Trainable
 from tersenet.quantize.build import prepared

@@ -16,7 +16,7 @@ from torch.fx import GraphModule, Interpreter, Node
 
 from tersenet.core.types import Batch, Edit, EditKind, Skip
 from tersenet.errors import QuantizeError
-from tersenet.export.trace import BATCH_NORM, operand, trace
+from tersenet.export.tracing import BATCH_NORM, operand, trace
 from tersenet.quantize.aware.activations import (
     ActivationKind,
     ActivationQuantiser,

@@ -8,8 +8,7 @@ from torch import Tensor, nn
 
 from tersenet.errors import StructureError
 from tersenet.graph import remove, trace
-from tersenet.prune import find_blocks
-from tersenet.prune.layers.method import drop_blocks
+from tersenet.graph.blocks import drop_blocks, find_blocks
 
 __all__ = ["KINDS", "Kind", "RandomModels"]
 
