@@ -19,12 +19,12 @@ from torch.nn import functional
 from tersenet.core.findings import Claim, Findings, LineChart, Series, Table
 from tersenet.core.types import Tick, no_tick
 from tersenet.errors import MeasureError
-from tersenet.quantize.build import prepared
-from tersenet.quantize.fold import tensor_of
+from tersenet.quantize.graph.build import prepared
+from tersenet.quantize.graph.fold import tensor_of
+from tersenet.quantize.graph.structure import WeightSite, sites_of
 from tersenet.quantize.mixed import choose, kl_sensitivity
 from tersenet.quantize.mixed.choice import stored_bytes
 from tersenet.quantize.mixed.sensitivity import rounded
-from tersenet.quantize.structure import Site, sites_of
 from tersenet.study.folder import open_study
 from tersenet.study.registry import STUDIES
 from tersenet.study.subject import digests
@@ -83,7 +83,7 @@ def study_bits(
         for done, site in enumerate(sites):
             tick("measuring layers", done, len(sites))
 
-            def measure_layer(site: Site = site) -> list[float]:
+            def measure_layer(site: WeightSite = site) -> list[float]:
                 own = kl_sensitivity(module, [site], seen, choices)[site.name]
                 return [own[bit] for bit in choices]
 
@@ -99,7 +99,7 @@ def study_bits(
 
 
 def _choose(
-    module: GraphModule, sites: Sequence[Site], curves: Curves, average: int
+    module: GraphModule, sites: Sequence[WeightSite], curves: Curves, average: int
 ) -> dict[str, int]:
     values = {site.name: tensor_of(module, site.weight).numel() for site in sites}
     costs = {
@@ -111,7 +111,7 @@ def _choose(
 
 def _measure_together(
     module: GraphModule,
-    sites: Sequence[Site],
+    sites: Sequence[WeightSite],
     ways: Sequence[Mapping[str, int]],
     inputs: Sequence[Tensor],
 ) -> list[float]:
