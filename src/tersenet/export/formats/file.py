@@ -13,8 +13,7 @@ from tersenet.errors import ExportError, FormatError, ParityError
 from tersenet.export.formats.draft import Choose, Draft
 from tersenet.export.formats.rules import RULES
 from tersenet.export.tracing import trace
-from tersenet.formats.network import Network
-from tersenet.formats.network_file import network_bytes
+from tersenet.formats import Network, network_bytes
 
 __all__ = ["to_formats"]
 
