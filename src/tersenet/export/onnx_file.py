@@ -7,6 +7,7 @@ ratios of file sizes compare weights with weights.
 
 import inspect
 import math
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ from typing import Any, Final, final
 import onnx
 import torch
 from onnx import ModelProto, TensorProto, numpy_helper
+from onnx_ir.passes.common import DeduplicateInitializersPass
 from onnxscript import opset20 as op
 from onnxscript import opset21 as op21
 from torch import Tensor, nn
@@ -26,6 +28,7 @@ from tersenet.errors import ExportError
 from tersenet.export.kept_float import keep_float
 from tersenet.export.qops import DEQUANTIZE, QUANTIZE
 from tersenet.export.refusal import refusal
+from tersenet.export.rewrites.graph import sweep
 from tersenet.export.rewrites.packing import (
     derive_bias_scales,
     drop_clamps,
@@ -96,9 +99,10 @@ def convert(model: nn.Module, example: tuple[Tensor, ...]) -> Converted:
         if result is None or result.exported_program is None:
             raise ExportError("the exporter returned nothing")
         refuse_state(result.exported_program, type(model).__name__)
+        DeduplicateInitializersPass(size_limit=sys.maxsize)(result.model)
         proto = result.model_proto
         _pool_globally(proto)
-        _share_initializers(proto)
+        sweep(proto.graph)
         settle_pools(proto)
         settle_pads(proto)
         derive_bias_scales(proto)
@@ -181,27 +185,6 @@ def _rank(proto: ModelProto, value: str) -> int | None:
         if known.name == value and known.type.tensor_type.HasField("shape"):
             return len(known.type.tensor_type.shape.dim)
     return None
-
-
-def _share_initializers(proto: ModelProto) -> None:
-    """Stores equal tensors once and unused ones not at all."""
-    used = {name for node in proto.graph.node for name in node.input}
-    used |= {output.name for output in proto.graph.output}
-    first: dict[tuple[Any, ...], str] = {}
-    alias: dict[str, str] = {}
-    kept: list[TensorProto] = []
-    for tensor in proto.graph.initializer:
-        array = numpy_helper.to_array(tensor)
-        key = (tensor.data_type, array.shape, array.tobytes())
-        alias[tensor.name] = first.setdefault(key, tensor.name)
-        if alias[tensor.name] == tensor.name and tensor.name in used:
-            kept.append(tensor)
-    for node in proto.graph.node:
-        node.input[:] = [alias.get(name, name) for name in node.input]
-    used = {name for node in proto.graph.node for name in node.input} | used
-    fresh = [tensor for tensor in kept if tensor.name in used]
-    del proto.graph.initializer[:]
-    proto.graph.initializer.extend(fresh)
 
 
 def _shorten(

@@ -14,7 +14,7 @@ import numpy as np
 import onnx
 from onnx import ModelProto, NodeProto
 
-from tersenet.export.rewrites.graph import OnnxGraph, Padding
+from tersenet.export.rewrites.graph import OnnxGraph, Padding, sweep
 
 __all__ = ["settle_pads"]
 
@@ -33,7 +33,7 @@ def settle_pads(proto: ModelProto) -> None:
     # A pad of a pad is folded one after the other.
     while any(_fold(file, conv) for conv in list(proto.graph.node) if conv.op_type == "Conv"):
         pass
-    file.sweep()
+    sweep(file.graph)
     for pad in [node for node in proto.graph.node if node.op_type == "Pad"]:
         _wrap(file, pad)
 

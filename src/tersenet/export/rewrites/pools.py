@@ -12,7 +12,7 @@ import numpy as np
 import onnx
 from onnx import ModelProto, NodeProto
 
-from tersenet.export.rewrites.graph import OnnxGraph
+from tersenet.export.rewrites.graph import OnnxGraph, sweep
 
 __all__ = ["settle_pools"]
 
@@ -27,7 +27,7 @@ def settle_pools(proto: ModelProto) -> None:
         source = graph.source(pool.input[0])
         if source is not None and source.op_type == "DequantizeLinear" and graph.grid(source):
             _settle(graph, proto, pool, source)
-    graph.sweep()
+    sweep(graph.graph)
 
 
 def _settle(graph: OnnxGraph, proto: ModelProto, pool: NodeProto, source: NodeProto) -> None:

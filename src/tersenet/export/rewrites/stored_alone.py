@@ -13,7 +13,7 @@ import numpy as np
 import onnx
 from onnx import ModelProto, NodeProto, TensorProto
 
-from tersenet.export.rewrites.graph import OnnxGraph
+from tersenet.export.rewrites.graph import OnnxGraph, sweep
 
 __all__ = ["fold_stored_weights"]
 
@@ -41,7 +41,7 @@ def fold_stored_weights(proto: ModelProto) -> None:
         elif layers and layers <= (_LAYERS | {"MatMul"} if stored.block else _LAYERS):
             graph.insert(node, *stored.spelled(node.output[0]))
             proto.graph.node.remove(node)
-    graph.sweep()
+    sweep(graph.graph)
 
 
 def _layers(graph: OnnxGraph, value: str) -> set[str]:
