@@ -11,10 +11,10 @@ import numpy as np
 import onnx
 from onnx import ModelProto, NodeProto, numpy_helper
 
-from tersenet.export.kept_float import keep_float
+from tersenet.export.kept_float import keep_float_
 from tersenet.export.layer_parity import layer_of
 from tersenet.export.onnx_file import Converted
-from tersenet.export.rewrites.graph import sweep
+from tersenet.export.rewrites.graph import sweep_
 
 __all__ = ["alike", "in_float"]
 
@@ -55,8 +55,8 @@ def in_float(proto: ModelProto, layers: Collection[str]) -> ModelProto:
             own.graph.initializer.append(
                 numpy_helper.from_array(reals.astype(np.float32), f"{name}.real")
             )
-    keep_float(own)
-    sweep(own.graph)
+    keep_float_(own)
+    sweep_(own.graph)
     onnx.checker.check_model(own)
     return own
 

@@ -25,19 +25,19 @@ from torch.fx import GraphModule
 
 from tersenet.core.files import write_atomically
 from tersenet.errors import ExportError
-from tersenet.export.kept_float import keep_float
+from tersenet.export.kept_float import keep_float_
 from tersenet.export.qops import DEQUANTIZE, QUANTIZE
 from tersenet.export.refusal import refusal
-from tersenet.export.rewrites.graph import sweep
+from tersenet.export.rewrites.graph import sweep_
 from tersenet.export.rewrites.packing import (
-    derive_bias_scales,
-    drop_clamps,
-    pack_levels,
-    store_halves,
+    derive_bias_scales_,
+    drop_clamps_,
+    pack_levels_,
+    store_halves_,
 )
-from tersenet.export.rewrites.pads import settle_pads
-from tersenet.export.rewrites.pools import settle_pools
-from tersenet.export.rewrites.stored_alone import fold_stored_weights
+from tersenet.export.rewrites.pads import settle_pads_
+from tersenet.export.rewrites.pools import settle_pools_
+from tersenet.export.rewrites.stored_alone import fold_stored_weights_
 from tersenet.export.tracing import exported, refuse_state
 from tersenet.graph.reading import quiet
 
@@ -101,19 +101,19 @@ def convert(model: nn.Module, example: tuple[Tensor, ...]) -> Converted:
         refuse_state(result.exported_program, type(model).__name__)
         DeduplicateInitializersPass(size_limit=sys.maxsize)(result.model)
         proto = result.model_proto
-        _pool_globally(proto)
-        sweep(proto.graph)
-        settle_pools(proto)
-        settle_pads(proto)
-        derive_bias_scales(proto)
-        drop_clamps(proto)
-        pack_levels(proto)
-        fold_stored_weights(proto)
+        _pool_globally_(proto)
+        sweep_(proto.graph)
+        settle_pools_(proto)
+        settle_pads_(proto)
+        derive_bias_scales_(proto)
+        drop_clamps_(proto)
+        pack_levels_(proto)
+        fold_stored_weights_(proto)
         if any(tensor.dtype in _HALVES for tensor in program.state_dict.values()):
-            store_halves(proto)
-        keep_float(proto)
+            store_halves_(proto)
+        keep_float_(proto)
         outputs = ["output" if i == 0 else f"output_{i}" for i in range(len(proto.graph.output))]
-        origin = _shorten(proto, [value.name for value in proto.graph.input], inputs, outputs)
+        origin = _shorten_(proto, [value.name for value in proto.graph.input], inputs, outputs)
         onnx.checker.check_model(proto, full_check=True)
     except ExportError:
         raise
@@ -165,7 +165,7 @@ def _input_names(model: nn.Module, example: Sequence[Tensor]) -> list[str]:
     return names if len(names) == len(example) else [f"input_{i}" for i in range(len(example))]
 
 
-def _pool_globally(proto: ModelProto) -> None:
+def _pool_globally_(proto: ModelProto) -> None:
     """Writes a mean over height and width as GlobalAveragePool, which runtimes have in int8."""
     constants = {tensor.name: tensor for tensor in proto.graph.initializer}
     for node in proto.graph.node:
@@ -187,7 +187,7 @@ def _rank(proto: ModelProto, value: str) -> int | None:
     return None
 
 
-def _shorten(
+def _shorten_(
     proto: ModelProto, found: Sequence[str], inputs: Sequence[str], outputs: Sequence[str]
 ) -> dict[str, str]:
     """Strips what is not computed with and returns old names by new ones."""

@@ -6,7 +6,7 @@ from typing import final
 import numpy as np
 from onnx import GraphProto, ModelProto, NodeProto, numpy_helper
 
-__all__ = ["OnnxGraph", "Padding", "sweep"]
+__all__ = ["OnnxGraph", "Padding", "sweep_"]
 
 
 @final
@@ -104,7 +104,7 @@ class OnnxGraph:
         return None if scale is None or zero is None or scale.ndim or zero.ndim else (scale, zero)
 
 
-def sweep(graph: GraphProto) -> None:
+def sweep_(graph: GraphProto) -> None:
     """Removes nodes and tensors whose values nothing reads, in place."""
     read = {output.name for output in graph.output}
     kept: list[NodeProto] = []
