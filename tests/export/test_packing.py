@@ -14,7 +14,7 @@ from torch import nn
 
 from tersenet.core.types import Subject, Workbench
 from tersenet.export import kernels, to_onnx
-from tersenet.export.rewrites.packing import drop_clamps
+from tersenet.export.rewrites.packing import drop_clamps_
 from tersenet.measure import open_session
 from tersenet.quantize import PerGroup, Static, Weights
 
@@ -62,7 +62,7 @@ def test_a_clamp_goes_exactly_where_levels_do_its_work(bits: int, zero: int, rea
     bare.graph.node[1].input[0] = "x"
     x = np.linspace(-9, 9, 200_001, dtype=np.float32)
     due, without = (ReferenceEvaluator(one).run(None, {"x": x})[0] for one in (clamped, bare))
-    drop_clamps(clamped)
+    drop_clamps_(clamped)
     kinds = [node.op_type for node in clamped.graph.node]
     assert (kinds[0] == "QuantizeLinear") == np.array_equal(due, without)
     assert np.array_equal(ReferenceEvaluator(clamped).run(None, {"x": x})[0], due)

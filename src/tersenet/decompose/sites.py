@@ -98,7 +98,7 @@ def find_sites(
     options = {"only": only, "skip": skip}
     check_patterns(f"decompose {form.form}", options, "layers", layers)
     shapes = _sample_shapes(subject.model, layers, subject.example)
-    tied = _tied(subject.model)
+    tied = _shared_weights(subject.model)
     sites, skips = [], []
     for name in dict.fromkeys((*shapes, *layers)):
         if why_not(only, (), name) is not None:
@@ -167,7 +167,7 @@ def _why_not(  # noqa: PLR0911 (one for each reason)
     return None if name in shapes else "is not called on the example inputs"
 
 
-def _tied(model: nn.Module) -> dict[str, str]:
+def _shared_weights(model: nn.Module) -> dict[str, str]:
     """Returns by the name of a weight the other module that has it too.
 
     A module that stands in two places is one layer, and is swapped in both.

@@ -1,4 +1,10 @@
-"""Files that run without tersenet, and proof that they compute the same."""
+"""Files that run without tersenet, and proof that they compute the same.
+
+In flows a network with example inputs. `tracing` makes a graph of it; `onnx_file` has PyTorch's
+exporter translate that and `rewrites` change what it wrote; `formats` writes files of compressed
+matrices, `pt2e` graphs for `torch.compile`. `parity` and `layer_parity` compare a file with its
+network, as a whole and layer by layer, and `runtime_kernels` reads what a runtime made of it.
+"""
 
 from typing import TYPE_CHECKING, Any
 

@@ -9,11 +9,12 @@ from typing import Final
 
 import numpy as np
 import onnx
-from onnx import ModelProto, NodeProto, TensorProto, numpy_helper
+from onnx import ModelProto, NodeProto, numpy_helper
 
-from tersenet.export.kept_float import keep_float
+from tersenet.export.kept_float import keep_float_
 from tersenet.export.layer_parity import layer_of
 from tersenet.export.onnx_file import Converted
+from tersenet.export.rewrites.graph import sweep_
 
 __all__ = ["alike", "in_float"]
 
@@ -54,8 +55,9 @@ def in_float(proto: ModelProto, layers: Collection[str]) -> ModelProto:
             own.graph.initializer.append(
                 numpy_helper.from_array(reals.astype(np.float32), f"{name}.real")
             )
-    keep_float(own)
-    _sweep(own)
+    keep_float_(own)
+    sweep_(own.graph)
+    onnx.checker.check_model(own)
     return own
 
 
@@ -101,19 +103,3 @@ class _File:
 
 def _option(node: NodeProto, name: str, default: int) -> int:
     return next((attribute.i for attribute in node.attribute if attribute.name == name), default)
-
-
-def _sweep(proto: ModelProto) -> None:
-    """Removes what nothing reads."""
-    graph = proto.graph
-    read: set[str] = {output.name for output in graph.output}
-    kept: list[NodeProto] = []
-    for node in reversed(graph.node):  # ONNX has them in the order they run
-        if read & set(node.output):
-            kept.append(node)
-            read |= set(node.input)
-    stored: list[TensorProto] = [tensor for tensor in graph.initializer if tensor.name in read]
-    del graph.node[:], graph.initializer[:]
-    graph.node.extend(reversed(kept))
-    graph.initializer.extend(stored)
-    onnx.checker.check_model(proto)

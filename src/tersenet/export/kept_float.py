@@ -12,14 +12,14 @@ import numpy as np
 import onnx
 from onnx import ModelProto, TensorProto, numpy_helper
 
-__all__ = ["keep_float"]
+__all__ = ["keep_float_"]
 
 _TAKEN: Final = {"Conv", "ConvTranspose", "Gemm"}
 """Operators whose weights would be quantised."""
 _LEVELS: Final = 2**30
 
 
-def keep_float(proto: ModelProto) -> None:
+def keep_float_(proto: ModelProto) -> None:
     """Gives each float layer that reads levels a bias of 32-bit levels."""
     graph = proto.graph
     stored = {tensor.name: tensor for tensor in graph.initializer}

@@ -7,6 +7,7 @@ ratios of file sizes compare weights with weights.
 
 import inspect
 import math
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ from typing import Any, Final, final
 import onnx
 import torch
 from onnx import ModelProto, TensorProto, numpy_helper
+from onnx_ir.passes.common import DeduplicateInitializersPass
 from onnxscript import opset20 as op
 from onnxscript import opset21 as op21
 from torch import Tensor, nn
@@ -23,18 +25,19 @@ from torch.fx import GraphModule
 
 from tersenet.core.files import write_atomically
 from tersenet.errors import ExportError
-from tersenet.export.kept_float import keep_float
+from tersenet.export.kept_float import keep_float_
 from tersenet.export.qops import DEQUANTIZE, QUANTIZE
 from tersenet.export.refusal import refusal
+from tersenet.export.rewrites.graph import sweep_
 from tersenet.export.rewrites.packing import (
-    derive_bias_scales,
-    drop_clamps,
-    pack_levels,
-    store_halves,
+    derive_bias_scales_,
+    drop_clamps_,
+    pack_levels_,
+    store_halves_,
 )
-from tersenet.export.rewrites.pads import settle_pads
-from tersenet.export.rewrites.pools import settle_pools
-from tersenet.export.rewrites.stored_alone import fold_stored_weights
+from tersenet.export.rewrites.pads import settle_pads_
+from tersenet.export.rewrites.pools import settle_pools_
+from tersenet.export.rewrites.stored_alone import fold_stored_weights_
 from tersenet.export.tracing import exported, refuse_state
 from tersenet.graph.reading import quiet
 
@@ -96,20 +99,21 @@ def convert(model: nn.Module, example: tuple[Tensor, ...]) -> Converted:
         if result is None or result.exported_program is None:
             raise ExportError("the exporter returned nothing")
         refuse_state(result.exported_program, type(model).__name__)
+        DeduplicateInitializersPass(size_limit=sys.maxsize)(result.model)
         proto = result.model_proto
-        _pool_globally(proto)
-        _share_initializers(proto)
-        settle_pools(proto)
-        settle_pads(proto)
-        derive_bias_scales(proto)
-        drop_clamps(proto)
-        pack_levels(proto)
-        fold_stored_weights(proto)
+        _pool_globally_(proto)
+        sweep_(proto.graph)
+        settle_pools_(proto)
+        settle_pads_(proto)
+        derive_bias_scales_(proto)
+        drop_clamps_(proto)
+        pack_levels_(proto)
+        fold_stored_weights_(proto)
         if any(tensor.dtype in _HALVES for tensor in program.state_dict.values()):
-            store_halves(proto)
-        keep_float(proto)
+            store_halves_(proto)
+        keep_float_(proto)
         outputs = ["output" if i == 0 else f"output_{i}" for i in range(len(proto.graph.output))]
-        origin = _shorten(proto, [value.name for value in proto.graph.input], inputs, outputs)
+        origin = _shorten_(proto, [value.name for value in proto.graph.input], inputs, outputs)
         onnx.checker.check_model(proto, full_check=True)
     except ExportError:
         raise
@@ -161,7 +165,7 @@ def _input_names(model: nn.Module, example: Sequence[Tensor]) -> list[str]:
     return names if len(names) == len(example) else [f"input_{i}" for i in range(len(example))]
 
 
-def _pool_globally(proto: ModelProto) -> None:
+def _pool_globally_(proto: ModelProto) -> None:
     """Writes a mean over height and width as GlobalAveragePool, which runtimes have in int8."""
     constants = {tensor.name: tensor for tensor in proto.graph.initializer}
     for node in proto.graph.node:
@@ -183,28 +187,7 @@ def _rank(proto: ModelProto, value: str) -> int | None:
     return None
 
 
-def _share_initializers(proto: ModelProto) -> None:
-    """Stores equal tensors once and unused ones not at all."""
-    used = {name for node in proto.graph.node for name in node.input}
-    used |= {output.name for output in proto.graph.output}
-    first: dict[tuple[Any, ...], str] = {}
-    alias: dict[str, str] = {}
-    kept: list[TensorProto] = []
-    for tensor in proto.graph.initializer:
-        array = numpy_helper.to_array(tensor)
-        key = (tensor.data_type, array.shape, array.tobytes())
-        alias[tensor.name] = first.setdefault(key, tensor.name)
-        if alias[tensor.name] == tensor.name and tensor.name in used:
-            kept.append(tensor)
-    for node in proto.graph.node:
-        node.input[:] = [alias.get(name, name) for name in node.input]
-    used = {name for node in proto.graph.node for name in node.input} | used
-    fresh = [tensor for tensor in kept if tensor.name in used]
-    del proto.graph.initializer[:]
-    proto.graph.initializer.extend(fresh)
-
-
-def _shorten(
+def _shorten_(
     proto: ModelProto, found: Sequence[str], inputs: Sequence[str], outputs: Sequence[str]
 ) -> dict[str, str]:
     """Strips what is not computed with and returns old names by new ones."""

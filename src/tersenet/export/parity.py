@@ -95,7 +95,7 @@ def check_parity(
     layers = compare_layers(model, path, inputs, kind=kind, seconds=seconds, converted=converted)
     if parity.holds and layers.first is None:
         return dataclasses.replace(parity, layers=layers)
-    raise ParityError(_told(model, path, parity, layers, runtime))
+    raise ParityError(_message(model, path, parity, layers, runtime))
 
 
 def compare_outputs(
@@ -161,7 +161,9 @@ def _beyond_levels(
     return float((difference[asked] / reach.clamp(min=torch.finfo(torch.float32).tiny)).max())
 
 
-def _told(model: nn.Module, path: Path, parity: Parity, layers: LayerParity, runtime: str) -> str:
+def _message(
+    model: nn.Module, path: Path, parity: Parity, layers: LayerParity, runtime: str
+) -> str:
     runs = _NAMES.get(runtime, runtime)
     if parity.kind == "float":
         told = f"outputs differ by {parity.max_difference:.2g} of the largest, 1e-4 is allowed"

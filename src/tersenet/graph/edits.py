@@ -44,7 +44,7 @@ def replay(model: nn.Module, edits: Sequence[Edit]) -> nn.Module:
     for edit in swaps:
         if edit.data["swap"] == "program":
             return sized(model, _walk(model, edit), slices)
-    _slice(model, _sliced(model, slices))
+    _slice(model, _new_tensors(model, slices))
     for edit in swaps:
         setattr(model.get_submodule(edit.site), edit.data["attribute"], edit.data["value"])
     return model
@@ -145,7 +145,7 @@ def _walk(model: nn.Module, edit: Edit) -> Walk:
 
 def sized(model: nn.Module, walk: Walk, slices: Sequence[Edit]) -> GraphModule:
     """Returns the exported program with the slices made; the model is changed."""
-    sliced = _sliced(model, slices)
+    sliced = _new_tensors(model, slices)
     module = rebuilt(model, walk, slices)
     _slice(module, sliced)
     values = labels_in(module, walk)
@@ -171,7 +171,7 @@ def _slice(model: nn.Module, sliced: Mapping[int, tuple[Tensor, Tensor]]) -> Non
         follow(module)
 
 
-def _sliced(model: nn.Module, edits: Sequence[Edit]) -> dict[int, tuple[Tensor, Tensor]]:
+def _new_tensors(model: nn.Module, edits: Sequence[Edit]) -> dict[int, tuple[Tensor, Tensor]]:
     """Returns the old and the new tensor by the old one's identity: tied weights stay tied."""
     tensors = tensors_of(model)
     found: dict[int, tuple[Tensor, Tensor]] = {}

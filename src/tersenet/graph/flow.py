@@ -46,12 +46,12 @@ def trace(
     state = (fingerprint(model, example, outputs), registered_rules())
     if model in _READ and _READ[model][0] == state:
         return _READ[model][1]
-    graph = _traced(model, Walk(model, example, outputs=outputs))
+    graph = _collect(model, Walk(model, example, outputs=outputs))
     _READ[model] = (state, graph)
     return graph
 
 
-def _traced(model: nn.Module, walk: Walk) -> Graph:
+def _collect(model: nn.Module, walk: Walk) -> Graph:
     batch, tensors, roots = sample_count(walk.program), walk.tensors, walk.labels.roots()
     layers, sites = [], []
     for product in products(walk.program):

@@ -59,12 +59,12 @@ class Walk:
         self._first: dict[int, str] = {}
         for name, tensor in self.tensors.items():
             self._first.setdefault(id(tensor), name)
-        self._run(self.program, self.values, self.kept_only, _wanted(self.program, outputs))
+        self._run(self.program, self.values, self.kept_only, _wanted_outputs(self.program, outputs))
         self.lengths |= lengths(self.program)
         training = read_training(model, example, further=further)
         self.labels.when = " in training"
         for program in training.programs:
-            self._run(program, {}, {}, _wanted_too(program, outputs))
+            self._run(program, {}, {}, _wanted_in_training(program, outputs))
             self.lengths |= lengths(program)
         self.labels.when = ""
         trained = itertools.chain(*(named_and_read(program) for program in training.programs))
@@ -101,7 +101,7 @@ class Walk:
                 at = Visit(
                     node, labels=self.labels, values=values, from_input=derived, kept_only=kept_only
                 )
-                values[node] = _carried(at)
+                values[node] = _carry(at)
                 if node not in derived and computes(node):
                     for labels in itertools.chain(*at.tensors()):
                         self.labels.declare(labels, None)
@@ -175,7 +175,7 @@ class Remainder:
         return int(self._stays[labels].sum())
 
 
-def _carried(at: Visit) -> Any:
+def _carry(at: Visit) -> Any:
     """Returns the labels of a node's output, by its operator's rule where there is one."""
     found = rule_for(at.node.target)
     if found is None:
@@ -208,7 +208,7 @@ def wanted_leaves(spec: pytree.TreeSpec, outputs: Sequence[str] | None) -> set[i
     return {place for place, name in names.items() if any(_matches(name, glob) for glob in outputs)}
 
 
-def _wanted(program: ExportedProgram, outputs: Sequence[str] | None) -> set[int]:
+def _wanted_outputs(program: ExportedProgram, outputs: Sequence[str] | None) -> set[int]:
     """Returns the places of the results that must stay as they are: buffers come first."""
     spec = program.call_spec.out_spec
     results = len(program.graph.output_node().args[0])  # type: ignore[arg-type]
@@ -219,12 +219,12 @@ def _wanted(program: ExportedProgram, outputs: Sequence[str] | None) -> set[int]
     return wanted | set(range(mutated))
 
 
-def _wanted_too(program: ExportedProgram, outputs: Sequence[str] | None) -> set[int]:
+def _wanted_in_training(program: ExportedProgram, outputs: Sequence[str] | None) -> set[int]:
     """Returns the same of training, all of it where that has no outputs of these names."""
     try:
-        return _wanted(program, outputs)
+        return _wanted_outputs(program, outputs)
     except StructureError:
-        return _wanted(program, None)
+        return _wanted_outputs(program, None)
 
 
 def _name(path: Sequence[Any]) -> str:

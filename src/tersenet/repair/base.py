@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, final
+from typing import ClassVar, Final, final
 
 from pydantic import Field
 from pydantic.dataclasses import dataclass as settings
@@ -11,7 +11,9 @@ from torch import Tensor, nn
 from tersenet.core.types import Batch, Edit, EditKind, Method, Removal, Skip, Subject
 from tersenet.errors import DataError, StructureError
 
-__all__ = ["Repair", "RepairPlan", "kept_indices", "removal_of"]
+__all__ = ["NORMS", "DataRepair", "Repair", "RepairPlan", "kept_indices", "removal_of"]
+
+NORMS: Final = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 
 
 @final

@@ -16,11 +16,9 @@ from tersenet.core.registry import method
 from tersenet.core.types import Edit, EditKind, Skip, Subject, Workbench
 from tersenet.errors import DataError, StructureError
 from tersenet.graph.reading import evaluating
-from tersenet.repair.base import DataRepair, RepairPlan
+from tersenet.repair.base import NORMS, DataRepair, RepairPlan
 
 __all__ = ["BatchNorm"]
-
-_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 
 
 @final
@@ -92,7 +90,7 @@ class BatchNorm(DataRepair):
 
 
 def _norms(model: nn.Module) -> Iterator[tuple[str, nn.BatchNorm2d]]:
-    return ((name, module) for name, module in model.named_modules() if isinstance(module, _NORMS))  # pyright: ignore[reportReturnType]
+    return ((name, module) for name, module in model.named_modules() if isinstance(module, NORMS))  # pyright: ignore[reportReturnType]
 
 
 def _statistics(norm: nn.BatchNorm2d) -> str:

@@ -65,23 +65,23 @@ class LeastSquares(DataRepair):
         """
         data, removal = self.data(subject), removal_of(self.name, subject)
         before = removal.before()
-        found, skips = [], []
+        sites, skips = [], []
         for name in _in_order(subject.model, data[0][0][:1]):
             reason = _why_not(name, subject.model, before)
             if reason is None:
-                found.append(name)
+                sites.append(name)
             else:
                 skips.append(Skip(name, reason))
-        if not found:
+        if not sites:
             raise StructureError(
                 "repair least-squares finds no convolution or linear layer that was there before: "
                 "put it directly behind prune."
             )
         samples = sum(len(inputs) for inputs, _ in data)
         return RepairPlan(
-            sites=tuple(found),
+            sites=tuple(sites),
             summary=(
-                f"refits {len(found)} layers on {samples:,} samples, up to {self.positions} "
+                f"refits {len(sites)} layers on {samples:,} samples, up to {self.positions} "
                 f"positions each, ridge {self.ridge:g}"
             ),
             skips=tuple(skips),

@@ -20,13 +20,12 @@ from tersenet.errors import StructureError
 from tersenet.graph.products import named_tensors, products
 from tersenet.graph.reading import export
 from tersenet.graph.visit import operator_name
-from tersenet.repair.base import Repair, RepairPlan, kept_indices, removal_of
+from tersenet.repair.base import NORMS, Repair, RepairPlan, kept_indices, removal_of
 from tersenet.train.least_squares import is_linear_map, seeing
 
 __all__ = ["Shift"]
 
 _EXACT = 1e-6
-_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 
 
 @final
@@ -155,7 +154,7 @@ def _silence_(model: nn.Module, kept: Mapping[tuple[str, int], list[int]]) -> No
     """Zeroes the filters and the batch-norm scales of the removed channels."""
     for name, module in model.named_modules():
         left = kept.get((f"{name}.weight", 0))
-        if left is not None and (is_linear_map(module) or isinstance(module, _NORMS)):
+        if left is not None and (is_linear_map(module) or isinstance(module, NORMS)):
             weight = module.get_parameter("weight")
             gone = torch.ones(len(weight), dtype=torch.bool)
             gone[left] = False

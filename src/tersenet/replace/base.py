@@ -134,7 +134,7 @@ class Replacement(Method[ReplacePlan]):
         check_patterns(f"replace {self.name}", options, "convolutions", names)
         swaps: dict[str, Swap] = {}
         for name, conv in found.items():
-            chosen = self._considered(name, conv)
+            chosen = self._sizes_or_reason(name, conv)
             if isinstance(chosen, str):
                 skips.append(Skip(name, chosen))
             else:
@@ -148,7 +148,7 @@ class Replacement(Method[ReplacePlan]):
                 f"{subject.deployment.runtime}, threads: {subject.deployment.threads}, "
                 f"batch {self.batch}, fp32"
             )
-            swaps = self._timed(swaps, subject, bench)
+            swaps = self._with_times(swaps, subject, bench)
             for name, swap in list(swaps.items()):
                 assert swap.ms is not None
                 if (speedup := swap.ms[0] / swap.ms[1]) < self.least_speedup:
@@ -229,7 +229,7 @@ class Replacement(Method[ReplacePlan]):
             },
         )
 
-    def _considered(self, name: str, conv: PlainConvolution) -> Sizes | str:
+    def _sizes_or_reason(self, name: str, conv: PlainConvolution) -> Sizes | str:
         if (reason := why_not(self.only, self.skip, name)) is not None:
             return reason
         if conv.channels < self.least_channels:
@@ -239,7 +239,7 @@ class Replacement(Method[ReplacePlan]):
             return f"its block would take {cost:,} MACs where it takes {conv.macs:,}"
         return sizes
 
-    def _timed(
+    def _with_times(
         self, swaps: Mapping[str, Swap], subject: Subject, bench: Workbench
     ) -> dict[str, Swap]:
         kinds = {

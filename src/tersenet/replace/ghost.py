@@ -87,7 +87,7 @@ class GhostModule(Replacement):
         m, each = block.primary.out_channels, len(block.cheap.weight) // block.primary.out_channels
         taps, explained = _ghosts(weight, block.primary, block.cheap.kernel_size[0])
         energy = weight.square().flatten(1).sum(1)
-        chosen = _chosen(explained, energy, m)
+        chosen = _choose_filters(explained, energy, m)
         block.primary.weight.copy_(weight[chosen])
         block.cheap.weight.zero_()
         block.order[chosen] = torch.arange(m)
@@ -118,9 +118,11 @@ def _ghosts(
     """
     reach = range(-(cheap // 2), cheap // 2 + 1)
     steps = list(itertools.product(reach, reach))
-    cross = torch.stack([_shifted(weight, primary, step) for step in steps], -1)  # (i, j, tap)
+    cross = torch.stack(
+        [_shifted_products(weight, primary, step) for step in steps], -1
+    )  # (i, j, tap)
     differences = {(a[0] - b[0], a[1] - b[1]): None for a, b in itertools.product(steps, steps)}
-    own = {step: _shifted(weight, primary, step).diagonal() for step in differences}
+    own = {step: _shifted_products(weight, primary, step).diagonal() for step in differences}
     gram = torch.stack(
         [torch.stack([own[a[0] - b[0], a[1] - b[1]] for b in steps], -1) for a in steps], -2
     )
@@ -130,7 +132,9 @@ def _ghosts(
     return taps, (taps * cross).sum(-1)
 
 
-def _shifted(weight: Kernel, primary: nn.Conv2d, step: tuple[int, int]) -> Float[Tensor, "n n"]:
+def _shifted_products(
+    weight: Kernel, primary: nn.Conv2d, step: tuple[int, int]
+) -> Float[Tensor, "n n"]:
     """Returns the inner products of all filters, moved by a step of their map, with all."""
     moved, fixed = weight, weight
     for dim, (go, stride, gap) in enumerate(
@@ -145,7 +149,7 @@ def _shifted(weight: Kernel, primary: nn.Conv2d, step: tuple[int, int]) -> Float
     return moved.flatten(1) @ fixed.flatten(1).mT
 
 
-def _chosen(
+def _choose_filters(
     explained: Float[Tensor, "n n"], energy: Float[Tensor, " n"], count: int
 ) -> Int[Tensor, " chosen"]:
     """Returns the filters that, added one by one, explain most of the energy of all."""

@@ -67,13 +67,13 @@ def cp(
         a[:, :, r] = u[:, :, row] * scale
         b[:, :, r], c[:, :, r] = left[:, row, :, depth], right[:, row, depth]
     for _ in range(_SWEEPS):
-        a = _solved(torch.einsum("pnck,pcr,pkr->pnr", parts, b, c), b, c, a)
-        b = _unit(_solved(torch.einsum("pnck,pnr,pkr->pcr", parts, a, c), a, c, b))
-        c = _unit(_solved(torch.einsum("pnck,pnr,pcr->pkr", parts, a, b), a, b, c))
-    return _solved(torch.einsum("pnck,pcr,pkr->pnr", parts, b, c), b, c, a), b, c
+        a = _solve(torch.einsum("pnck,pcr,pkr->pnr", parts, b, c), b, c, a)
+        b = _unit(_solve(torch.einsum("pnck,pnr,pkr->pcr", parts, a, c), a, c, b))
+        c = _unit(_solve(torch.einsum("pnck,pnr,pcr->pkr", parts, a, b), a, b, c))
+    return _solve(torch.einsum("pnck,pcr,pkr->pnr", parts, b, c), b, c, a), b, c
 
 
-def _solved(right: Tensor, factor: Tensor, other: Tensor, last: Tensor) -> Tensor:
+def _solve(right: Tensor, factor: Tensor, other: Tensor, last: Tensor) -> Tensor:
     """Returns the factor of least error given both others, held to the last one."""
     gram = (factor.mT @ factor) * (other.mT @ other)
     hold = _HOLD * gram.diagonal(dim1=1, dim2=2).mean(1)[:, None, None].clamp_min(1e-30)

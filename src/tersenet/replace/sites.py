@@ -83,7 +83,7 @@ def convolutions(
         module, seen = known[name], calls.get(name, [])
         reason = _why_not(name, module, names, len(seen))
         if reason is None and isinstance(module, nn.Conv2d):
-            found[name] = _described(module, _image(seen[0].reads), _image(seen[0].makes))
+            found[name] = _describe(module, _image(seen[0].reads), _image(seen[0].makes))
         else:
             skips.append(Skip(name, reason or ""))
     return found, skips
@@ -110,7 +110,7 @@ def _why_not(
     return next((reason for reason, holds in reasons.items() if holds), None)
 
 
-def _described(module: nn.Conv2d, reads: Pair, makes: Pair) -> PlainConvolution:
+def _describe(module: nn.Conv2d, reads: Pair, makes: Pair) -> PlainConvolution:
     return PlainConvolution(
         channels=module.in_channels,
         filters=module.out_channels,

@@ -102,16 +102,16 @@ def polyadic(tensor: Tensor, *, rank: int, iterations: int, generator: torch.Gen
     data = double.float() if double.numel() >= _LARGE else double
     starts = _starts(double, rank, generator)
     if len(starts) > 1:
-        tries = [_alternated(data, total, start, min(_TRIAL, iterations)) for start in starts]
+        tries = [_alternate(data, total, start, min(_TRIAL, iterations)) for start in starts]
         starts = [min(tries, key=lambda attempt: attempt[1])[0]]
-    factors, _ = _alternated(data, total, starts[0], iterations)
+    factors, _ = _alternate(data, total, starts[0], iterations)
     found = Polyadic(tuple(factors), tuple(tensor.shape), 0.0)
     error = float((double - found.kernel).norm()) / math.sqrt(total)
     degenerate = found.congruence < _CONGRUENT and found.intensity > _INTENSE
     return Polyadic(found.factors, found.shape, error, degenerate)
 
 
-def _alternated(
+def _alternate(
     data: Tensor, total: float, factors: list[Tensor], iterations: int
 ) -> tuple[list[Tensor], float]:
     """Returns factors after alternating least squares, and their squared error."""
@@ -120,9 +120,9 @@ def _alternated(
     grams = [factor.T @ factor for factor in factors]
     for _ in range(iterations):
         for axis in range(data.ndim):
-            product = _contracted(data, factors, axis, products)
+            product = _contract(data, factors, axis, products)
             gram = math_prod([gram for at, gram in enumerate(grams) if at != axis])
-            factors = [*factors[:axis], _solved(gram, product), *factors[axis + 1 :]]
+            factors = [*factors[:axis], _solve(gram, product), *factors[axis + 1 :]]
             grams[axis] = factors[axis].T @ factors[axis]
         # The last update's own product gives the error for nothing.
         last = factors[-1]
@@ -148,15 +148,15 @@ def corrected(
     is, and what is least sensitive within δ is taken.
     """
     bound, modes = found.error + _SLACK, [_leading(tensor.double(), n) for n in range(tensor.ndim)]
-    fresh = _filled(modes, found.factors[0].shape[1], generator)
-    ends = [_shrunk(tensor, start, bound, iterations) for start in (list(found.factors), fresh)]
+    fresh = _fill_up(modes, found.factors[0].shape[1], generator)
+    ends = [_shrink(tensor, start, bound, iterations) for start in (list(found.factors), fresh)]
     return min(
         (end for end in (found, *ends) if end.error <= bound * (1 + 1e-6)),
         key=lambda candidate: candidate.sensitivity,
     )
 
 
-def _shrunk(tensor: Tensor, factors: list[Tensor], bound: float, iterations: int) -> Polyadic:
+def _shrink(tensor: Tensor, factors: list[Tensor], bound: float, iterations: int) -> Polyadic:
     double = tensor.double()
     total = float(double.square().sum())
     data = double.float() if double.numel() >= _LARGE else double
@@ -171,17 +171,17 @@ def _shrunk(tensor: Tensor, factors: list[Tensor], bound: float, iterations: int
                 ]
             ).sum(0)
             root = weights.clamp_min(1e-300).sqrt()
-            product = _contracted(data, factors, axis, products) / root
+            product = _contract(data, factors, axis, products) / root
             gram = math_prod([factor.T @ factor for at, factor in enumerate(factors) if at != axis])
             gram /= root[:, None] * root
-            factors[axis] = _bounded(gram, product, total, bound**2 * total) / root
+            factors[axis] = _solve_within(gram, product, total, bound**2 * total) / root
         factors = [factor * scale for factor, scale in zip(factors, _even(factors), strict=True)]
     found = Polyadic(tuple(factors), tuple(tensor.shape), 0.0, degenerate=True)
     error = float((double - found.kernel).norm()) / math.sqrt(max(total, 1e-300))
     return Polyadic(found.factors, found.shape, error, degenerate=True)
 
 
-def _bounded(gram: Tensor, product: Tensor, total: float, bound: float) -> Tensor:
+def _solve_within(gram: Tensor, product: Tensor, total: float, bound: float) -> Tensor:
     """Returns the smallest U with |T|² − 2⟨U, P⟩ + ⟨U S, U⟩ ≤ bound."""
     s, q = torch.linalg.eigh(gram)
     s = s.clamp_min(0)
@@ -202,14 +202,14 @@ def _bounded(gram: Tensor, product: Tensor, total: float, bound: float) -> Tenso
 
 def _starts(tensor: Tensor, rank: int, generator: torch.Generator) -> list[list[Tensor]]:
     modes = [_leading(tensor, axis) for axis in range(tensor.ndim)]
-    found = [_filled(modes, rank, generator)]
+    found = [_fill_up(modes, rank, generator)]
     if rank <= min(tensor.shape[:2]) and tensor.shape[2:].numel() > 1:
         first = _by_eigenvectors(tensor, modes, rank, generator)
         found += [] if first is None else [first]
     return found
 
 
-def _filled(modes: Sequence[Tensor], rank: int, generator: torch.Generator) -> list[Tensor]:
+def _fill_up(modes: Sequence[Tensor], rank: int, generator: torch.Generator) -> list[Tensor]:
     """Returns leading singular vectors, and random ones where the rank is higher."""
     factors = []
     for vectors in modes:
@@ -255,9 +255,7 @@ _Products = dict[int, tuple[Tensor, Tensor]]
 """By axis: a factor, and the tensor times it along that axis."""
 
 
-def _contracted(
-    tensor: Tensor, factors: Sequence[Tensor], axis: int, products: _Products
-) -> Tensor:
+def _contract(tensor: Tensor, factors: Sequence[Tensor], axis: int, products: _Products) -> Tensor:
     """Returns T laid out by `axis`, times the Khatri-Rao product of the other factors."""
     others = [at for at in range(tensor.ndim) if at != axis]
     first = max(others, key=lambda at: tensor.shape[at])
@@ -283,7 +281,7 @@ def _others(factors: Sequence[Tensor], *axes: int) -> Float[Tensor, " component"
     return math_prod(norms) if norms else torch.ones_like(factors[0][0])
 
 
-def _solved(gram: Tensor, product: Tensor) -> Tensor:
+def _solve(gram: Tensor, product: Tensor) -> Tensor:
     damped = gram + 1e-12 * float(gram.diagonal().mean()) * torch.eye(len(gram), dtype=gram.dtype)
     factor, failed = torch.linalg.cholesky_ex(damped)
     if int(failed):

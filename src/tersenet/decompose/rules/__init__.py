@@ -12,7 +12,7 @@ from tersenet.decompose.rules.energy import EnergyShare, energy_rank
 from tersenet.decompose.rules.latency import LatencyShare
 from tersenet.decompose.rules.manual import Manual
 from tersenet.decompose.rules.rate import Rate, rate_rank
-from tersenet.decompose.rules.rule import RANKS, RankRule, Rule, rank_rule
+from tersenet.decompose.rules.rule import RANKS, LayerRule, RankRule, Rule, rank_rule
 from tersenet.decompose.rules.sensitivity import Sensitivity
 
 __all__ = [
@@ -20,6 +20,7 @@ __all__ = [
     "Bayes",
     "EnergyShare",
     "LatencyShare",
+    "LayerRule",
     "Manual",
     "RankRule",
     "Rate",

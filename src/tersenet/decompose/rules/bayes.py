@@ -7,7 +7,6 @@ Bayesian Matrix Factorization", JMLR 14, 2013; used to pick ranks of kernels by 
 """
 
 import math
-from collections.abc import Mapping, Sequence
 from typing import Final, final
 
 import torch
@@ -16,11 +15,10 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 from torch import Tensor
 
-from tersenet.core.types import Subject, Workbench
 from tersenet.decompose.factors import Ranks
 from tersenet.decompose.form import Form
 from tersenet.decompose.rules.energy import singular_values
-from tersenet.decompose.rules.rule import RankRule, rank_rule
+from tersenet.decompose.rules.rule import LayerRule, rank_rule
 from tersenet.decompose.sites import FactorSite
 
 __all__ = ["Bayes", "bayes_rank"]
@@ -34,7 +32,7 @@ _GRID: Final = 400
 @final
 @rank_rule("bayes")
 @dataclass(frozen=True, kw_only=True, config={"extra": "forbid"})
-class Bayes(RankRule):
+class Bayes(LayerRule):
     """The ranks that variational Bayes tells from noise, approached in part (MUSCO)."""
 
     strength: float = Field(default=1.0, gt=0, le=1)
@@ -48,18 +46,13 @@ class Bayes(RankRule):
         part = "" if self.strength == 1 else f", {100 * self.strength:g} % of the way"
         return f"variational Bayes{part}"
 
-    def choose(
-        self, form: Form, sites: Sequence[FactorSite], subject: Subject, bench: Workbench
-    ) -> Mapping[str, Ranks]:
+    def ranks(self, form: Form, site: FactorSite) -> Ranks:
         """Returns the ranks, those of the group that needs most."""
-        found = {}
-        for site in sites:
-            ranks = []
-            for stack, most in zip(form.unfoldings(site.layer), site.full, strict=True):
-                bayes = min(most, max(self.least, *map(bayes_rank, stack)))
-                ranks.append(round(most - self.strength * (most - bayes)))
-            found[site.name] = tuple(ranks)
-        return found
+        ranks = []
+        for stack, most in zip(form.unfoldings(site.layer), site.full, strict=True):
+            bayes = min(most, max(self.least, *map(bayes_rank, stack)))
+            ranks.append(round(most - self.strength * (most - bayes)))
+        return tuple(ranks)
 
 
 def bayes_rank(matrix: Float[Tensor, "row column"]) -> int:

@@ -1,6 +1,5 @@
 """Ranks that keep a share of the energy."""
 
-from collections.abc import Mapping, Sequence
 from typing import final
 
 import torch
@@ -9,10 +8,9 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 from torch import Tensor
 
-from tersenet.core.types import Subject, Workbench
 from tersenet.decompose.factors import Ranks
 from tersenet.decompose.form import Form
-from tersenet.decompose.rules.rule import RankRule, rank_rule
+from tersenet.decompose.rules.rule import LayerRule, rank_rule
 from tersenet.decompose.sites import FactorSite
 from tersenet.errors import StructureError
 
@@ -44,7 +42,7 @@ def singular_values(matrix: Tensor) -> Float[Tensor, " value"]:
 @final
 @rank_rule("energy")
 @dataclass(frozen=True, kw_only=True, config={"extra": "forbid"})
-class EnergyShare(RankRule):
+class EnergyShare(LayerRule):
     """The least ranks that keep a share of the squared singular values."""
 
     share: float = Field(default=0.9, gt=0, le=1)
@@ -55,14 +53,9 @@ class EnergyShare(RankRule):
         """The rule in words."""
         return f"{100 * self.share:g} % of the energy"
 
-    def choose(
-        self, form: Form, sites: Sequence[FactorSite], subject: Subject, bench: Workbench
-    ) -> Mapping[str, Ranks]:
+    def ranks(self, form: Form, site: FactorSite) -> Ranks:
         """Returns the ranks, those of the group that needs most."""
-        return {
-            site.name: tuple(
-                min(most, max(energy_rank(matrix, energy=self.share) for matrix in stack))
-                for stack, most in zip(form.unfoldings(site.layer), site.full, strict=True)
-            )
-            for site in sites
-        }
+        return tuple(
+            min(most, max(energy_rank(matrix, energy=self.share) for matrix in stack))
+            for stack, most in zip(form.unfoldings(site.layer), site.full, strict=True)
+        )

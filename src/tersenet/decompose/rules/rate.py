@@ -1,7 +1,6 @@
 """Ranks that leave a part of each layer's weights."""
 
 import copy
-from collections.abc import Mapping, Sequence
 from typing import final
 
 from jaxtyping import Float
@@ -9,10 +8,9 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 
-from tersenet.core.types import Subject, Workbench
 from tersenet.decompose.factors import Ranks, cost
 from tersenet.decompose.form import Form
-from tersenet.decompose.rules.rule import RankRule, rank_rule
+from tersenet.decompose.rules.rule import LayerRule, rank_rule
 from tersenet.decompose.sites import FactorSite
 from tersenet.errors import StructureError
 
@@ -34,7 +32,7 @@ def rate_rank(matrix: Float[Tensor, "row column"], *, rate: float) -> int:
 @final
 @rank_rule("rate")
 @dataclass(frozen=True, kw_only=True, config={"extra": "forbid"})
-class Rate(RankRule):
+class Rate(LayerRule):
     """The same reduction of every layer's weights."""
 
     times: float = Field(default=2.0, gt=1)
@@ -45,16 +43,9 @@ class Rate(RankRule):
         """The rule in words."""
         return f"{self.times:g} times fewer parameters a layer"
 
-    def choose(
-        self, form: Form, sites: Sequence[FactorSite], subject: Subject, bench: Workbench
-    ) -> Mapping[str, Ranks]:
+    def ranks(self, form: Form, site: FactorSite) -> Ranks | None:
         """Returns the highest ranks, in proportion to the full ones, that keep to the rate."""
-        found = {}
-        for site in sites:
-            ranks = self.within(form, site.layer, site.sample, site.costs[0], full=site.full)
-            if ranks is not None:
-                found[site.name] = ranks
-        return found
+        return self.within(form, site.layer, site.sample, site.costs[0], full=site.full)
 
     def within(
         self,

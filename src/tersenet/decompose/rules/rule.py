@@ -13,7 +13,7 @@ from tersenet.decompose.factors import Ranks
 from tersenet.decompose.form import Form
 from tersenet.decompose.sites import FactorSite
 
-__all__ = ["RANKS", "RankRule", "Rule", "rank_rule"]
+__all__ = ["RANKS", "LayerRule", "RankRule", "Rule", "rank_rule"]
 
 
 @dataclass(frozen=True, kw_only=True, config={"extra": "forbid"})
@@ -32,6 +32,22 @@ class RankRule(abc.ABC):
         self, form: Form, sites: Sequence[FactorSite], subject: Subject, bench: Workbench
     ) -> Mapping[str, Ranks]:
         """Returns the ranks of each layer by name; a layer left out stays as it is."""
+
+
+@dataclass(frozen=True, kw_only=True, config={"extra": "forbid"})
+class LayerRule(RankRule):
+    """Chooses the ranks of each layer by itself."""
+
+    @abc.abstractmethod
+    def ranks(self, form: Form, site: FactorSite) -> Ranks | None:
+        """Returns the ranks of one layer; None leaves it as it is."""
+
+    def choose(
+        self, form: Form, sites: Sequence[FactorSite], subject: Subject, bench: Workbench
+    ) -> Mapping[str, Ranks]:
+        """Returns the ranks of each layer that has some."""
+        chosen = {site.name: self.ranks(form, site) for site in sites}
+        return {name: ranks for name, ranks in chosen.items() if ranks is not None}
 
 
 RANKS: Final[Parts[type[RankRule]]] = Parts(

@@ -48,7 +48,7 @@ def to_formats(
         )
     module = trace(model, example)
     name = type(model).__name__
-    network = _translated(module, name, tuple(example[0].shape[1:]), choose)
+    network = _translate(module, name, tuple(example[0].shape[1:]), choose)
     with torch.no_grad():
         expected = module(*example).numpy()
     found = network(example[0].detach().numpy())
@@ -63,7 +63,7 @@ def to_formats(
     return network
 
 
-def _translated(
+def _translate(
     module: GraphModule, name: str, input_shape: tuple[int, ...], choose: Choose
 ) -> Network:
     draft = Draft(module, input_shape, choose)

@@ -4,9 +4,9 @@ from dataclasses import dataclass
 from typing import final
 
 import numpy as np
-from onnx import ModelProto, NodeProto, numpy_helper
+from onnx import GraphProto, ModelProto, NodeProto, numpy_helper
 
-__all__ = ["OnnxGraph", "Padding"]
+__all__ = ["OnnxGraph", "Padding", "sweep_"]
 
 
 @final
@@ -103,15 +103,25 @@ class OnnxGraph:
         scale, zero = found if len(found) == 2 else (None, None)
         return None if scale is None or zero is None or scale.ndim or zero.ndim else (scale, zero)
 
-    def sweep(self) -> None:
-        """Removes what is not read any more."""
-        while True:
-            read = {name for node in self.graph.node for name in node.input} | self.returned
-            dead = [node for node in self.graph.node if not read & set(node.output)]
-            if not dead:
-                break
-            for node in dead:
-                self.graph.node.remove(node)
-        kept = [tensor for tensor in self.graph.initializer if tensor.name in read]
-        del self.graph.initializer[:]
-        self.graph.initializer.extend(kept)
+
+def sweep_(graph: GraphProto) -> None:
+    """Removes nodes and tensors whose values nothing reads, in place."""
+    read = {output.name for output in graph.output}
+    kept: list[NodeProto] = []
+    for node in reversed(graph.node):  # ONNX has them in the order they run
+        if read & set(node.output):
+            kept.append(node)
+            read |= _read_by(node)
+    stored = [tensor for tensor in graph.initializer if tensor.name in read]
+    del graph.node[:], graph.initializer[:]
+    graph.node.extend(reversed(kept))
+    graph.initializer.extend(stored)
+
+
+def _read_by(node: NodeProto) -> set[str]:
+    """Returns the names that a node reads, also within its branches or its loop."""
+    read = set(node.input)
+    for attribute in node.attribute:
+        for inner in (*attribute.graphs, attribute.g):
+            read |= {output.name for output in inner.output}.union(*map(_read_by, inner.node))
+    return read

@@ -16,7 +16,7 @@ import numpy as np
 import onnx
 from onnx import ModelProto, NodeProto, TensorProto, numpy_helper
 
-__all__ = ["derive_bias_scales", "drop_clamps", "pack_levels", "store_halves"]
+__all__ = ["derive_bias_scales_", "drop_clamps_", "pack_levels_", "store_halves_"]
 
 _OPSET: Final = 21
 """The first with 4-bit and 16-bit levels, and with scales for blocks."""
@@ -26,7 +26,7 @@ _WORTH: Final = 64
 """Values from which halving the bytes pays for the node that undoes it."""
 
 
-def pack_levels(proto: ModelProto) -> None:
+def pack_levels_(proto: ModelProto) -> None:
     """Stores 8-bit levels that would fit 4 bits in 4 bits; raises the opset where it must."""
     graph = proto.graph
     if any(node.op_type in _CHANGED for node in graph.node):
@@ -57,7 +57,7 @@ def pack_levels(proto: ModelProto) -> None:
         proto.ir_version = max(proto.ir_version, 10)
 
 
-def derive_bias_scales(proto: ModelProto) -> None:
+def derive_bias_scales_(proto: ModelProto) -> None:
     """Writes the scale of each bias as the product of its layer's input and weight scales."""
     graph = proto.graph
     scales = {
@@ -89,7 +89,7 @@ def derive_bias_scales(proto: ModelProto) -> None:
         graph.node.insert(0, product)
 
 
-def drop_clamps(proto: ModelProto) -> None:
+def drop_clamps_(proto: ModelProto) -> None:
     """Removes each Clip whose readers are levels that saturate within its ends."""
     graph = proto.graph
     known = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
@@ -133,7 +133,7 @@ def _saturates(
     return bool(levels[0] <= least and levels[1] >= most)
 
 
-def store_halves(proto: ModelProto) -> None:
+def store_halves_(proto: ModelProto) -> None:
     """Stores float32 matrices whose values all fit fp16, or else bf16, in 16 bits and a cast.
 
     The exporter folds casts of small tensors, which would undo what a network holds in half.

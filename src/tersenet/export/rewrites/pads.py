@@ -14,15 +14,15 @@ import numpy as np
 import onnx
 from onnx import ModelProto, NodeProto
 
-from tersenet.export.rewrites.graph import OnnxGraph, Padding
+from tersenet.export.rewrites.graph import OnnxGraph, Padding, sweep_
 
-__all__ = ["settle_pads"]
+__all__ = ["settle_pads_"]
 
 _BYTES: Final = {np.dtype(np.uint8), np.dtype(np.int8)}
 """The levels that ONNX Runtime pads."""
 
 
-def settle_pads(proto: ModelProto) -> None:
+def settle_pads_(proto: ModelProto) -> None:
     """Rewrites each Pad of `proto`, in place, as a form that runtimes agree on."""
     pads = [node for node in proto.graph.node if node.op_type == "Pad"]
     if not pads:
@@ -33,7 +33,7 @@ def settle_pads(proto: ModelProto) -> None:
     # A pad of a pad is folded one after the other.
     while any(_fold(file, conv) for conv in list(proto.graph.node) if conv.op_type == "Conv"):
         pass
-    file.sweep()
+    sweep_(file.graph)
     for pad in [node for node in proto.graph.node if node.op_type == "Pad"]:
         _wrap(file, pad)
 

@@ -12,12 +12,12 @@ import numpy as np
 import onnx
 from onnx import ModelProto, NodeProto
 
-from tersenet.export.rewrites.graph import OnnxGraph
+from tersenet.export.rewrites.graph import OnnxGraph, sweep_
 
-__all__ = ["settle_pools"]
+__all__ = ["settle_pools_"]
 
 
-def settle_pools(proto: ModelProto) -> None:
+def settle_pools_(proto: ModelProto) -> None:
     """Rewrites each AveragePool of levels in `proto`, in place, as one that runtimes agree on."""
     pools = [node for node in proto.graph.node if node.op_type == "AveragePool"]
     if not pools:
@@ -27,7 +27,7 @@ def settle_pools(proto: ModelProto) -> None:
         source = graph.source(pool.input[0])
         if source is not None and source.op_type == "DequantizeLinear" and graph.grid(source):
             _settle(graph, proto, pool, source)
-    graph.sweep()
+    sweep_(graph.graph)
 
 
 def _settle(graph: OnnxGraph, proto: ModelProto, pool: NodeProto, source: NodeProto) -> None:

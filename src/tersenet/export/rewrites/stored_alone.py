@@ -13,16 +13,16 @@ import numpy as np
 import onnx
 from onnx import ModelProto, NodeProto, TensorProto
 
-from tersenet.export.rewrites.graph import OnnxGraph
+from tersenet.export.rewrites.graph import OnnxGraph, sweep_
 
-__all__ = ["fold_stored_weights"]
+__all__ = ["fold_stored_weights_"]
 
 _LAYERS: Final = {"Conv", "ConvTranspose", "Gemm"}
 _MOVES: Final = {"Reshape", "Transpose"}
 """What may stand between a weight and its layer."""
 
 
-def fold_stored_weights(proto: ModelProto) -> None:
+def fold_stored_weights_(proto: ModelProto) -> None:
     """Rewrites, in place, the dequantised weights of a file without quantised activations.
 
     Those of a MatMul without blocks stay: ONNX Runtime has kernels of its own for them.
@@ -41,7 +41,7 @@ def fold_stored_weights(proto: ModelProto) -> None:
         elif layers and layers <= (_LAYERS | {"MatMul"} if stored.block else _LAYERS):
             graph.insert(node, *stored.spelled(node.output[0]))
             proto.graph.node.remove(node)
-    graph.sweep()
+    sweep_(graph.graph)
 
 
 def _layers(graph: OnnxGraph, value: str) -> set[str]:
