@@ -14,7 +14,7 @@ from tersenet.core.types import (
     Edit,
     EditKind,
     Latency,
-    Layer,
+    LayerCost,
     Proof,
     Score,
     Skip,
@@ -23,6 +23,7 @@ from tersenet.core.types import (
     StepRecord,
     Unmeasured,
 )
+from tersenet.run.origin import Origin
 from tersenet.run.record import Header, RunSummary, Verdict, step_from_json, step_to_json
 
 HOSTILE = '<script>window.hacked = 1</script><img src=x onerror="window.hacked = 2">'
@@ -48,13 +49,13 @@ steps:
 """
 
 
-def resnet_layers(widths: tuple[int, int, int], *, bits: int = 32) -> list[Layer]:
+def resnet_layers(widths: tuple[int, int, int], *, bits: int = 32) -> list[LayerCost]:
     """The layers of an option-B ResNet-20 on 28 x 28 grey images."""
 
-    def conv(site: str, into: int, out: int, side: int, kernel: int = 3) -> Layer:
+    def conv(site: str, into: int, out: int, side: int, kernel: int = 3) -> LayerCost:
         weight = (out, into, kernel, kernel)
         size = int(np.prod(weight))
-        return Layer(
+        return LayerCost(
             site=site, kind="conv2d", weight=weight, output=(out, side, side),
             params=size, macs=size * side * side, bits=bits,
         )  # fmt: skip
@@ -69,7 +70,7 @@ def resnet_layers(widths: tuple[int, int, int], *, bits: int = 32) -> list[Layer
             if into != width:
                 layers.append(conv(f"{site}.shortcut.0", into, width, side, 1))
             into = width
-    linear = Layer(
+    linear = LayerCost(
         site="linear", kind="linear", weight=(10, into), output=(10,), params=10 * into + 10,
         macs=10 * into, bits=bits,
     )  # fmt: skip
@@ -210,6 +211,9 @@ def summary_of(steps: list[StepRecord], verdict: Verdict | None = None) -> RunSu
             "numpy": "2.4.6", "onnx": "1.21.0",
         },
         started="2025-11-22T13:21:08Z",
+        origin=Origin(
+            network="n", weights="w", training_data="a", test_data="b", task={}, answers=()
+        ),
     )  # fmt: skip
     return RunSummary(header=header, steps=read, verdict=verdict)
 

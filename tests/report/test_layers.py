@@ -3,18 +3,18 @@
 import pytest
 from synthetic_run import changed, resnet_layers, synthetic_steps
 
-from tersenet.core.types import Layer, Skip
+from tersenet.core.types import LayerCost, Skip
 from tersenet.report.layers import layer_table
 from tersenet.report.records import Records
 
 
-def linear(site: str, size: int = 4) -> Layer:
-    return Layer(
+def linear(site: str, size: int = 4) -> LayerCost:
+    return LayerCost(
         site=site, kind="linear", weight=(size, size), output=(size,), params=size, macs=size
     )
 
 
-def table_of(before: list[Layer], *after: list[Layer], skips: tuple[Skip, ...] = ()):
+def table_of(before: list[LayerCost], *after: list[LayerCost], skips: tuple[Skip, ...] = ()):
     steps = synthetic_steps()[: len(after) + 1]
     steps = [
         changed(step, layers=layers, skips=skips)
