@@ -47,7 +47,7 @@ from prune_latency_shapes import (
     task,
 )
 
-from tersenet.core.journal import Journal, held
+from tersenet.core.journal import Journal, hold_folder
 from tersenet.errors import TersenetError
 
 ROOT: Final = Path(__file__).parent.parent
@@ -81,7 +81,7 @@ def main() -> int:
     folder.mkdir(parents=True, exist_ok=True)
     names = tuple(options.network or NETWORKS)
     try:
-        with held(folder):
+        with hold_folder(folder):
             journal = Journal(folder / "journal.jsonl", go_on="run this again")
             journal.mend()
             for name in names:

@@ -95,8 +95,8 @@ def test_compresses_loads_and_goes_on(
     trained.train()
     whole = tersenet.compress(trained, task, recipe=recipe(tmp_path), folder=tmp_path / "run")
     assert whole.status == "met"
-    assert whole.measurements[0].score is not None
-    assert whole.measurements[0].score.value > 0.9
+    assert whole.steps[0].score is not None
+    assert whole.steps[0].score.value > 0.9
     # Of the step that is handed back: int8 may well be slower for a network this small.
     assert whole.artifact("onnx").stat().st_size == whole.steps[whole.chosen].cost.file_bytes
     assert "stripes" in whole.report.read_text()

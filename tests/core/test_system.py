@@ -8,10 +8,11 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tersenet.core.figures import Unmeasured
+import tersenet
 from tersenet.core.host import system
+from tersenet.core.unmeasured import Unmeasured
 
-ROOT = Path(system.__file__).parents[1]
+ROOT = Path(tersenet.__file__).parent
 ON_LINUX = pytest.mark.skipif(sys.platform != "linux", reason="reads Linux's own files")
 
 WITHOUT = """
@@ -36,9 +37,9 @@ for found in pkgutil.walk_packages(tersenet.__path__, "tersenet."):
         importlib.import_module(found.name)
         count += 1
 from tersenet.core.host.children import die_with
-from tersenet.core.host.interrupt import Noted, blocked, handle_once
+from tersenet.core.host.interrupt import Noted, hold_interrupts, handle_once
 die_with(-1)
-with blocked():
+with hold_interrupts():
     handle_once(Noted())
 print(count)
 """

@@ -31,6 +31,7 @@ from tersenet.decompose.form import check_ranks
 from tersenet.decompose.sites import find_sites
 from tersenet.errors import DataError, StructureError
 from tersenet.graph import parameters
+from tersenet.run import load
 from tersenet.train import Classification
 
 
@@ -340,7 +341,7 @@ def test_with_pruning_rounds_and_int8_in_one_recipe(tmp_path: Path) -> None:
     assert sizes[0] > sizes[1] > sizes[2] == sizes[3] > sizes[4] > sizes[5]
     assert all(proof.holds for step in outcome.steps for proof in step.proofs)
     assert all(step.proofs for step in outcome.steps)
-    loaded = api.load(outcome.folder, model=Plain())
+    loaded = load(outcome.folder, model=Plain())
     assert parameters(loaded)[0] == sizes[-1]
     with torch.no_grad():
         x = torch.randn(3, 1, 8, 8)

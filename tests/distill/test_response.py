@@ -141,7 +141,7 @@ def test_a_teacher_answers_alike_on_either_engine(monkeypatch: pytest.MonkeyPatc
     with torch.no_grad():
         expected = whole.original(inputs)
     for engine in ("pytorch", "onnxruntime"):
-        with teacher.teaching(whole.original, whole.example, engine) as answer:
+        with teacher.open_teacher(whole.original, whole.example, engine) as answer:
             found = answer(inputs.to(memory_format=torch.channels_last))
         assert not found.requires_grad
         torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)

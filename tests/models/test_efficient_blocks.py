@@ -26,7 +26,7 @@ from tersenet.models import (
     standard_macs,
 )
 from tersenet.models._shufflenet_v2 import SplitUnit
-from tersenet.models.blocks import SqueezeExcitation, initialise_, rounded, scaled
+from tersenet.models.blocks import SqueezeExcitation, initialise_, round_channels, scale_channels
 
 
 def counted(module: nn.Module, channels: int, side: int) -> int:
@@ -217,14 +217,21 @@ def test_a_dense_layer_keeps_what_it_was_given() -> None:
 
 @given(st.floats(1, 2000), st.sampled_from([4, 8]))
 def test_rounded_widths_are_multiples_and_lose_at_most_a_tenth(width: float, divisor: int) -> None:
-    found = rounded(width, divisor)
+    found = round_channels(width, divisor)
     assert found % divisor == 0
     assert found >= 0.9 * width
     assert abs(found - width) <= max(divisor, width * 0.1 + divisor)
 
 
 def test_widths_as_in_the_published_networks() -> None:
-    assert [scaled(one, 0.75) for one in (16, 24, 32, 64, 96, 160)] == [16, 24, 24, 48, 72, 120]
+    assert [scale_channels(one, 0.75) for one in (16, 24, 32, 64, 96, 160)] == [
+        16,
+        24,
+        24,
+        48,
+        72,
+        120,
+    ]
 
 
 @pytest.mark.parametrize("groups", [1, 8, 64])

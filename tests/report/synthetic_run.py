@@ -23,6 +23,7 @@ from tersenet.core.types import (
     StepRecord,
     Unmeasured,
 )
+from tersenet.run.origin import Origin
 from tersenet.run.record import Header, RunSummary, Verdict, step_from_json, step_to_json
 
 HOSTILE = '<script>window.hacked = 1</script><img src=x onerror="window.hacked = 2">'
@@ -210,6 +211,9 @@ def summary_of(steps: list[StepRecord], verdict: Verdict | None = None) -> RunSu
             "numpy": "2.4.6", "onnx": "1.21.0",
         },
         started="2025-11-22T13:21:08Z",
+        origin=Origin(
+            network="n", weights="w", training_data="a", test_data="b", task={}, answers=()
+        ),
     )  # fmt: skip
     return RunSummary(header=header, steps=read, verdict=verdict)
 

@@ -12,8 +12,8 @@ from synthetic_run import changed, finished_run, synthetic_steps
 from tersenet.report.labels import Box, Spot, place
 from tersenet.report.records import Records
 from tersenet.report.scatter import scatter_plots
-from tersenet.report.strips import strip_panels, thinned
-from tersenet.report.svg import Scale, element, fitted, tick_text
+from tersenet.report.strips import strip_panels, thin_samples
+from tersenet.report.svg import Scale, element, fit_scale, tick_text
 
 
 @given(
@@ -36,7 +36,7 @@ def test_ticks_lie_inside_and_are_round(low: float, factor: float, log: bool, ab
 @given(low=st.floats(1e-3, 1e3), factor=st.floats(1.0, 1e3), log=st.booleans())
 def test_fitted_keeps_its_margin(low: float, factor: float, log: bool):
     high = low * factor
-    scale = fitted(low, high, start=10.0, end=390.0, margin=8.0, log=log)
+    scale = fit_scale(low, high, start=10.0, end=390.0, margin=8.0, log=log)
     assert scale(high) <= 390 - 8 + 1e-3
     clamped = scale.low == 0 and not log
     assert scale(low) >= (10 if clamped else 18) - 1e-3
@@ -66,7 +66,7 @@ def test_labels_of_points_on_one_place_do_not_overlap():
 
 @given(st.lists(st.floats(0.1, 100), min_size=1, max_size=900))
 def test_thinning_keeps_order_extremes_and_middle(samples: list[float]):
-    kept = thinned(samples, most=100)
+    kept = thin_samples(samples, most=100)
     assert kept == sorted(set(kept))
     assert len(kept) == min(100, len(samples))
     values = [samples[index] for index in kept]

@@ -9,6 +9,7 @@ import pytest
 from tersenet.core.types import Bound, Cost, Device, Score, Status, StepRecord, Unmeasured
 from tersenet.errors import RunError
 from tersenet.run import RunFolder, read_run, step_to_json
+from tersenet.run.origin import Origin
 from tersenet.run.record import Header, Verdict
 
 DEVICE = Device(cpu="test", cores=2, memory_bytes=1, isa=("avx2",), system="Linux")
@@ -22,6 +23,7 @@ HEADER = Header(
     threads=1,
     versions={"python": "3"},
     started="2026-01-01T00:00:00+00:00",
+    origin=Origin(network="n", weights="w", training_data="a", test_data="b", task={}, answers=()),
 )
 
 

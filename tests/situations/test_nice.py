@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tersenet.core.host.threads import _Blas, _loaded, on_threads
+from tersenet.core.host.threads import _Blas, _find_loaded, on_threads
 
 pytestmark = pytest.mark.slow
 
@@ -76,7 +76,7 @@ def test_two_threads_are_two(tmp_path: Path) -> None:
 
 
 def test_libraries_are_told_and_told_back() -> None:
-    libraries = [_Blas(path) for path in _loaded("openblas")]
+    libraries = [_Blas(path) for path in _find_loaded("openblas")]
     before = [one.get() for one in libraries], torch.get_num_threads()
     with on_threads(1):
         assert [one.get() for one in libraries] == [1] * len(libraries)

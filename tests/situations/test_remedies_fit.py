@@ -16,6 +16,7 @@ from tersenet.errors import QuantizeError, RunError, StructureError
 from tersenet.prune import L1, Channels, Magnitude
 from tersenet.quantize import Half, Static, Weights
 from tersenet.run import RunFolder, read_run
+from tersenet.run.origin import Origin
 from tersenet.run.record import Header
 
 SOURCE = Path(tersenet.__file__).parent
@@ -68,13 +69,16 @@ def test_every_argument_that_an_error_names_has_its_flag():
 
 
 def test_a_run_folder_names_the_call_that_goes_on(tmp_path):
-    for name, recipe, call in (
-        ("own", "name: x\n", "tersenet.compress(model, task, recipe=…, folder="),
-        ("file", "name: x\nmodel: {resnet: {}}\n", "tersenet.resume("),
+    origin = Origin(network="", weights="", training_data="", test_data="", task={}, answers=())
+    for own, call in (
+        (True, "tersenet.compress(model, task, recipe=…, folder="),
+        (False, "tersenet.resume("),
     ):
+        name = f"own {own}"
         header = Header(
-            name=name, command="", recipe=recipe, source=recipe, seed=0, threads=1, versions={},
+            name=name, command="", recipe="# model: …", source="", seed=0, threads=1, versions={},
             started="", device=Device(cpu="", cores=1, memory_bytes=1, isa=(), system=""),
+            origin=origin, own_network=own,
         )  # fmt: skip
         with RunFolder.create(tmp_path / name, header):
             pass

@@ -17,7 +17,7 @@ from tersenet.api import train_recipe
 from tersenet.core.types import Workbench
 from tersenet.errors import RunError
 from tersenet.measure.times import keep_times, machine, read_times
-from tersenet.run import origin_of, read_header
+from tersenet.run import origin_of
 from tersenet.run.origin import Origin, differences
 from tersenet.study import open_study
 from tersenet.train import TrainingOptions, fit
@@ -123,17 +123,6 @@ def test_what_differs_is_named(run: Path, model: nn.Module, own, named: str) -> 
         compress(run, model, own)
 
 
-def test_a_folder_that_did_not_note_it_is_refused(run: Path, tmp_path: Path) -> None:
-    shutil.copytree(run, tmp_path / "old")
-    header = tmp_path / "old" / "run" / "run.json"
-    value = json.loads(header.read_text())
-    del value["origin"]  # as version 0.1.0 wrote it
-    header.write_text(json.dumps(value))
-    assert read_header(header.parent).origin is None
-    with pytest.raises(RunError, match="did not note of which weights and data"):
-        compress(tmp_path / "old")
-
-
 def test_rounding_on_another_machine_is_no_other_network() -> None:
     model, own = network(), task()
     example = own.subject(model).example
@@ -215,8 +204,6 @@ def test_a_study_of_other_weights_or_data_is_refused_and_another_machine_told(
     with caplog.at_level(logging.WARNING, "tersenet"):
         study(weights="a", data="b")
     assert "Abacus 3" in caplog.text
-    file.write_text(json.dumps({k: v for k, v in value.items() if k not in ("of", "machine")}))
-    study(weights="a", data="c")  # as version 0.1.0 wrote it
 
 
 TRAINING = """\

@@ -46,7 +46,7 @@ def test_each_round_factors_and_trains_and_the_size_is_the_same(
     model: nn.Module, rounds: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ranks = []
-    kept = study.compressed
+    kept = study.compress_copy
 
     def watched(method: Any, subject: Any) -> Any:
         after = kept(method, subject)
@@ -55,7 +55,7 @@ def test_each_round_factors_and_trains_and_the_size_is_the_same(
         ranks.append((len(chain[0].weight), len(chain[1].weight)))
         return after
 
-    monkeypatch.setattr(study, "compressed", watched)
+    monkeypatch.setattr(study, "compress_copy", watched)
     before = {name: one.clone() for name, one in model.state_dict().items()}
     found = factor_in_rounds(TASK.subject(model), rounds=rounds, times=4.0, training=TRAINING)
     assert len(found.accuracy) == 2 * rounds

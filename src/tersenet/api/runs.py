@@ -26,7 +26,7 @@ from tersenet.run import (
     differences,
     header_of,
     interruptible,
-    moved,
+    moves_since,
     origin_of,
     read_header,
     read_run,
@@ -138,7 +138,7 @@ def _start(
     with on_threads(recipe.threads):
         subject, history, origin = _describe(recipe, model, task, history)
         header = header_of(recipe, command=command, origin=origin)
-        with RunFolder.create(folder, header) as run, _leaving_nothing(run, existed=existed):
+        with RunFolder.create(folder, header) as run, _leave_nothing(run, existed=existed):
             return _finish(recipe, subject, run, history, watch)
 
 
@@ -159,35 +159,18 @@ def _go_on(
                     f"{folder} holds the run of another recipe, {run.header.name}: give another "
                     "folder with folder=…."
                 )
-            _check_origin(run, origin, own=recipe.model is None)
-            if run.verdict is None and (changed := moved(run.header)):
+            if changed := differences(run.header.origin, origin):
+                raise RunError(
+                    f"{run.path} holds a run with other {', '.join(changed)}: give the same again "
+                    "to go on, or another folder with folder=…."
+                )
+            if run.verdict is None and (changed := moves_since(run.header)):
                 _log.warning(
                     "%s was begun on another machine (%s): what was planned from timings there is "
                     "kept, and what is measured from here on is of this machine",
                     folder, changed,
                 )  # fmt: skip
             return _finish(recipe, subject, run, history, watch)
-
-
-def _check_origin(run: RunFolder, origin: Origin, *, own: bool) -> None:
-    """Complains where the run in a folder is of another network or other data.
-
-    Raises:
-        RunError: naming what differs.
-    """
-    was = run.header.origin
-    if was is None and own:
-        raise RunError(
-            f"{run.path} was begun by a tersenet that did not note of which weights and data it "
-            "is: start anew in another folder with folder=…."
-        )
-    # The weights of a run from a recipe file lie in its folder, and its data are named there.
-    changed = differences(was, origin) if was else []
-    if changed:
-        raise RunError(
-            f"{run.path} holds a run with other {', '.join(changed)}: give the same again to go "
-            "on, or another folder with folder=…."
-        )
 
 
 def _describe(
@@ -218,7 +201,7 @@ def _finish(
 
 
 @contextlib.contextmanager
-def _leaving_nothing(run: RunFolder, *, existed: bool) -> Iterator[None]:
+def _leave_nothing(run: RunFolder, *, existed: bool) -> Iterator[None]:
     # A run that fails before its first figure is no run: leave nothing of it behind.
     try:
         yield

@@ -188,7 +188,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if arguments is None and tokens and not tokens[0].startswith("-"):
         GUARD.start(" ".join(["tersenet", *tokens]))
     try:
-        return _answered(tokens)
+        return _answer(tokens)
     except Exception:
         if GUARD.interrupted:  # within an import, it comes out as an error of another kind
             return _complain("interrupted.", INTERRUPTED)
@@ -197,7 +197,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         GUARD.stop()
 
 
-def _answered(tokens: list[str]) -> int:
+def _answer(tokens: list[str]) -> int:
     try:
         if tokens[:1] == ["study"]:
             from tersenet.cli.studies import add_studies_

@@ -135,12 +135,12 @@ def show_listing(path: Path, *, json: bool) -> int:
     console = Console(soft_wrap=True, highlight=False)
     if listing.manifest_bytes:
         console.print(f"manifest: {listing.manifest_bytes:,} B")
-    for line in _told(manifest) if model else ():
+    for line in _tell_steps(manifest) if model else ():
         console.print("".join(c if c.isprintable() else "\ufffd" for c in line), markup=False)
     return DONE
 
 
-def _told(manifest: Mapping[str, Any]) -> Iterator[str]:
+def _tell_steps(manifest: Mapping[str, Any]) -> Iterator[str]:
     """What was done to a network, a step a line, with its edits below."""
     try:
         yield f"what was done to {_options(manifest['model'])}:"

@@ -9,7 +9,7 @@ import sys
 from typing import Any, Final, final
 
 from tersenet.core.host import vigil
-from tersenet.core.host.interrupt import Noted, blocked, handle_once
+from tersenet.core.host.interrupt import Noted, handle_once, hold_interrupts
 
 __all__ = ["GUARD", "Guard"]
 
@@ -51,7 +51,7 @@ class Guard:
         after = vigil.AFTER_SECONDS if os.environ.get("RANK", "0") == "0" else float("inf")
         waits = [str(after), str(vigil.PATIENCE_SECONDS)]
         try:
-            with blocked():
+            with hold_interrupts():
                 self._process = subprocess.Popen(
                     command + waits, stdin=read, stdout=subprocess.DEVNULL
                 )
@@ -73,7 +73,7 @@ class Guard:
         self._title = title
         self._tell("at", title[:200], text[:200], done, total)
 
-    def moved(self, text: str, done: int, total: int) -> None:
+    def tick(self, text: str, done: int, total: int) -> None:
         """Tells of progress within what `at` named."""
         self.at(self._title, text, done, total)
 

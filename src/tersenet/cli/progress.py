@@ -56,7 +56,7 @@ class Live:
 
     def tick(self, text: str, done: int, total: int) -> None:
         """Moves the bar."""
-        GUARD.moved(text, done, total)
+        GUARD.tick(text, done, total)
         if self._task is not None:
             self._progress.update(self._task, completed=done, total=total, text=text)
 

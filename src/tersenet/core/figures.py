@@ -10,6 +10,7 @@ import numpy as np
 from pydantic import PlainSerializer, PlainValidator
 
 from tersenet.core.host import processor
+from tersenet.core.unmeasured import Unmeasured
 
 __all__ = [
     "Cost",
@@ -39,15 +40,7 @@ class LayerCost:
     params: int
     macs: int
     bits: int = 32
-    """Of a stored weight."""
-
-
-@final
-@dataclass(frozen=True)
-class Unmeasured:
-    """Stands where a figure could not be measured, and says why."""
-
-    reason: str
+    """Bits of a stored weight."""
 
 
 @final
@@ -57,10 +50,10 @@ class Device:
 
     cpu: str
     cores: int
-    """That this process may use."""
+    """How many cores this process may use."""
     memory_bytes: int
     isa: tuple[str, ...]
-    """Of the vector extensions that decide kernels: avx2, avx512f, avx512_vnni, …"""
+    """The vector extensions that decide kernels: avx2, avx512f, avx512_vnni, …"""
     system: str
 
     @property
@@ -85,7 +78,7 @@ class Latency:
     runtime: str
     device: Device
     load_average: float
-    """Of the machine over the last minute, before the measurement."""
+    """Load of the machine over the minute before the measurement."""
     warmup: int
     """Inferences run before the first sample."""
     pinned: tuple[int, ...] = ()
@@ -137,9 +130,9 @@ class Cost:
     """What one network costs; every figure says what it is of."""
 
     file_bytes: int
-    """Of the deployable file, by stat."""
+    """Size of the deployable file on the disk."""
     coded_bytes: int | None = None
-    """Of the entropy-coded weights, where a step wrote them."""
+    """Size of the entropy-coded file, where a step wrote one."""
     params: int
     """Weights and biases, batch-norm scales and shifts; not running statistics."""
     nonzeros: int
@@ -155,22 +148,20 @@ class Cost:
         return next((latency for latency in self.latency if latency.batch == batch), None)
 
 
-def _packed(correct: np.ndarray | None) -> str | None:
+def _pack(correct: np.ndarray | None) -> str | None:
     if correct is None:
         return None
     return f"{len(correct)}:{base64.b64encode(np.packbits(correct).tobytes()).decode()}"
 
 
-def _unpacked(value: np.ndarray | str | None) -> np.ndarray | None:
+def _unpack(value: np.ndarray | str | None) -> np.ndarray | None:
     if value is None or isinstance(value, np.ndarray):
         return value
     count, _, packed = value.partition(":")
     return np.unpackbits(np.frombuffer(base64.b64decode(packed), np.uint8))[: int(count)] == 1
 
 
-Correct: TypeAlias = Annotated[
-    np.ndarray | None, PlainValidator(_unpacked), PlainSerializer(_packed)
-]
+Correct: TypeAlias = Annotated[np.ndarray | None, PlainValidator(_unpack), PlainSerializer(_pack)]
 """Which samples were right, (sample,) bool; in JSON one bit each, in base 64."""
 
 

@@ -21,6 +21,7 @@ __all__ = [
     "CODED",
     "load_tensors",
     "load_weights",
+    "make_folder",
     "read_kept",
     "save_tensors",
     "write_atomically",
@@ -68,6 +69,21 @@ def sync_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def make_folder(path: Path) -> None:
+    """Makes a folder and those above it, where they are not there.
+
+    Raises:
+        RunError: if it cannot be made.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RunError(
+            f"cannot make the folder {path} ({error.strerror}): free some space there or choose "
+            "another with folder=…."
+        ) from error
 
 
 def write_json(path: Path, value: Any) -> None:

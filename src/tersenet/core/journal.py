@@ -14,7 +14,7 @@ from filelock import FileLock, Timeout
 
 from tersenet.errors import RunError
 
-__all__ = ["Journal", "held"]
+__all__ = ["Journal", "hold_folder"]
 
 
 @final
@@ -65,7 +65,7 @@ class Journal:
 
 
 @contextlib.contextmanager
-def held(folder: Path) -> Iterator[None]:
+def hold_folder(folder: Path) -> Iterator[None]:
     """Keeps other processes from writing in `folder`.
 
     Raises:

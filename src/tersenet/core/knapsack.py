@@ -34,7 +34,7 @@ class Factor:
     cost: np.ndarray
     """One axis for each class, one entry for each of its choices."""
     gain: np.ndarray | None = None
-    """Of the same shape; None is no gain."""
+    """Gains, of the same shape; None is no gain."""
 
 
 @final
@@ -101,19 +101,19 @@ def solve(
         found: dict[tuple[int, ...], _Front] = {}
         for at in itertools.product(*(range(sizes[other]) for other in scopes[name])):
             given = dict(zip(scopes[name], at, strict=True))
-            found[at] = _eliminated(name, sizes, order, involved, given, budget, resolution)
+            found[at] = _eliminate(name, sizes, order, involved, given, budget, resolution)
         tables.append((scopes[name], found))
         left.remove(name)
     final_front = _empty(len(order))
     for _, fronts in tables:
-        final_front = _joined(final_front, fronts[()], budget, resolution)
+        final_front = _join(final_front, fronts[()], budget, resolution)
     if not len(final_front.cost):
         return None
     best = final_front.picks[int(final_front.gain.argmax())]
     return {name: int(best[i]) for name, i in order.items()}
 
 
-def _eliminated(
+def _eliminate(
     name: str,
     sizes: Mapping[str, int],
     order: Mapping[str, int],
@@ -130,9 +130,9 @@ def _eliminated(
         front.picks[0, order[name]] = choice
         for names, fronts in involved:
             one = fronts[tuple(picks[other] for other in names)]
-            front = _joined(front, one, budget, resolution)
+            front = _join(front, one, budget, resolution)
         ways.append(front)
-    return _thinned(
+    return _thin(
         np.concatenate([one.cost for one in ways]),
         np.concatenate([one.gain for one in ways]),
         np.concatenate([one.picks for one in ways]),
@@ -160,14 +160,14 @@ def _empty(classes: int) -> _Front:
     return _Front(np.zeros(1), np.zeros(1), np.full((1, classes), -1))
 
 
-def _joined(one: _Front, other: _Front, budget: float, resolution: int) -> _Front:
+def _join(one: _Front, other: _Front, budget: float, resolution: int) -> _Front:
     cost = (one.cost[:, None] + other.cost).ravel()
     gain = (one.gain[:, None] + other.gain).ravel()
     picks = np.maximum(one.picks[:, None], other.picks).reshape(len(cost), one.picks.shape[1])
-    return _thinned(cost, gain, picks, budget, resolution)
+    return _thin(cost, gain, picks, budget, resolution)
 
 
-def _thinned(
+def _thin(
     cost: np.ndarray, gain: np.ndarray, picks: np.ndarray, budget: float, resolution: int
 ) -> _Front:
     order = np.lexsort((-gain, cost))

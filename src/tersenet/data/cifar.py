@@ -33,7 +33,7 @@ class _Layout:
     python: str
     binary: str
     files: dict[str, tuple[str, ...]]
-    """Of each split, by its name in the Python version; the binary one adds .bin."""
+    """The files of each split, by its name in the Python version; the binary one adds .bin."""
     label: bytes
     """Its key in the pickles."""
     labels: int
@@ -104,7 +104,7 @@ def _read(layout: _Layout, folder: Path, name: str) -> tuple[np.ndarray, np.ndar
             path = root / f"{name}{suffix}"
             looked.append(str(path))
             if path.is_file():
-                read = _binary if suffix else _pickled
+                read = _binary if suffix else _read_pickles
                 pixels, labels = read(path, layout)
                 if len(labels) and not 0 <= labels.min() <= labels.max() < layout.classes:
                     raise DataError(
@@ -130,7 +130,7 @@ def _binary(path: Path, layout: _Layout) -> tuple[np.ndarray, np.ndarray]:
     return rows[:, layout.labels :].reshape(-1, 3, 32, 32).copy(), labels
 
 
-def _pickled(path: Path, layout: _Layout) -> tuple[np.ndarray, np.ndarray]:
+def _read_pickles(path: Path, layout: _Layout) -> tuple[np.ndarray, np.ndarray]:
     try:
         found = _Reader(io.BytesIO(path.read_bytes()), encoding="bytes").load()
         pixels, labels = found[b"data"], found[layout.label]
@@ -185,7 +185,7 @@ def _rebuilt(*_: object) -> _Array:
     return _Array()
 
 
-def _encoded(text: str, encoding: str) -> bytes:
+def _encode(text: str, encoding: str) -> bytes:
     """Stands for _codecs.encode, by which newer pickles of old protocols write bytes."""
     if encoding != "latin1":
         raise DataError("names an encoding that arrays do not need: it may be hostile.")
@@ -201,7 +201,7 @@ class _Reader(pickle.Unpickler):
         ("numpy", "dtype"): _Kind,
         ("numpy.core.multiarray", "_reconstruct"): _rebuilt,
         ("numpy._core.multiarray", "_reconstruct"): _rebuilt,
-        ("_codecs", "encode"): _encoded,
+        ("_codecs", "encode"): _encode,
     }
 
     def find_class(self, module_name: str, global_name: str) -> Any:

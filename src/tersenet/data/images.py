@@ -114,7 +114,7 @@ class TrainingStream:
         start = position * self.batch_size
         chosen = _permutation(len(self.images), self.seed, epoch)[start : start + self.batch_size]
         pixels = self.images.pixels[chosen]
-        generator = torch.Generator().manual_seed(_mixed(self.seed, step, 1))
+        generator = torch.Generator().manual_seed(_mix(self.seed, step, 1))
         if self.flip:
             mirrored = torch.rand(len(pixels), generator=generator) < 0.5
             pixels = torch.where(mirrored.view(-1, 1, 1, 1), pixels.flip(3), pixels)
@@ -149,10 +149,10 @@ def _random_crop(pixels: Tensor, pad: int, generator: torch.Generator) -> Tensor
 
 @lru_cache(maxsize=2)
 def _permutation(count: int, seed: int, epoch: int) -> Tensor:
-    generator = torch.Generator().manual_seed(_mixed(seed, epoch, 0))
+    generator = torch.Generator().manual_seed(_mix(seed, epoch, 0))
     return torch.randperm(count, generator=generator)
 
 
-def _mixed(seed: int, index: int, purpose: int) -> int:
+def _mix(seed: int, index: int, purpose: int) -> int:
     # Distinct streams per (seed, index, purpose); any fixed injective-enough mix will do.
     return (seed * 1_000_003 + index) * 2 + purpose

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from tersenet.core.registry import method
 from tersenet.core.types import Edit, EditKind, Method, Skip, Subject, Workbench
-from tersenet.distill.teacher import Engine, faster_engine, teaching
+from tersenet.distill.teacher import Engine, faster_engine, open_teacher
 from tersenet.errors import DataError, StructureError
 from tersenet.train import TrainingOptions, fit, response_loss
 from tersenet.train.hardware import device_of, products_of
@@ -59,23 +59,23 @@ class Response(Method[ResponsePlan]):
     epochs: float = Field(default=2.0, gt=0)
     """Passes over the training data."""
     minutes: float | None = Field(default=None, gt=0)
-    """To train for at most on this machine: a few steps are timed, and fewer epochs made where all
-    would take longer. Null makes them all."""
+    """Minutes to train for at most on this machine: a few steps are timed, and fewer epochs made
+    where all would take longer. Null makes them all."""
     learning_rate: float = Field(default=0.05, gt=0)
     """Peak of the schedule: linear warm-up, then a cosine to zero."""
     temperature: float = Field(default=4.0, gt=0)
     """τ: divides both networks' logits before the softmax."""
     weight: float = Field(default=0.5, ge=0)
-    """λ: of the soft cross-entropy."""
+    """λ: the weight of the soft cross-entropy."""
     hard_weight: float = Field(default=0.5, ge=0)
-    """α: of the cross-entropy with the labels."""
+    """α: the weight of the cross-entropy with the labels."""
     squared: bool = True
     """Whether to multiply the soft term by τ², as Hinton does."""
     weight_decay: float = Field(default=5e-4, ge=0)
-    """Of weights; batch-norm parameters and biases are not decayed."""
+    """How strongly weights decay; batch-norm parameters and biases do not."""
     precision: Literal["fp32", "bf16", "auto"] = "fp32"
-    """Of the products in both networks, as in a training: auto takes bf16 where the hardware
-    computes in it."""
+    """Precision of the products in both networks, as in a training: auto takes bf16 where the
+    hardware computes in it."""
 
     @property
     def idle(self) -> Mapping[str, str]:
@@ -157,7 +157,7 @@ class Response(Method[ResponsePlan]):
         """Makes this many steps; calls `started` at the start of each."""
         assert subject.original is not None  # plan checked
         assert subject.training is not None
-        with teaching(subject.original, subject.example, engine) as teacher:
+        with open_teacher(subject.original, subject.example, engine) as teacher:
 
             def objective(student: nn.Module, inputs: Tensor, targets: Tensor) -> Tensor:
                 started()

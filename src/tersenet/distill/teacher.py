@@ -20,7 +20,7 @@ from tersenet.errors import TersenetError
 from tersenet.export import to_onnx
 from tersenet.measure import predictor
 
-__all__ = ["Engine", "Teacher", "faster_engine", "teaching"]
+__all__ = ["Engine", "Teacher", "faster_engine", "open_teacher"]
 
 Engine: TypeAlias = Literal["pytorch", "onnxruntime"]
 Teacher: TypeAlias = Callable[[Tensor], Tensor]
@@ -32,7 +32,9 @@ _CALLS: Final = 5
 
 
 @contextlib.contextmanager
-def teaching(model: nn.Module, example: tuple[Tensor, ...], engine: Engine) -> Iterator[Teacher]:
+def open_teacher(
+    model: nn.Module, example: tuple[Tensor, ...], engine: Engine
+) -> Iterator[Teacher]:
     """Yields what computes the outputs of `model`, in eval mode.
 
     Raises:
@@ -62,13 +64,13 @@ def faster_engine(
     Where all `steps` take PyTorch too short a time for a file to be worth writing, it is PyTorch.
     Call it in the precision that the training will have.
     """
-    with teaching(model, example, "pytorch") as pytorch:
+    with open_teacher(model, example, "pytorch") as pytorch:
         _seconds(pytorch, inputs)  # the first call allocates
         alone = _seconds(pytorch, inputs)
         if alone * steps < _WORTH_SECONDS:
             return "pytorch"
         try:
-            with teaching(model, example, "onnxruntime") as runtime:
+            with open_teacher(model, example, "onnxruntime") as runtime:
                 _seconds(runtime, inputs)
                 times = [
                     (_seconds(pytorch, inputs), _seconds(runtime, inputs)) for _ in range(_CALLS)

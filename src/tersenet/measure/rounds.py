@@ -32,7 +32,7 @@ class Rounds:
     order: tuple[tuple[str, ...], ...]
     """The candidates of each round, as they were run."""
     slices_ms: Mapping[str, tuple[tuple[float, ...], ...]]
-    """By candidate and round: the wall time of each timed call, in milliseconds."""
+    """The wall time of each timed call in milliseconds, by candidate and round."""
     warmup: int
     """Untimed calls of each candidate before its first sample."""
 

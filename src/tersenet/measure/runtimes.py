@@ -85,7 +85,7 @@ class OnnxRuntime(Runtime):
             path=path,
             runtime=self.name,
             inputs=tuple(
-                Input(tensor.name, tuple(map(_fixed, tensor.shape)), _ORT_TYPES[tensor.type])
+                Input(tensor.name, tuple(map(_fixed_size, tensor.shape)), _ORT_TYPES[tensor.type])
                 for tensor in session.get_inputs()
             ),
             outputs=tuple(names),
@@ -226,5 +226,5 @@ def open_session(
         ) from error
 
 
-def _fixed(size: int | str | None) -> int | None:
+def _fixed_size(size: int | str | None) -> int | None:
     return size if isinstance(size, int) and size > 0 else None

@@ -17,7 +17,6 @@ from typing import Any, Final
 
 import numpy as np
 
-from tersenet.core.figures import Unmeasured
 from tersenet.core.host.children import die_with
 from tersenet.core.host.system import (
     bind_to_,
@@ -26,6 +25,7 @@ from tersenet.core.host.system import (
     peak_resident_bytes,
     usable_cores,
 )
+from tersenet.core.unmeasured import Unmeasured
 from tersenet.errors import FormatError, MeasureError
 from tersenet.measure.rapl import counters, joules
 from tersenet.measure.rounds import interleave

@@ -78,7 +78,7 @@ __all__ = [
 MODELS: Final[Parts[Callable[..., nn.Module]]] = Parts(
     "model", package="tersenet.models", plugins="tersenet.models"
 )
-"""By the key of a recipe's `model` section."""
+"""Networks by the key of a recipe's `model` section."""
 
 for _name, _model in {
     "resnet": resnet,

@@ -13,7 +13,13 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from tersenet.errors import StructureError
-from tersenet.models.blocks import SqueezeExcitation, conv_norm, initialise_, rounded, scaled
+from tersenet.models.blocks import (
+    SqueezeExcitation,
+    conv_norm,
+    initialise_,
+    round_channels,
+    scale_channels,
+)
 
 __all__ = [
     "Ghost",
@@ -107,7 +113,9 @@ class GhostBottleneck(nn.Module):
             self.halve = conv_norm(
                 inner, inner, kernel, stride=stride, groups=inner, activation=None
             )
-        self.gate = SqueezeExcitation(inner, rounded(inner / 4, 4)) if gate else nn.Identity()
+        self.gate = (
+            SqueezeExcitation(inner, round_channels(inner / 4, 4)) if gate else nn.Identity()
+        )
         self.down = Ghost(inner, filters, kernel=1, rectify=False)
         self.shortcut = nn.Sequential()
         if stride != 1 or channels != filters:
@@ -129,16 +137,16 @@ class GhostNet(nn.Module):
 
     def __init__(self, *, width: float, small: bool, in_channels: int, classes: int) -> None:
         super().__init__()
-        channels = scaled(16, width, 4)
+        channels = scale_channels(16, width, 4)
         self.stem = conv_norm(in_channels, channels, stride=1 if small else 2)
         blocks: list[nn.Module] = []
         for kernel, inner, filters, gate, stride in BLOCKS:
-            wider = scaled(filters, width, 4)
+            wider = scale_channels(filters, width, 4)
             blocks.append(
                 GhostBottleneck(
                     channels,
                     wider,
-                    inner=scaled(inner, width, 4),
+                    inner=scale_channels(inner, width, 4),
                     kernel=kernel,
                     gate=gate,
                     # Small images are at 4x4 pixels already where the filters reach 160.
@@ -147,7 +155,7 @@ class GhostNet(nn.Module):
             )
             channels = wider
         self.blocks = nn.Sequential(*blocks)
-        last = scaled(LAST[0], width, 4)
+        last = scale_channels(LAST[0], width, 4)
         self.conv = conv_norm(channels, last, 1)
         self.head = nn.Linear(last, LAST[1])
         self.dropout = nn.Dropout(0.2)

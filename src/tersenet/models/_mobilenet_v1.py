@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
-from tersenet.models.blocks import conv_norm, initialise_, scaled
+from tersenet.models.blocks import conv_norm, initialise_, scale_channels
 
 __all__ = ["MobileNetV1", "mobilenet_v1", "separable_block", "separable_macs", "standard_macs"]
 
@@ -41,10 +41,10 @@ class MobileNetV1(nn.Module):
 
     def __init__(self, *, width: float, in_channels: int, classes: int) -> None:
         super().__init__()
-        channels = scaled(32, width)
+        channels = scale_channels(32, width)
         blocks = [conv_norm(in_channels, channels, stride=2)]
         for filters, stride in (*STAGES, (1024, 2), (1024, 1)):
-            wider = scaled(filters, width)
+            wider = scale_channels(filters, width)
             blocks.append(separable_block(channels, wider, stride=stride))
             channels = wider
         self.features = nn.Sequential(*blocks)

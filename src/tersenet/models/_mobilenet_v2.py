@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
-from tersenet.models.blocks import conv_norm, initialise_, scaled
+from tersenet.models.blocks import conv_norm, initialise_, scale_channels
 
 __all__ = ["InvertedResidual", "MobileNetV2", "mobilenet_v2", "mobilenet_v2_small"]
 
@@ -26,9 +26,9 @@ STAGES: Final = (
 )
 """Expansion t, filters c and blocks n of each stage, in the paper's letters."""
 STRIDES: Final = (2, 1, 2, 2, 2, 1, 2, 1)
-"""Of the stem and of each stage's first block."""
+"""Strides of the stem and of each stage's first block."""
 SMALL_STRIDES: Final = (1, 1, 2, 2, 2, 1, 1, 1)
-"""For 28x28 and 32x32 images: two halvings fewer, so that 4x4 pixels are left to pool."""
+"""Strides for 28x28 and 32x32 images: two halvings fewer, so that 4x4 pixels are left to pool."""
 
 
 @final
@@ -60,18 +60,18 @@ class MobileNetV2(nn.Module):
         self, strides: tuple[int, ...], *, width: float, in_channels: int, classes: int
     ) -> None:
         super().__init__()
-        channels = scaled(32, width)
+        channels = scale_channels(32, width)
         modules: list[nn.Module] = [
             conv_norm(in_channels, channels, stride=strides[0], activation=nn.ReLU6)
         ]
         for (expansion, filters, blocks), stride in zip(STAGES, strides[1:], strict=True):
-            wider = scaled(filters, width)
+            wider = scale_channels(filters, width)
             for block in range(blocks):
                 step = 1 if block else stride
                 modules.append(InvertedResidual(channels, wider, stride=step, expansion=expansion))
                 channels = wider
         # Below width 1 the last layer keeps its filters: it is cheap and carries the classes.
-        last = scaled(1280, max(1.0, width))
+        last = scale_channels(1280, max(1.0, width))
         modules.append(conv_norm(channels, last, 1, activation=nn.ReLU6))
         self.features = nn.Sequential(*modules)
         self.classifier = nn.Sequential(nn.Dropout(0.2), nn.Linear(last, classes))

@@ -11,7 +11,13 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
-from tersenet.models.blocks import SqueezeExcitation, conv_norm, initialise_, rounded, scaled
+from tersenet.models.blocks import (
+    SqueezeExcitation,
+    conv_norm,
+    initialise_,
+    round_channels,
+    scale_channels,
+)
 
 __all__ = ["GatedResidual", "MobileNetV3", "hswish", "mobilenet_v3"]
 
@@ -80,7 +86,7 @@ class GatedResidual(nn.Module):
             _conv_norm(inner, inner, kernel, stride=stride, groups=inner, activation=activation)
         )
         if gate:
-            modules.append(SqueezeExcitation(inner, rounded(inner // 4)))
+            modules.append(SqueezeExcitation(inner, round_channels(inner // 4)))
         modules.append(_conv_norm(inner, filters, 1, activation=None))
         self.block = nn.Sequential(*modules)
 
@@ -98,17 +104,17 @@ class MobileNetV3(nn.Module):
     ) -> None:
         super().__init__()
         table, last = (LARGE, 1280) if size == "large" else (SMALL, 1024)
-        channels = scaled(16, width)
+        channels = scale_channels(16, width)
         modules: list[nn.Module] = [
             _conv_norm(in_channels, channels, stride=2, activation=nn.Hardswish)
         ]
         for kernel, inner, filters, gate, activation, stride in table:
-            wider = scaled(filters, width)
+            wider = scale_channels(filters, width)
             modules.append(
                 GatedResidual(
                     channels,
                     wider,
-                    inner=scaled(inner, width),
+                    inner=scale_channels(inner, width),
                     kernel=kernel,
                     stride=stride,
                     gate=gate,
@@ -118,7 +124,7 @@ class MobileNetV3(nn.Module):
             channels = wider
         modules.append(_conv_norm(channels, 6 * channels, 1, activation=nn.Hardswish))
         self.features = nn.Sequential(*modules)
-        last = scaled(last, width)
+        last = scale_channels(last, width)
         self.classifier = nn.Sequential(
             nn.Linear(6 * channels, last),
             nn.Hardswish(),

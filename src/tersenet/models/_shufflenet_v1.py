@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from tersenet.errors import StructureError
-from tersenet.models.blocks import conv_norm, initialise_, scaled
+from tersenet.models.blocks import conv_norm, initialise_, scale_channels
 
 __all__ = [
     "ShuffleNetV1",
@@ -25,7 +25,7 @@ __all__ = [
 ]
 
 FILTERS: Final = {1: 144, 2: 200, 3: 240, 4: 272, 8: 384}
-"""Of stage 2, by groups; stages 3 and 4 have two and four times as many."""
+"""Filters of stage 2, by groups; stages 3 and 4 have two and four times as many."""
 DEPTHS: Final = (4, 8, 4)
 """Units of stages 2, 3 and 4."""
 
@@ -97,12 +97,12 @@ class ShuffleNetV1(nn.Module):
 
     def __init__(self, groups: int, *, width: float, in_channels: int, classes: int) -> None:
         super().__init__()
-        channels = scaled(24, width, groups)
+        channels = scale_channels(24, width, groups)
         self.stem = conv_norm(in_channels, channels, stride=2)
         units: list[nn.Module] = []
         for stage, depth in enumerate(DEPTHS):
             # Bottlenecks are a quarter as wide; both split evenly into groups.
-            filters = scaled(FILTERS[groups] * 2**stage, width, 4 * groups)
+            filters = scale_channels(FILTERS[groups] * 2**stage, width, 4 * groups)
             unit = partial(ShuffleUnit, bottleneck=filters // 4, groups=groups)
             # The stem's few channels are not split (section 3.3).
             units.append(unit(channels, filters=filters, grouped_first=stage > 0))

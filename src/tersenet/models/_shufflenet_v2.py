@@ -24,7 +24,7 @@ FILTERS: Final = {
     1.5: (176, 352, 704, 1024),
     2.0: (244, 488, 976, 2048),
 }
-"""Of stages 2, 3, 4 and of the last convolution, by width."""
+"""Filters of stages 2, 3, 4 and of the last convolution, by width."""
 
 
 @final

@@ -13,8 +13,8 @@ __all__ = [
     "conv_norm",
     "initialise_",
     "require_sides",
-    "rounded",
-    "scaled",
+    "round_channels",
+    "scale_channels",
 ]
 
 
@@ -55,13 +55,13 @@ class SqueezeExcitation(nn.Module):
         return x * functional.hardsigmoid(gate)
 
 
-def rounded(channels: float, divisor: int = 8) -> int:
+def round_channels(channels: float, divisor: int = 8) -> int:
     """Returns the nearest multiple of `divisor`, one more where that would lose over 10 %."""
     nearest = max(divisor, int(channels + divisor / 2) // divisor * divisor)
     return nearest + divisor if nearest < 0.9 * channels else nearest
 
 
-def scaled(channels: int, width: float, divisor: int = 8) -> int:
+def scale_channels(channels: int, width: float, divisor: int = 8) -> int:
     """Returns `channels` times the width multiplier, rounded.
 
     Raises:
@@ -69,7 +69,7 @@ def scaled(channels: int, width: float, divisor: int = 8) -> int:
     """
     if not 0 < width < math.inf:
         raise StructureError(f"a width multiplier of {width} leaves no channels: take 0.25 to 2.")
-    return rounded(channels * width, divisor)
+    return round_channels(channels * width, divisor)
 
 
 def require_sides(

@@ -10,7 +10,7 @@ from typing import Final, final
 from markupsafe import Markup
 
 from tersenet.core.findings import BoxChart, LineChart, Samples, Series
-from tersenet.report.svg import Scale, element, fitted, tick_text
+from tersenet.report.svg import Scale, element, fit_scale, mark, tick_text
 
 __all__ = ["Drawn", "draw"]
 
@@ -45,11 +45,11 @@ def _lines(chart: LineChart) -> tuple[Markup | None, list[tuple[str, str]]]:
     every = list(itertools.chain(*points))
     if not every:
         return None, names
-    x = fitted(
+    x = fit_scale(
         min(p.x for p in every), max(p.x for p in every),
         start=_LEFT, end=_WIDTH - _RIGHT, margin=14, log=chart.x_log,
     )  # fmt: skip
-    y = fitted(
+    y = fit_scale(
         min(p.low for p in every), max(p.high for p in every),
         start=_HEIGHT - _BOTTOM, end=_TOP, margin=14, log=chart.y_log,
     )  # fmt: skip
@@ -97,21 +97,15 @@ def _series(
         lines = [name, f"{chart.x_label}\t{point.x:.6g}", f"{chart.y_label}\t{point.y:.6g}"]
         if point.low < point.high:
             lines.append(f"interval\t{point.low:.6g} to {point.high:.6g}")
-        parts.append(_mark("\n".join(lines), left, top))
+        parts.append(_disc("\n".join(lines), left, top))
     return element("g", *parts, class_=f"series {_class(number)}", data_series=number)
 
 
-def _mark(tip: str, left: float, top: float) -> Markup:
-    return element(
-        "g",
-        element("title", tip.replace("\t", ": ")),
+def _disc(tip: str, left: float, top: float) -> Markup:
+    return mark(
+        tip,
         element("circle", class_="reach", cx=left, cy=top, r=9.0),
         element("circle", class_="disc", cx=left, cy=top, r=3.2),
-        class_="mark",
-        tabindex=0,
-        role="img",
-        aria_label=tip.replace("\t", ": ").replace("\n", ", "),
-        data_tip=tip,
     )
 
 
@@ -129,7 +123,7 @@ def _boxes(chart: BoxChart) -> tuple[Markup | None, list[tuple[str, str]]]:
     ]
     if not boxes:
         return None, names
-    y = fitted(
+    y = fit_scale(
         min(values[0] for _, values in boxes), max(values[-1] for _, values in boxes),
         start=_HEIGHT - _BOTTOM, end=_TOP, margin=14, log=chart.y_log,
     )  # fmt: skip
@@ -171,20 +165,14 @@ def _box(
         f"extremes\t{low:.6g} to {high:.6g}",
         f"samples\t{len(values)}",
     ])  # fmt: skip
-    body = element(
-        "g",
-        element("title", tip.replace("\t", ": ")),
+    body = mark(
+        tip,
         element("path", class_="error", d=whiskers),
         element(
             "rect", class_="disc", x=left, y=y(three), width=width,
             height=max(1.0, y(quarter) - y(three)),
         ),
         element("line", class_="median", x1=left, x2=right, y1=y(half), y2=y(half)),
-        class_="mark",
-        tabindex=0,
-        role="img",
-        aria_label=tip.replace("\t", ": ").replace("\n", ", "),
-        data_tip=tip,
     )  # fmt: skip
     return element("g", body, class_=f"series {_class(number)}", data_series=number)
 

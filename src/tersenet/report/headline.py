@@ -93,7 +93,7 @@ def _conditions(summary: RunSummary, records: Records) -> list[tuple[str, Markup
         ("Vector units", escape(", ".join(device.isa) or "none recorded")),
         ("What follows", escape(device.meaning)),
     ]
-    measured = _measured(records)
+    measured = _list_latencies(records)
     if measured:
         path, cost = measured[-1]
         threads = figure(f"{path}.threads", cost.threads, quantities.count)
@@ -111,7 +111,7 @@ def _conditions(summary: RunSummary, records: Records) -> list[tuple[str, Markup
 
 
 def _warnings(summary: RunSummary, records: Records) -> list[Markup]:
-    warnings, measured = [], _measured(records)
+    warnings, measured = [], _list_latencies(records)
     busy = [pair for pair in measured if pair[1].load_average > pair[1].device.cores]
     if busy:
         path, latency = max(busy, key=lambda pair: pair[1].load_average)
@@ -154,7 +154,7 @@ def _drift(records: Records) -> list[Markup]:
     return [text.format(*worst[1:])]
 
 
-def _measured(records: Records) -> list[tuple[str, Latency]]:
+def _list_latencies(records: Records) -> list[tuple[str, Latency]]:
     found = (
         records.latency(step, batch)
         for step in range(len(records.steps))

@@ -22,7 +22,7 @@ class LayerSide:
     macs: Number
     bits: Number
     share: float
-    """Of the original's MACs, of 100: the length of the bar."""
+    """Share of the original's MACs, of 100: the length of the bar."""
 
 
 @final

@@ -30,24 +30,24 @@ def significant(value: float, digits: int = 3) -> str:
     rounded = round(value, digits - 1 - magnitude)
     if rounded != 0 and math.floor(math.log10(abs(rounded))) > magnitude:
         decimals = max(0, decimals - 1)  # 9.999 became 10.0, not 10.00
-    return _signed(f"{value:,.{decimals}f}")
+    return _true_minus(f"{value:,.{decimals}f}")
 
 
 def bytes_text(value: float) -> str:
     """Bytes in decimal units, four digits: 1.094 MB."""
     if abs(value) < 1000:
         return f"{value:.0f} B"
-    return _scaled(value, ("kB", "MB", "GB", "TB"))
+    return _scale(value, ("kB", "MB", "GB", "TB"))
 
 
 def si(value: float) -> str:
     """A count in thousands, millions or milliards, four digits: 40.55 M."""
-    return count(value) if abs(value) < 1000 else _scaled(value, ("k", "M", "G", "T"))
+    return count(value) if abs(value) < 1000 else _scale(value, ("k", "M", "G", "T"))
 
 
 def count(value: float) -> str:
     """A whole number with its thousands apart."""
-    return _signed(f"{value:,.0f}")
+    return _true_minus(f"{value:,.0f}")
 
 
 def milliseconds(value: float) -> str:
@@ -78,15 +78,15 @@ def points(value: float, *, sign: bool = True) -> str:
     text = f"{value:+.2f}" if sign else f"{value:.2f}"
     if float(text) == 0:
         text = "0.00"
-    return f"{_signed(text)} points"
+    return f"{_true_minus(text)} points"
 
 
-def _scaled(value: float, units: tuple[str, ...]) -> str:
+def _scale(value: float, units: tuple[str, ...]) -> str:
     power = min(len(units), int(math.log10(abs(value)) // 3))
     if power < len(units) and round(abs(value) / 1000**power, 1) >= 1000:
         power += 1  # 999,990 is 1.000 MB, not 1,000.0 kB
     return f"{significant(value / 1000**power, 4)} {units[power - 1]}"
 
 
-def _signed(text: str) -> str:
+def _true_minus(text: str) -> str:
     return text.replace("-", _MINUS)

@@ -11,7 +11,7 @@ from markupsafe import Markup
 from tersenet.report.figures import Figure
 from tersenet.report.labels import LINE_PX, Box, Spot, place
 from tersenet.report.records import Records
-from tersenet.report.svg import Scale, element, fitted, tick_text
+from tersenet.report.svg import Scale, element, fit_scale, mark, tick_text
 
 __all__ = ["ScatterPlot", "scatter_plots"]
 
@@ -36,7 +36,7 @@ class _Layout:
     width: float
     height: float
     radius: float
-    """Of the largest file's marker."""
+    """Radius of the largest file's marker."""
     margin: float
     """Left and right of the points, for their labels."""
     x_ticks: int
@@ -108,11 +108,11 @@ def _point(records: Records, step: int, batch: int) -> _Point | None:
 
 
 def _draw(points: Sequence[_Point], batch: int, metric: str, layout: _Layout) -> Markup:
-    x = fitted(
+    x = fit_scale(
         min(p.p50_low.value for p in points), max(p.p50_high.value for p in points),
         start=_LEFT, end=layout.width - _RIGHT, margin=layout.margin,
     )  # fmt: skip
-    y = fitted(
+    y = fit_scale(
         100 * min(p.score_low.value for p in points), 100 * max(p.score_high.value for p in points),
         start=layout.height - _BOTTOM, end=_TOP, margin=layout.radius + 8,
     )  # fmt: skip
@@ -172,9 +172,8 @@ def _error_bars(point: _Point, x: Scale, y: Scale) -> Markup:
 
 def _mark(point: _Point, cx: float, cy: float, radius: float) -> Markup:
     kind = "simulated" if point.simulated else "real"
-    return element(
-        "g",
-        element("title", point.tip.replace("\t", ": ")),
+    return mark(
+        point.tip,
         # A finger needs more than the disc of a small file.
         element("circle", class_="reach", cx=cx, cy=cy, r=max(radius, 14.0)),
         element(
@@ -186,10 +185,6 @@ def _mark(point: _Point, cx: float, cy: float, radius: float) -> Markup:
             data_figure=point.score.source, data_value=point.score.exact,
         ),
         class_=f"mark {kind}",
-        tabindex=0,
-        role="img",
-        aria_label=point.tip.replace("\t", ": ").replace("\n", ", "),
-        data_tip=point.tip,
         data_figure=point.file_bytes.source,
         data_value=point.file_bytes.exact,
     )  # fmt: skip

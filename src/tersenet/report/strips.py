@@ -9,9 +9,9 @@ from markupsafe import Markup
 from tersenet.core.types import Latency
 from tersenet.report.figures import Figure
 from tersenet.report.records import Records
-from tersenet.report.svg import Scale, element, fitted, tick_text
+from tersenet.report.svg import Scale, element, fit_scale, mark, tick_text
 
-__all__ = ["StripPanel", "strip_panels", "thinned"]
+__all__ = ["StripPanel", "strip_panels", "thin_samples"]
 
 MOST_DOTS: Final = 400
 LOG_FROM: Final = 4.0
@@ -43,7 +43,7 @@ class _Row:
     p95: Figure
 
 
-def thinned(samples: Sequence[float], most: int = MOST_DOTS) -> list[int]:
+def thin_samples(samples: Sequence[float], most: int = MOST_DOTS) -> list[int]:
     """Returns the indices of at most `most` samples, in their order in time.
 
     Taken evenly over the ranks, so that the fastest, the slowest and the shape stay.
@@ -65,7 +65,7 @@ def _panel(records: Records, batch: int) -> StripPanel:
     samples = [value for row in rows for value in row.latency.samples_ms]
     fastest, slowest = min(samples), max(samples)
     log = fastest > 0 and slowest / fastest > LOG_FROM
-    scale = fitted(fastest, slowest, start=_LEFT, end=_RIGHT, margin=6, log=log)
+    scale = fit_scale(fastest, slowest, start=_LEFT, end=_RIGHT, margin=6, log=log)
     height = len(rows) * _ROW + _AXIS
     plot = element(
         "svg",
@@ -112,7 +112,7 @@ def _axis(scale: Scale, batch: int, bottom: float) -> Markup:
 
 def _strip(row: _Row, scale: Scale, top: float) -> Markup:
     samples = row.latency.samples_ms
-    chosen, strip_top = thinned(samples), top + _LABEL + 4
+    chosen, strip_top = thin_samples(samples), top + _LABEL + 4
     # From top to bottom in the order of time: a drift shows as a slant.
     inner, last = _STRIP - 8, max(1, len(samples) - 1)
     dots = "".join(
@@ -128,9 +128,8 @@ def _strip(row: _Row, scale: Scale, top: float) -> Markup:
     numbers = f"p50 {row.p50.text}, p95 {row.p95.text}"
     room = 54 - len(numbers)
     name = f"{row.step} {row.name}"
-    return element(
-        "g",
-        element("title", tip.replace("\t", ": ")),
+    return mark(
+        tip,
         element("text", name if len(name) <= room else name[: room - 1] + "…", class_="label",
                 x=1, y=top + 17),
         element("text", numbers, class_="numbers", x=_WIDTH - 1, y=top + 17),
@@ -142,10 +141,6 @@ def _strip(row: _Row, scale: Scale, top: float) -> Markup:
                 data_figure=row.p95.source, data_value=row.p95.exact),
         element("circle", class_="cursor", r=4, cx=-9, cy=-9),
         class_="mark strip",
-        tabindex=0,
-        role="img",
-        aria_label=tip.replace("\t", ": ").replace("\n", ", "),
-        data_tip=tip,
         data_order=" ".join(map(str, chosen)) if len(chosen) < len(samples) else None,
         data_samples=" ".join(f"{samples[n]:.4f}" for n in chosen),
     )  # fmt: skip

@@ -16,11 +16,11 @@ def render_findings(findings: Findings) -> str:
         findings=findings,
         charts=[draw(chart) for chart in findings.charts],
         numeric=[_numeric(table) for table in findings.tables],
-        shown=_shown,
+        shown=_cell,
     )
 
 
-def _shown(value: str | int | float | None) -> str:
+def _cell(value: str | int | float | None) -> str:
     """Returns a cell's text: four figures tell readings apart, and the CSV has them all."""
     if value is None:
         return "–"

@@ -6,7 +6,7 @@ from typing import Final, TypeAlias, final
 
 from markupsafe import Markup, escape
 
-__all__ = ["Attribute", "Scale", "element", "fitted", "tick_text"]
+__all__ = ["Attribute", "Scale", "element", "fit_scale", "mark", "tick_text"]
 
 Attribute: TypeAlias = str | int | float | None
 
@@ -25,6 +25,27 @@ def element(tag: str, *children: str | Markup, **attributes: Attribute) -> Marku
     )
     inside = Markup("").join(escape(child) for child in children)
     return Markup("<{}{}>{}</{}>").format(tag, written, inside, tag)
+
+
+def mark(
+    tip: str, *children: str | Markup, class_: str = "mark", **attributes: Attribute
+) -> Markup:
+    """Returns what a reader can point at and reach by keyboard, with the tip that it then shows.
+
+    A tip is lines, each of a name, a tab and a value.
+    """
+    text = tip.replace("\t", ": ")
+    return element(
+        "g",
+        element("title", text),
+        *children,
+        class_=class_,
+        tabindex=0,
+        role="img",
+        aria_label=text.replace("\n", ", "),
+        data_tip=tip,
+        **attributes,
+    )
 
 
 def _number(value: Attribute) -> str:
@@ -74,7 +95,7 @@ class Scale:
         return ticks
 
 
-def fitted(
+def fit_scale(
     low: float, high: float, *, start: float, end: float, margin: float, log: bool = False
 ) -> Scale:
     """Returns a scale that leaves `margin` pixels free at both ends.

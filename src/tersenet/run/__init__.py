@@ -1,6 +1,6 @@
 """Running recipes: the main path, the run folder, saving and resuming."""
 
-from tersenet.run.environment import header_of, moved, versions
+from tersenet.run.environment import header_of, moves_since, versions
 from tersenet.run.folder import RunFolder, read_header, read_run
 from tersenet.run.interrupts import interruptible
 from tersenet.run.origin import Origin, differences, origin_of
@@ -22,7 +22,7 @@ __all__ = [
     "header_of",
     "interruptible",
     "load",
-    "moved",
+    "moves_since",
     "origin_of",
     "read_header",
     "read_run",

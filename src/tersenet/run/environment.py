@@ -12,7 +12,7 @@ from tersenet.recipe import Recipe
 from tersenet.run.origin import Origin
 from tersenet.run.record import Header
 
-__all__ = ["header_of", "moved", "versions"]
+__all__ = ["header_of", "moves_since", "versions"]
 
 LIBRARIES: Final = ("tersenet", "torch", "numpy", "onnx", "onnxscript", "onnxruntime", "openvino")
 
@@ -45,7 +45,7 @@ def header_of(recipe: Recipe, *, command: str, origin: Origin) -> Header:
     )
 
 
-def moved(header: Header) -> str:
+def moves_since(header: Header) -> str:
     """Returns what is another machine now than when the run began; empty where nothing is.
 
     What was planned from timings there is kept, and figures before and after are of two machines.

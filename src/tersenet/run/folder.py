@@ -19,8 +19,8 @@ from typing import Any, Final, final
 
 from pydantic import TypeAdapter, ValidationError
 
-from tersenet.core.files import write_json
-from tersenet.core.journal import Journal, held
+from tersenet.core.files import make_folder, write_json
+from tersenet.core.journal import Journal, hold_folder
 from tersenet.core.types import StepRecord
 from tersenet.errors import RunError
 from tersenet.run.record import Header, RunSummary, Verdict, step_from_json, step_to_json
@@ -62,13 +62,8 @@ class RunFolder:
                 f"{path} holds another run: give another folder with folder=…, or finish that one "
                 f"with tersenet.resume({str(path)!r})."
             )
-        try:
-            path.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise RunError(
-                f"cannot make the folder {path} ({error.strerror}): choose another with folder=…."
-            ) from error
-        with held(path):
+        make_folder(path)
+        with hold_folder(path):
             value = {
                 "format": _FORMAT,
                 "version": _VERSION,
@@ -86,7 +81,7 @@ class RunFolder:
             RunError: if there is no run, or another process is at it.
         """
         header = read_header(path)
-        with held(path):
+        with hold_folder(path):
             _journal(path, header).mend()
             for torn in path.rglob(".*.partial"):
                 torn.unlink(missing_ok=True)
@@ -95,13 +90,7 @@ class RunFolder:
     def step(self, index: int, name: str) -> Path:
         """Returns the folder of one step, made if need be."""
         folder = self.path / "steps" / f"{index:02d}-{name.replace(' ', '-')}"
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise RunError(
-                f"cannot make the folder {folder} ({error.strerror}): free some space there or "
-                "choose another folder."
-            ) from error
+        make_folder(folder)
         return folder
 
     def recall(self, index: int) -> StepRecord | None:

@@ -14,7 +14,7 @@ from typing import final
 from tersenet.core.host.interrupt import Noted
 from tersenet.core.types import StepRecord
 from tersenet.run.watch import Guarded, Watcher
-from tersenet.run.watchdog import reminding
+from tersenet.run.watchdog import remind
 
 __all__ = ["interruptible"]
 
@@ -36,7 +36,7 @@ def interruptible(watch: Watcher, *, keeps: str = "") -> Iterator[Watcher]:
     said = f"interrupted: {keeps}" if keeps else "interrupted."
     if isinstance(watch, Guarded):
         watch.keep(keeps)
-    with _noting() as came, reminding(watch) as reminded:
+    with _note_interrupts() as came, remind(watch) as reminded:
         try:
             yield _Alert(reminded, came)
         except KeyboardInterrupt:
@@ -51,7 +51,7 @@ def interruptible(watch: Watcher, *, keeps: str = "") -> Iterator[Watcher]:
 
 
 @contextmanager
-def _noting() -> Iterator[threading.Event]:
+def _note_interrupts() -> Iterator[threading.Event]:
     """Gives what is set once an interrupt comes, as far as that can be known."""
     handler = signal.getsignal(signal.SIGINT)
     if isinstance(handler, Noted):  # the command line's

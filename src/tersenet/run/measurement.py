@@ -1,11 +1,11 @@
 """One step, measured on the file that would ship."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from tersenet.core.files import CODED
-from tersenet.core.types import Cost, StepRecord, Subject, Tick
+from tersenet.core.types import Cost, Speedup, StepRecord, Subject, Tick
 from tersenet.export import kernels, to_onnx
 from tersenet.graph import layers, macs, parameters
 from tersenet.measure import compare, energy_per_inference, peak_memory, predictor
@@ -61,30 +61,37 @@ def measure(
         iterations=deployment.iterations,
         seconds=deployment.seconds,
     )
-    say("measuring memory")
-    memory = peak_memory(path, deployment=deployment)
-    say("measuring energy")
-    energy = energy_per_inference(path, deployment=deployment)
-    params, nonzeros = parameters(model)
-    cost = Cost(
-        file_bytes=path.stat().st_size,
-        coded_bytes=coded.stat().st_size if (coded := place / CODED).exists() else None,
-        params=params,
-        nonzeros=nonzeros,
-        macs=macs(model, subject.example),
-        peak_memory_bytes=memory,
-        latency=tuple(speedup.own for speedup in speedups),
-        energy=energy,
-    )
     facts = dict(facts)
     facts["proofs"] = (*facts["proofs"], *agreement.proofs)
     facts["notes"] = (*facts["notes"], *agreement.notes)
     return StepRecord(
         **facts,
-        cost=cost,
+        cost=_cost(subject, path, speedups, say),
         score=score,
         speedups=speedups,
         layers=tuple(layers(model, subject.example)),
         int8_share=kernels(path).int8_share if encoded else None,
         files={**files, "onnx": str(path.relative_to(root))},
+    )
+
+
+def _cost(
+    subject: Subject, path: Path, speedups: Sequence[Speedup], say: Callable[[str], None]
+) -> Cost:
+    """Returns what the file at `path` costs, beside what was timed; `say` is told of the work."""
+    say("measuring memory")
+    memory = peak_memory(path, deployment=subject.deployment)
+    say("measuring energy")
+    energy = energy_per_inference(path, deployment=subject.deployment)
+    params, nonzeros = parameters(subject.model)
+    coded = path.with_name(CODED)
+    return Cost(
+        file_bytes=path.stat().st_size,
+        coded_bytes=coded.stat().st_size if coded.exists() else None,
+        params=params,
+        nonzeros=nonzeros,
+        macs=macs(subject.model, subject.example),
+        peak_memory_bytes=memory,
+        latency=tuple(speedup.own for speedup in speedups),
+        energy=energy,
     )

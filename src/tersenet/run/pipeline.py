@@ -61,7 +61,7 @@ def run_steps(
     for index, (name, method) in enumerate(zip(step_names(steps), steps, strict=True), 1):
         watch.begin(index, count, name)
         model, record, history = _step(index, method, subject, folder, history, watch, name)
-        removal = _removal(method, subject, history, folder.step(index, record.name))
+        removal = _find_removal(method, subject, history, folder.step(index, record.name))
         done = tuple(edit for _, edits in history.steps for edit in edits)
         subject = dataclasses.replace(subject, model=model, edits=done, removal=removal)
         records.append(record)
@@ -148,9 +148,9 @@ def _step(
     bench = Workbench(folder=place, tick=watch.tick)
     model, edits, plan, proofs, flushed = subject.model, (), None, (), 0
     if method:
-        plan = _planned(method, subject, bench, place)
+        plan = _plan(method, subject, bench, place)
         model, edits = method.apply(copy.deepcopy(subject.model), plan, subject, bench)
-        proofs = _proved(name, method.reference(subject, bench), subject, model, edits)
+        proofs = _prove(name, method.reference(subject, bench), subject, model, edits)
         history = history.then(method, edits)
         flushed = flush_denormals_(model)
     seconds = time.monotonic() - started
@@ -183,7 +183,7 @@ def _step(
     return model, record, history
 
 
-def _removal(
+def _find_removal(
     method: Method[Any], subject: Subject, history: History, place: Path
 ) -> Removal | None:
     """Returns what repairs after this step have to make up for."""
@@ -197,7 +197,7 @@ def _removal(
     return Removal(before=lambda: method.reference(was, bench), edits=edits)
 
 
-def _planned(method: Method[Any], subject: Subject, bench: Workbench, place: Path) -> Plan:
+def _plan(method: Method[Any], subject: Subject, bench: Workbench, place: Path) -> Plan:
     # A plan may rest on measured latency: once made it is kept, so that a resumed run goes on
     # with the same one.
     adapter: TypeAdapter[Any] = TypeAdapter(method.plan_type)
@@ -209,7 +209,7 @@ def _planned(method: Method[Any], subject: Subject, bench: Workbench, place: Pat
     return adapter.validate_json(path.read_bytes())
 
 
-def _proved(
+def _prove(
     name: str, before: nn.Module, subject: Subject, model: nn.Module, edits: Sequence[Edit]
 ) -> tuple[Proof, ...]:
     slices = [edit for edit in edits if edit.kind is EditKind.SLICE]

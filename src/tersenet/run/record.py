@@ -28,13 +28,13 @@ class Header:
     seed: int
     device: Device
     threads: int
-    """That PyTorch trained with."""
+    """How many threads PyTorch trained with."""
     versions: Mapping[str, str]
-    """Of Python, tersenet and the libraries that decide the numbers."""
+    """Versions of Python, tersenet and the libraries that decide the numbers."""
     started: str
     """ISO 8601, UTC."""
-    origin: Origin | None = None
-    """What it is of; None in folders of version 0.1.0, which did not note it."""
+    origin: Origin
+    """What the run is of: network, weights and data."""
     own_network: bool = False
     """Whether the network was brought from Python, and is not one that the recipe names."""
 
@@ -55,9 +55,9 @@ class Verdict:
     advice: str
     """What to try next, or what to watch."""
     seconds: float
-    """Of wall time on the finished steps, over all sessions of the run."""
+    """Seconds of wall time on the finished steps, over all sessions of the run."""
     step: int = -1
-    """Of the records, the one whose files are handed back."""
+    """The number of the record whose files are handed back."""
 
 
 @final

@@ -40,7 +40,7 @@ class History:
     """Shapes of one batch of inputs."""
     steps: tuple[tuple[Method[Any], Sequence[Edit]], ...] = ()
     dtypes: tuple[str, ...] = ()
-    """Of the inputs, such as 'int64'; empty means floats."""
+    """Types of the inputs, such as 'int64'; empty means floats."""
 
     def then(self, method: Method[Any], edits: Sequence[Edit]) -> "History":
         """Returns the history one step longer."""

@@ -20,7 +20,7 @@ from tersenet.run.origin import data_digest
 from tersenet.run.training_log import TrainingLog
 from tersenet.train import Classification, fit, label_loss
 from tersenet.train.hardware import device_of
-from tersenet.train.parallel import Ranks, joined, own_rank
+from tersenet.train.parallel import Ranks, join_ranks, own_rank
 
 __all__ = ["Trained", "train"]
 
@@ -63,11 +63,11 @@ def train(
             model = recipe.model.build()
         if recipe.weights is not None:
             load_weights(model, recipe.weights)
-        with joined(device_of(recipe.training, rank=own_rank())) as ranks:
+        with join_ranks(device_of(recipe.training, rank=own_rank())) as ranks:
             if ranks.leads:
                 _claim(folder, recipe, _began(recipe, model, task))
             ranks.wait()
-            score = _fitted(
+            score = _fit(
                 recipe, model, task, folder, ranks, tick, after_epoch, tensorboard=tensorboard
             )
             params = sum(parameter.numel() for parameter in model.parameters())
@@ -79,7 +79,7 @@ def train(
     )
 
 
-def _fitted(
+def _fit(
     recipe: TrainingRecipe,
     model: nn.Module,
     task: Classification,
@@ -141,8 +141,7 @@ def _claim(folder: Path, recipe: TrainingRecipe, began: dict[str, str]) -> None:
         raise RunError(
             f"{folder} holds the training of another recipe: give another folder with folder=…."
         )
-    # Folders of version 0.1.0 note the recipe alone.
-    changed = [name for name, now in began.items() if held.get(name, now) != now]
+    changed = [name for name, now in began.items() if held.get(name) != now]
     if changed:
         raise RunError(
             f"{folder} holds a training of {recipe.name} with other {', '.join(changed)}: give the "

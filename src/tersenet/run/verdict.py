@@ -36,7 +36,7 @@ def judge(
     step, *later = (index for index in steps if met[index] == best)
     passed = []
     for index in later:
-        if checked[index] and _rewritten(records[step + 1 : index + 1]) and slower(index, step):
+        if checked[index] and _is_rewritten(records[step + 1 : index + 1]) and slower(index, step):
             passed.append(index)
         else:
             step, passed = index, []
@@ -56,7 +56,7 @@ def judge(
     )
 
 
-def _rewritten(records: Sequence[StepRecord]) -> bool:
+def _is_rewritten(records: Sequence[StepRecord]) -> bool:
     """Whether what computes was changed, and not values alone, which take no time."""
     kinds = {edit.kind for record in records for edit in record.edits}
     return bool(kinds - {EditKind.TUNE, EditKind.MASK})

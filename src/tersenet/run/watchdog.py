@@ -7,17 +7,17 @@ from contextlib import contextmanager
 from typing import Final, final
 
 from tersenet.core.host import vigil
-from tersenet.core.host.vigil import Vigil, described
+from tersenet.core.host.vigil import Vigil, describe
 from tersenet.core.types import StepRecord
 from tersenet.run.watch import Guarded, Watcher
 
-__all__ = ["reminding"]
+__all__ = ["remind"]
 
 _LOG: Final = logging.getLogger(__name__)
 
 
 @contextmanager
-def reminding(watch: Watcher) -> Iterator[Watcher]:
+def remind(watch: Watcher) -> Iterator[Watcher]:
     """Yields `watch`, beside which a warning is logged when a minute brings no call of it.
 
     Python prints such warnings on standard error where nobody asked for anything else. A watch
@@ -63,7 +63,7 @@ class _Reminder:
         self.watch.begin(index, count, name)
 
     def tick(self, text: str, done: int, total: int) -> None:
-        self.vigil.at(described(self.title, text, done, total))
+        self.vigil.at(describe(self.title, text, done, total))
         self.watch.tick(text, done, total)
 
     def finish(self, record: StepRecord, *, recalled: bool) -> None:

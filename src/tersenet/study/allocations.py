@@ -13,7 +13,7 @@ from tersenet.graph.reading import evaluating
 from tersenet.prune import Magnitude
 from tersenet.prune.masks.allocation import Curve, by_sensitivity
 from tersenet.study.folder import StudyFolder
-from tersenet.study.subject import compressed
+from tersenet.study.subject import compress_copy
 from tersenet.train import Classification, TopOne
 
 __all__ = ["Allocations", "compare_allocations"]
@@ -80,7 +80,7 @@ def compare_allocations(
 
 
 def _accuracy(method: Magnitude, subject: Subject, judge: TopOne) -> float:
-    with evaluating(model := compressed(method, subject)):
+    with evaluating(model := compress_copy(method, subject)):
         return judge(model).value
 
 

@@ -18,13 +18,13 @@ from typing import Any, Final, TypeVar, final
 
 from pydantic import TypeAdapter
 
-from tersenet.core.files import write_atomically, write_json
+from tersenet.core.files import make_folder, write_atomically, write_json
 from tersenet.core.findings import Findings, Table
-from tersenet.core.journal import Journal, held
+from tersenet.core.journal import Journal, hold_folder
 from tersenet.errors import RunError
 from tersenet.measure.times import machine
 
-__all__ = ["StudyFolder", "open_study", "read_findings", "write_findings"]
+__all__ = ["StudyFolder", "open_study", "write_findings"]
 
 _FORMAT: Final = "tersenet-study"
 _VERSION: Final = 1
@@ -92,16 +92,11 @@ def open_study(
             }
         )
     )
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise RunError(
-            f"cannot make the folder {path} ({error.strerror}): choose another with folder=…."
-        ) from error
+    make_folder(path)
     file = path / "study.json"
     if not file.exists() and any(not entry.name.startswith(".") for entry in path.iterdir()):
         raise RunError(f"{path} holds other files: give another folder with folder=….")
-    with held(path):
+    with hold_folder(path):
         if file.exists():
             _check(file, header)
         else:
@@ -117,21 +112,6 @@ def write_findings(path: Path, findings: Findings) -> None:
         write_atomically(path / f"{table.name}.csv", _csv(table).encode())
 
 
-def read_findings(path: Path) -> Findings:
-    """Reads the outcome of a study.
-
-    Raises:
-        RunError: if the study has not finished, or its outcome is damaged.
-    """
-    file = path / "findings.json"
-    try:
-        return _FINDINGS.validate_json(file.read_bytes())
-    except FileNotFoundError:
-        raise RunError(f"{path} holds no finished study: run it again to go on.") from None
-    except ValueError as error:
-        raise RunError(f"{file} is damaged: run the study again in its folder.") from error
-
-
 def _check(file: Path, header: Mapping[str, Any]) -> None:
     try:
         found = json.loads(file.read_bytes())
@@ -141,11 +121,9 @@ def _check(file: Path, header: Mapping[str, Any]) -> None:
         raise RunError(f"{file.parent} holds another study: give another folder with folder=….")
     theirs, ours = found["settings"], header["settings"]
     changed = sorted(key for key in {*theirs, *ours} if theirs.get(key) != ours.get(key))
-    # Folders of version 0.1.0 note neither digests nor the machine.
-    noted = found.get("of", {})
-    changed += [key for key, now in header["of"].items() if noted.get(key, now) != now]
+    changed += [key for key, now in header["of"].items() if found["of"].get(key) != now]
     if not changed:
-        if (where := found.get("machine", header["machine"])) != header["machine"]:
+        if (where := found["machine"]) != header["machine"]:
             _log.warning(
                 "%s was begun on another machine (%s), not this one (%s): points that are timed "
                 "from here on do not compare with those before",

@@ -223,7 +223,7 @@ def _charts(points: Sequence[Point]) -> Iterator[LineChart]:
 
 def claims(points: Sequence[Point]) -> tuple[Claim, ...]:
     """The claim in three parts: less than promised, yet faster where wide, and never elsewhere."""
-    return (_promise(points), _wide(points), _excluded(points))
+    return (_promise(points), _wide(points), _exclusion(points))
 
 
 def _promise(points: Sequence[Point]) -> Claim:
@@ -259,7 +259,7 @@ def _wide(points: Sequence[Point]) -> Claim:
     )
 
 
-def _excluded(points: Sequence[Point]) -> Claim:
+def _exclusion(points: Sequence[Point]) -> Claim:
     own = [point for point in points if "depthwise" in point["layer"]]
     applied = [point for point in own if point["reason"] is None]
     small = [point for point in points if "1×1" in point["layer"] and "measured" in point]

@@ -189,14 +189,14 @@ def trace_front(
         name: value.detach().numpy() for name, value in model.named_parameters() if value.ndim > 1
     }
     curves = [
-        np.array(sorted(_measured(model, levels, held_out) for levels in ladder))
+        np.array(sorted(_measure(model, levels, held_out) for levels in ladder))
         for ladder in (_uniform(matrices, alike=True), _uniform(matrices, alike=False))
     ]
     points, finest = [], None
     for lam in _lambdas(model, matrices, calibration):
         levels = {name: values for name, values in quantise(lam, None).items() if name in matrices}
         finest = finest or levels
-        bits, moved = _measured(model, levels, held_out)
+        bits, moved = _measure(model, levels, held_out)
         beside = [
             float(np.exp(np.interp(bits, *curve.T)))
             for curve in curves
@@ -244,7 +244,7 @@ def _uniform(matrices: Mapping[str, np.ndarray], *, alike: bool) -> Iterator[dic
         }
 
 
-def _measured(
+def _measure(
     model: nn.Module, levels: Mapping[str, Quantised], held_out: Sequence[Tensor]
 ) -> tuple[float, float]:
     """Bits per weight, and the logarithm of the divergence, which is nearly linear in them."""

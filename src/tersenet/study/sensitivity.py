@@ -130,14 +130,14 @@ def _point(
     units: Units,
     level: float,
 ) -> Point:
-    def measured() -> list[float]:
+    def measure() -> list[float]:
         if level == 0:
             return [100 * base.value, 0.0, 0.0, 0.0]
         with zeroed(model, units, level):
             score = judge(model)
         return [100 * score.value, *score.drop_from(base)]
 
-    accuracy, drop, low, high = study.point(f"{name} {units.tensor} {level:.2f}", measured)
+    accuracy, drop, low, high = study.point(f"{name} {units.tensor} {level:.2f}", measure)
     return Point(
         granularity=name,
         site=units.site,

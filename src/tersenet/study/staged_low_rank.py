@@ -23,7 +23,7 @@ from tersenet.distill import Response
 from tersenet.errors import MeasureError
 from tersenet.study.folder import open_study
 from tersenet.study.registry import STUDIES
-from tersenet.study.subject import compressed, digests
+from tersenet.study.subject import compress_copy, digests
 from tersenet.train import Classification
 
 __all__ = ["ARMS", "Arm", "Staged", "factor_in_rounds", "study_staged_low_rank"]
@@ -76,7 +76,7 @@ def factor_in_rounds(subject: Subject, *, rounds: int, times: float, training: R
     assert quality is not None
     for factoring in methods:
         for method in (factoring, training):
-            subject = replace(subject, model=compressed(method, subject))
+            subject = replace(subject, model=compress_copy(method, subject))
             accuracy.append(quality(subject.model).value)
     params = sum(parameter.numel() for parameter in subject.model.parameters())
     return Staged(params=params, accuracy=tuple(accuracy))

@@ -13,7 +13,7 @@ from tersenet.recipe import read_recipe
 from tersenet.run.origin import data_digest
 from tersenet.train import Classification
 
-__all__ = ["compressed", "digests", "read_subject"]
+__all__ = ["compress_copy", "digests", "read_subject"]
 
 
 def read_subject(recipe: Path) -> tuple[nn.Module, Classification]:
@@ -25,7 +25,7 @@ def read_subject(recipe: Path) -> tuple[nn.Module, Classification]:
     return model, read.build_task()
 
 
-def compressed(method: Method[Any], subject: Subject) -> nn.Module:
+def compress_copy(method: Method[Any], subject: Subject) -> nn.Module:
     """Returns what a method makes of a copy of the subject's network."""
     bench = Workbench()
     plan = method.plan(subject, bench)

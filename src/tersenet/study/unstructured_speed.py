@@ -37,7 +37,7 @@ Point = Mapping[str, Any]
 ZEROS: Final = (0.30, 0.60, 0.90, 0.95, 0.99)
 BATCHES: Final = (1, 8, 64)
 VALUES: Final = 31
-"""Of the weights that are kept: 5 bits, zero among them."""
+"""How many values the kept weights have: 5 bits, zero among them."""
 DENSE, MASKED, OURS = "dense", "dense with zeros", "our formats"
 
 

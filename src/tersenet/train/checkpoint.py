@@ -31,7 +31,7 @@ class State:
     losses: Tensor
     """The sum of the epoch's losses so far."""
     steps: int
-    """In all."""
+    """Steps of the whole training."""
     began: Mapping[str, Sequence[float]] = field(default_factory=dict)
     """Sketches of what the training began from, by what they are of."""
 
@@ -68,9 +68,8 @@ class State:
             raise RunError(
                 f"{path} is the checkpoint of another training: remove it to start over."
             )
-        # Files of version 0.1.0 do not note it.
-        began = json.loads(metadata.get("began", "{}"))
-        changed = [name for name, now in self.began.items() if not alike(began.get(name, now), now)]
+        began = json.loads(metadata["began"])
+        changed = [name for name, now in self.began.items() if not alike(began[name], now)]
         if changed:
             raise RunError(
                 f"{path} is the checkpoint of a training with other {', '.join(changed)}: remove "
@@ -84,9 +83,8 @@ class State:
                 state["momentum_buffer"] = momenta[name].to(parameter.device)
         for name, value in known.items():
             value.copy_(averages[name])
-        if _LOSSES in tensors:  # absent from files of version 0.1.0
-            self.losses.copy_(tensors[_LOSSES])
-            torch.set_rng_state(tensors[_RANDOM])
+        self.losses.copy_(tensors[_LOSSES])
+        torch.set_rng_state(tensors[_RANDOM])
         return int(metadata["done"])
 
 

@@ -44,7 +44,7 @@ def products_of(options: TrainingOptions, device: torch.device) -> AbstractConte
     if device.type == "cuda":
         has = torch.cuda.is_bf16_supported(including_emulation=False)
     else:
-        has = bool(_BF16 & set(describe_device().isa)) and not _capped()
+        has = bool(_BF16 & set(describe_device().isa)) and not _is_capped()
     if has:
         return torch.autocast(device.type, dtype=torch.bfloat16)
     if options.precision == "auto":
@@ -54,7 +54,7 @@ def products_of(options: TrainingOptions, device: torch.device) -> AbstractConte
     )
 
 
-def _capped() -> bool:
+def _is_capped() -> bool:
     """Whether oneDNN is kept from the instructions that multiply bf16."""
     cap = next((os.environ[name].upper() for name in _CAPS if os.environ.get(name)), "DEFAULT")
     return not (cap in ("DEFAULT", "ALL") or "BF16" in cap or "FP16" in cap or "AMX" in cap)

@@ -12,7 +12,7 @@ for as many, but each part of the image begins at `position * block` instead of
 `position * channels`, behind the end of the workspace. What follows is a segmentation fault, a
 heap error, an endless loop, or other tensors silently wrong. uxlfoundation/oneDNN issue 6035.
 Each of these was provoked: on AVX2 with images from 8 x 8 on, on AVX-512 from 48 x 48 on (a
-smaller one is gathered in one part, which begins at 0), in float32 and in bfloat16.
+smaller one is gather in one part, which begins at 0), in float32 and in bfloat16.
 
 A kernel of 1 reads every s-th position and nothing else, so the same convolution with stride 1 of
 `x[:, :, ::s, ::s]` is equal to it, and does no more work.
@@ -57,9 +57,9 @@ class SafeConvolutions(TorchFunctionMode):
         if read is not None and torch.is_grad_enabled():
             call = read(*args, **(kwargs or {}))
             if call.overruns:
-                return call.gathered()
+                return call.gather()
             if call.garbles:
-                return call.widened()
+                return call.widen()
         return func(*args, **(kwargs or {}))
 
 
@@ -101,15 +101,15 @@ class _Call:
             and self._precision in _HALVES
         )
 
-    def gathered(self) -> Tensor:
+    def gather(self) -> Tensor:
         """Returns the same outputs by a stride of 1."""
-        return self._spread() if self.transposed else self._picked()
+        return self._spread_out() if self.transposed else self._pick()
 
-    def _picked(self) -> Tensor:
+    def _pick(self) -> Tensor:
         picks = (..., *(slice(None, None, step) for step in self._steps()))
         return self._by_one(self.input[picks], self.bias)
 
-    def _spread(self) -> Tensor:
+    def _spread_out(self) -> Tensor:
         """A transposed convolution writes every s-th position; between them is the bias."""
         few = self._by_one(self.input, None)
         steps, sizes = self._steps(), few.shape[-self._axes :]
@@ -123,7 +123,7 @@ class _Call:
             return spread
         return spread + self.bias.view(-1, *[1] * self._axes).to(spread.dtype)
 
-    def widened(self) -> Tensor:
+    def widen(self) -> Tensor:
         """Returns the outputs computed in float32, in the precision asked for."""
         functions = _TRANSPOSED if self.transposed else _STRAIGHT
         function: Callable[..., Tensor] = functions[self._axes - 1]

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from tersenet.core.digest import sketch
-from tersenet.core.types import Edit, TrainingBatches, Workbench
+from tersenet.core.types import Batch, Edit, TrainingBatches, Workbench
 from tersenet.errors import MeasureError
 from tersenet.train.average import Average
 from tersenet.train.checkpoint import State
@@ -66,42 +66,17 @@ def fit(
             of processes does not suit the options.
     """
     bench, masks = bench or Workbench(), Masks.of(model, edits)
-    steps = max(1, round(options.epochs * batches.steps_per_epoch))
     device = device_of(options, rank=ranks.rank)
     products_of(options, device)  # complains before anything is done
     checkpoint = bench.folder / "checkpoint.safetensors" if bench.folder else None
-    began = _began(model, batches, options) if checkpoint else {}
-    model.to(device)
-    optimizer = _optimizer(model, options)
-    state = State(
-        model=model,
-        optimizer=optimizer,
-        average=Average(model, decay=options.ema) if options.ema else None,
-        losses=torch.zeros((), device=device),
-        steps=steps,
-        began=began,
-    )
-    first = state.restore(checkpoint) if checkpoint else 0
+    state = _begin(model.to(device), batches, options, kept=checkpoint is not None)
+    first, steps = state.restore(checkpoint) if checkpoint else 0, state.steps
     model.to(memory_format=torch.channels_last).train()  # pyright: ignore[reportCallIssue]
     saved, pace = time.monotonic(), Pace(clock=time.monotonic)
     for step in range(first, steps):
         pace.begin()
-        for group in optimizer.param_groups:
-            group["lr"] = options.rate(step, steps)
-        inputs, targets = (tensor.to(device) for tensor in ranks.share(batches.batch(step)))
-        optimizer.zero_grad(set_to_none=True)
-        with SafeConvolutions():
-            with products_of(options, device), ranks.normalising(model):
-                loss = objective(model, inputs.to(memory_format=torch.channels_last), targets)
-            if not torch.isfinite(loss):
-                raise MeasureError(
-                    f"the loss became {loss.item()} at training step {step}: lower learning_rate."
-                )
-            loss.backward()
-        ranks.average_(
-            [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
-        )
-        optimizer.step()
+        batch = ranks.share(batches.batch(step))
+        loss = _descend_(state, step, batch, objective, options, ranks)
         if after_step:
             after_step(model, options.rate(step, steps))
         masks.hold_(model)
@@ -109,8 +84,7 @@ def fit(
             state.average.follow_(model, step=step)
         state.losses.add_(loss.detach())
         done = step + 1
-        slow = pace.end(step)
-        if slow:
+        if slow := pace.end(step):
             _log.warning(slow)
         bench.tick(slow or f"loss {loss.item():.3f}", done, steps)
         if done % batches.steps_per_epoch == 0:
@@ -130,7 +104,52 @@ def fit(
     return model.to(memory_format=torch.contiguous_format).eval()  # pyright: ignore[reportCallIssue]
 
 
-def _began(
+def _descend_(
+    state: State,
+    step: int,
+    batch: Batch,
+    objective: Objective,
+    options: TrainingOptions,
+    ranks: Ranks,
+) -> Tensor:
+    """Makes one step down the gradient, and returns the loss before it."""
+    device = state.losses.device
+    for group in state.optimizer.param_groups:
+        group["lr"] = options.rate(step, state.steps)
+    inputs, targets = (tensor.to(device) for tensor in batch)
+    state.optimizer.zero_grad(set_to_none=True)
+    with SafeConvolutions():
+        with products_of(options, device), ranks.normalise_together(state.model):
+            loss = objective(state.model, inputs.to(memory_format=torch.channels_last), targets)
+        if not torch.isfinite(loss):
+            raise MeasureError(
+                f"the loss became {loss.item()} at training step {step}: lower learning_rate."
+            )
+        loss.backward()
+    gradients = (parameter.grad for parameter in state.model.parameters())
+    ranks.average_([gradient for gradient in gradients if gradient is not None])
+    state.optimizer.step()
+    return loss
+
+
+def _begin(
+    model: nn.Module,
+    batches: TrainingBatches,
+    options: TrainingOptions,
+    *,
+    kept: bool,
+) -> State:
+    return State(
+        model=model,
+        optimizer=_optimizer(model, options),
+        average=Average(model, decay=options.ema) if options.ema else None,
+        losses=torch.zeros((), device=next(model.parameters()).device),
+        steps=max(1, round(options.epochs * batches.steps_per_epoch)),
+        began=_sketch_start(model, batches, options) if kept else {},
+    )
+
+
+def _sketch_start(
     model: nn.Module, batches: TrainingBatches, options: TrainingOptions
 ) -> dict[str, list[float]]:
     """Sketches what a training is of, as another's checkpoint may have the same shapes."""

@@ -25,7 +25,7 @@ class Masks:
     """
 
     zeros: Mapping[str, Tensor]
-    """By tensor, bool, True where the weight is held."""
+    """Which weights are held, by tensor: bool, True where the weight is."""
 
     @classmethod
     def of(cls, model: nn.Module, edits: Iterable[Edit]) -> "Masks":

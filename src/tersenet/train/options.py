@@ -26,8 +26,8 @@ class TrainingOptions:
     """Share of each label that is spread over all classes (Szegedy et al. 2015,
     arXiv:1512.00567, section 7)."""
     precision: Literal["fp32", "bf16", "auto"] = "fp32"
-    """Of the products in the forward pass; weights and sums stay in fp32. bf16 asks for hardware
-    that computes in it, auto takes it where it is there."""
+    """Precision of the products in the forward pass; weights and sums stay in fp32. bf16 asks for
+    hardware that computes in it, auto takes it where it is there."""
     device: Literal["cpu", "cuda", "auto"] = "cpu"
     """auto takes a GPU where PyTorch finds one."""
     checkpoint_seconds: Annotated[float, Field(ge=0)] = 30.0

@@ -20,7 +20,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from tersenet.core.types import Batch
 from tersenet.errors import RunError
 
-__all__ = ["ALONE", "Ranks", "joined", "own_rank"]
+__all__ = ["ALONE", "Ranks", "join_ranks", "own_rank"]
 
 
 @final
@@ -66,13 +66,13 @@ class Ranks:
             value.copy_(part.view(value.shape))
 
     @contextmanager
-    def normalising(self, model: nn.Module) -> Iterator[None]:
+    def normalise_together(self, model: nn.Module) -> Iterator[None]:
         """Has every batch norm of a network in training see the whole batch."""
         norms = [module for module in model.modules() if isinstance(module, _BatchNorm)]
         if self.count == 1:
             norms = []
         for norm in norms:
-            cast("Any", norm).forward = partial(_normalised, norm, self.count)
+            cast("Any", norm).forward = partial(_normalise, norm, self.count)
         try:
             yield
         finally:
@@ -89,7 +89,7 @@ def own_rank() -> int:
 
 
 @contextmanager
-def joined(device: torch.device) -> Iterator[Ranks]:
+def join_ranks(device: torch.device) -> Iterator[Ranks]:
     """Joins the other processes, where torchrun started several."""
     count = int(os.environ.get("WORLD_SIZE", "1"))
     if count == 1:
@@ -120,7 +120,7 @@ class _Sum(torch.autograd.Function):
         return total
 
 
-def _normalised(norm: _BatchNorm, count: int, x: Tensor) -> Tensor:
+def _normalise(norm: _BatchNorm, count: int, x: Tensor) -> Tensor:
     """Returns batch norm's output, mean and variance being those of all processes' inputs."""
     if not norm.training:
         return type(norm).forward(norm, x)

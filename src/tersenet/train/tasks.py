@@ -16,7 +16,7 @@ __all__ = ["TASKS"]
 
 Count = Annotated[int, Field(ge=1)]
 Side = Annotated[int, Field(ge=0, le=1024)]
-"""In pixels."""
+"""The side of a square, in pixels."""
 
 
 def load_fashion_mnist(
@@ -91,7 +91,7 @@ def load_image_folder(
     """
     train, test = image_folder.load(folder, pixels=pixels, channels=channels)
     return Classification(
-        train=_shuffled(train),
+        train=_shuffle(train),
         test=test,
         batch_size=batch_size,
         pad=pad,
@@ -101,7 +101,7 @@ def load_image_folder(
     )
 
 
-def _shuffled(images: Images) -> Images:
+def _shuffle(images: Images) -> Images:
     order = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))
     return replace(images, pixels=images.pixels[order], labels=images.labels[order])
 
@@ -109,7 +109,7 @@ def _shuffled(images: Images) -> Images:
 TASKS: Final[Parts[Callable[..., Classification]]] = Parts(
     "task", package="tersenet.train", plugins="tersenet.tasks"
 )
-"""By the key of a recipe's `data` section."""
+"""Tasks by the key of a recipe's `data` section."""
 
 TASKS.add("fashion-mnist", load_fashion_mnist)
 TASKS.add("cifar-10", _cifar(10))

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import final
 
-__all__ = ["Noted", "blocked", "handle_once"]
+__all__ = ["Noted", "hold_interrupts", "handle_once"]
 
 
 @final
@@ -25,7 +25,7 @@ class Noted:
 
 
 @contextmanager
-def blocked() -> Iterator[None]:
+def hold_interrupts() -> Iterator[None]:
     """Holds interrupts back, here and in processes started meanwhile."""
     if not hasattr(signal, "pthread_sigmask"):  # Windows, whose interrupts are no signals
         yield
@@ -51,6 +51,6 @@ def handle_once(handler: Noted) -> None:
         return
     for function in (library.signal, library.sysv_signal):
         function.argtypes, function.restype = (ctypes.c_int, ctypes.c_void_p), ctypes.c_void_p
-    with blocked():
+    with hold_interrupts():
         ours = library.signal(signal.SIGINT, 0)  # Python's part in C, which no API tells
         library.sysv_signal(signal.SIGINT, ours)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import psutil
 
-from tersenet.core.figures import Unmeasured
+from tersenet.core.unmeasured import Unmeasured
 
 __all__ = [
     "bind_to_",

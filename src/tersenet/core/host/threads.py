@@ -26,7 +26,7 @@ def on_threads(count: int | None) -> Iterator[None]:
         return
     before = torch.get_num_threads()
     # By path and not by module: SciPy may bring one of its own.
-    others = [(library, library.get()) for library in map(_Blas, _loaded("openblas"))]
+    others = [(library, library.get()) for library in map(_Blas, _find_loaded("openblas"))]
     torch.set_num_threads(count)
     for library, own in others:
         library.set(min(count, own))
@@ -38,7 +38,7 @@ def on_threads(count: int | None) -> Iterator[None]:
             library.set(own)
 
 
-def _loaded(name: str) -> list[str]:
+def _find_loaded(name: str) -> list[str]:
     """Paths of the shared libraries in this process that have `name` in theirs."""
     try:
         lines = Path("/proc/self/maps").read_text().splitlines()

@@ -23,7 +23,7 @@ import time
 from pathlib import Path
 from typing import Any, Final, final
 
-__all__ = ["AFTER_SECONDS", "PATIENCE_SECONDS", "Vigil", "described"]
+__all__ = ["AFTER_SECONDS", "PATIENCE_SECONDS", "Vigil", "describe"]
 
 AFTER_SECONDS: Final = 60.0
 """Without progress, until it is told; then each time twice as long."""
@@ -64,7 +64,7 @@ class Vigil:
         return f"no progress for {length} s, since {since}: {self._what}."
 
 
-def described(title: str, text: str = "", done: int = 0, total: int = 0) -> str:
+def describe(title: str, text: str = "", done: int = 0, total: int = 0) -> str:
     """Returns what is being done in a few words."""
     text = " ".join(text.split())
     part = f"{text} ({done} of {total})" if text and total > 1 else text
@@ -124,7 +124,7 @@ class _Guardian:
 
     def take(self, kind: str, *values: Any) -> None:
         if kind == "at":
-            self.vigil.at(described(*values))
+            self.vigil.at(describe(*values))
         elif kind == "keep":
             (self.keep,) = values
         elif kind == "said":

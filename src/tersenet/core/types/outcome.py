@@ -40,7 +40,7 @@ class Budget:
     batch: Annotated[int, Field(ge=1)] = 1
     file_bytes: Annotated[int, Field(gt=0)] | None = None
     coded_bytes: Annotated[int, Field(gt=0)] | None = None
-    """Of the entropy-coded file, which an encode step writes."""
+    """Size of the entropy-coded file at most, which an encode step writes."""
     macs: Annotated[int, Field(gt=0)] | None = None
     quality: Annotated[float, Field(ge=0, le=1)] | None = None
     """Least share of samples right, between 0 and 1."""
@@ -107,7 +107,7 @@ class StepRecord:
     layers: Sequence[LayerCost] = ()
     """What computes in the network after this step."""
     int8_share: float | None = None
-    """Of the MACs, the share that the runtime really executes in int8 kernels; None: not int8."""
+    """Share of the MACs that the runtime really executes in int8 kernels; None: not int8."""
     simulated: bool = False
     """Whether any edit so far is only simulated."""
     seconds: float
@@ -148,11 +148,12 @@ class Outcome:
     model: nn.Module
     status: Status
     steps: tuple[StepRecord, ...]
+    """One record per step, the original first."""
     bounds: tuple[Bound, ...] = ()
     advice: str
     folder: Path
     chosen: int
-    """Of the steps, the one whose files are handed back."""
+    """The number of the step whose files are handed back."""
 
     def artifact(self, kind: str = "onnx") -> Path:
         """Returns the path of the file handed back: onnx, safetensors or manifest."""
@@ -162,8 +163,3 @@ class Outcome:
     def report(self) -> Path:
         """The HTML report."""
         return self.folder / "report.html"
-
-    @property
-    def measurements(self) -> tuple[StepRecord, ...]:
-        """One record per step, the original first."""
-        return self.steps

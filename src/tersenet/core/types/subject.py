@@ -80,7 +80,7 @@ class Deployment:
     iterations: Annotated[int, Field(ge=1)] = 100
     """Least number of latency samples of each file at each batch size."""
     seconds: Annotated[float, Field(ge=0)] = 1.0
-    """To go on sampling for beyond that number, for each file and batch size."""
+    """Seconds to go on sampling for beyond that number, for each file and batch size."""
     precision: Precision = "fp32"
     """What the file that ships will compute in: int8 when a later step quantises, either when
     one will take what it measures to be faster."""
@@ -127,6 +127,6 @@ class Workbench:
     """What a long-running method may use while it is applied."""
 
     folder: Path | None = None
-    """For checkpoints; None keeps nothing."""
+    """Where checkpoints are kept; None keeps none."""
     tick: Tick = no_tick
     """Reports progress: what, steps done, steps in all."""

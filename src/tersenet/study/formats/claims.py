@@ -43,14 +43,14 @@ def _smaller(grid: Sequence[Mapping[str, Any]]) -> Claim:
     return Claim(
         text="CER and CSER store any compressed matrix in less than CSR.",
         found="does not hold" if lost else "holds",
-        evidence=f"The smaller of the two takes {ratios[best]:.2f} of CSR's bits at {_named(best)},"
-        f" and {ratios[worst]:.2f} at {_named(worst)}; it is no smaller in {len(lost)} of"
-        f" {len(ratios)} points"
-        + (f": {', '.join(_named(where) for where in lost)}." if lost else "."),
+        evidence=f"The smaller of the two takes {ratios[best]:.2f} of CSR's bits at"
+        f" {_in_words(best)}, and {ratios[worst]:.2f} at {_in_words(worst)};"
+        f" it is no smaller in {len(lost)} of {len(ratios)} points"
+        + (f": {', '.join(map(_in_words, lost))}." if lost else "."),
     )
 
 
-def _named(where: tuple[int, float]) -> str:
+def _in_words(where: tuple[int, float]) -> str:
     return f"{where[0]} bits with {100 * where[1]:g} % cut"
 
 

@@ -11,7 +11,7 @@ from tersenet.study.layer_vs_filter.random_models import Kind
 __all__ = ["Bin", "gather_bins", "latency_reduction"]
 
 WIDTH: Final = 10.0
-"""Of a bin, in points of latency reduction."""
+"""How wide a bin is, in points of latency reduction."""
 
 
 def latency_reduction(own_ms: float, base_ms: float) -> float:

@@ -15,7 +15,7 @@ from tersenet.core.types import Subject
 from tersenet.errors import StructureError
 from tersenet.prune import L1, BNScale, Channels, Criterion, LayerPrune, Taylor
 from tersenet.study.layer_vs_filter.bench import LayerBench
-from tersenet.study.subject import compressed
+from tersenet.study.subject import compress_copy
 
 __all__ = ["CRITERIA", "WITHIN", "keep_matched", "measure_pair", "table_pairs"]
 
@@ -50,7 +50,7 @@ def measure_pair(
     """
     judge = CRITERIA[criterion]()
     try:
-        shallow = compressed(LayerPrune(criterion=judge, remove=remove), subject)
+        shallow = compress_copy(LayerPrune(criterion=judge, remove=remove), subject)
         narrow = _as_fast(bench.time(shallow)[0][0], judge, subject, bench)
     except StructureError as error:
         return {"criterion": criterion, "reason": str(error)}
@@ -98,7 +98,7 @@ def _as_fast(wanted: float, judge: Criterion, subject: Subject, bench: LayerBenc
         for _ in range(_FILES):
             keep = (low + high) / 2
             method = Channels(criterion=judge, keep=keep, multiple_of=multiple)
-            model = compressed(method, subject)
+            model = compress_copy(method, subject)
             reduction = bench.time(model)[0][0]
             if abs(reduction - wanted) < nearest:
                 nearest, found = abs(reduction - wanted), model

@@ -18,12 +18,12 @@ class Published:
     """One row."""
 
     family: str
-    """Of the criteria compared."""
+    """The kind of criteria that it is compared with."""
     name: str
     shallower: bool
     """Whether whole layers are gone."""
     top1: float
-    """In %."""
+    """Top-1 accuracy, in %."""
     reductions: tuple[float, float, float, float]
     """Latency in %, on a 1080Ti at batch 1 and 64, on a Xavier at 1 and 64."""
     preset: bool = False

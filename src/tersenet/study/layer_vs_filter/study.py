@@ -58,11 +58,11 @@ class _Measured:
     """All that was measured."""
 
     control: list[list[float]]
-    """Of the network against its own copy, as `LayerBench.time_file`."""
+    """What `LayerBench.time_file` says of the network against its own copy."""
     limits: Mapping[Kind, float]
     """The most that each kind can save at the first batch size, in %."""
     score: float
-    """Of the network as it came."""
+    """Share of test images that the network as it came answers rightly."""
     points: Mapping[Kind, list[dict[str, Any]]]
     pairs: list[dict[str, Any]]
     designed: list[dict[str, Any]]
