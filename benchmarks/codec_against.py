@@ -11,7 +11,7 @@ from convention import Figure
 from numpy.typing import NDArray
 
 from tersenet.codec import encode, inspect
-from tersenet.codec.tensors import code_levels
+from tersenet.codec.container.tensors import code_levels
 
 __all__ = ["against_nncodec", "against_others", "lossless"]
 

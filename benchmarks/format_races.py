@@ -13,7 +13,7 @@ from numba import njit
 
 from tersenet.formats import Dense, FastMatrix, Levels, Matrix, best_format, predicted_us
 from tersenet.formats.choice import FAST
-from tersenet.formats.fast import aligned
+from tersenet.formats.fast.base import aligned
 
 __all__ = [
     "add_best",

@@ -48,7 +48,7 @@ from shipped_networks import SHIPPED, accuracy, layers, load, pruned
 
 from tersenet.errors import TersenetError
 from tersenet.formats import Levels, Signs, smallest_format
-from tersenet.formats.simd import INSTRUCTIONS
+from tersenet.formats.lanes import INSTRUCTIONS
 from tersenet.study import StudyFolder, open_study
 
 FULL: Final = ((1024, 1024), (4096, 4096), (4096, 25088))

@@ -32,7 +32,8 @@ BASE: Final = {"w": np.arange(24, dtype=np.float32).reshape(4, 6)}
 
 def one_input(data: bytes) -> None:
     """Gives the bytes to a reader; raises only where the reader broke its promise."""
-    from tersenet.codec import ans, decode, decode_levels, inspect
+    from tersenet.codec import decode, decode_levels, inspect
+    from tersenet.codec.arithmetic import ans
     from tersenet.codec.iso import decode_nnc
     from tersenet.errors import FormatError
 
@@ -64,7 +65,7 @@ def held(count: int) -> None:
 
 def put_right(data: bytes, version: int) -> bytes:
     """A container of the records in `data`, each (kind, 2 lengths, head, payload)."""
-    from tersenet.codec.records import chained, end_head, write_preamble
+    from tersenet.codec.container.records import chained, end_head, write_preamble
 
     out, chain, tensors, at = write_preamble(version), 0, 0, 0
     while at + 4 <= len(data):
@@ -84,7 +85,7 @@ def put_right(data: bytes, version: int) -> bytes:
 
 def before(kind: bytes, head: bytes, payload_bytes: int, version: int) -> bytes:
     """What stands before a payload; in version 2, which has no other kinds, `E` for others."""
-    from tersenet.codec.records import KINDS, varint, write_front
+    from tersenet.codec.container.records import KINDS, varint, write_front
 
     if version == 1:
         front = kind + varint(len(head)) + head + varint(payload_bytes)
@@ -99,9 +100,9 @@ def main() -> None:
     # Kernels are compiled from their bytecode, which instrumenting would change.
     folder = Path(__file__).parents[1] / "src" / "tersenet" / "codec"
     kernels = [
-        f"tersenet.codec.{one.stem}"
-        for one in folder.glob("*.py")
-        if "tersenet.codec.jit" in one.read_text(encoding="utf-8")
+        "tersenet.codec." + ".".join(file.relative_to(folder).with_suffix("").parts)
+        for file in folder.rglob("*.py")
+        if "tersenet.codec.arithmetic.jit" in file.read_text(encoding="utf-8")
     ]
     with atheris.instrument_imports(include=["tersenet.codec"], exclude=kernels):
         import tersenet.codec.iso  # noqa: F401

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tersenet.codec.ans import decode_bytes, encode_bytes
+from tersenet.codec.arithmetic.ans import decode_bytes, encode_bytes
 from tersenet.errors import FormatError
 
 

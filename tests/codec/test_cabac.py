@@ -10,10 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from tersenet.codec import cabac, engine
-from tersenet.codec.cabac import decode_levels, encode_levels
-from tersenet.codec.symbols import Bins
-from tersenet.codec.tables import FAST_START, SLOW_START, TRELLIS
+from tersenet.codec.arithmetic import cabac, engine
+from tersenet.codec.arithmetic.cabac import decode_levels, encode_levels
+from tersenet.codec.arithmetic.symbols import Bins
+from tersenet.codec.arithmetic.tables import FAST_START, SLOW_START, TRELLIS
 from tersenet.errors import FormatError
 
 INT32 = np.iinfo(np.int32)

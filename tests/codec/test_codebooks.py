@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from tersenet.codec import decode, encode, inspect, kmeans, logarithmic, powers_of_two, to_codebook
-from tersenet.codec.quantised import Quantised
+from tersenet.codec.levels.quantised import Quantised
 
 
 def error(weights: np.ndarray, fisher: np.ndarray, values: np.ndarray) -> float:

@@ -25,10 +25,10 @@ from tersenet.codec import (
     stream,
     with_manifest,
 )
+from tersenet.codec.container.records import Buffer, read_records, varint, write_preamble
+from tersenet.codec.elements import DTYPES
 from tersenet.codec.iso import encode_nnc, step_of
-from tersenet.codec.records import Buffer, read_records, varint, write_preamble
-from tersenet.codec.steps import rd_levels
-from tersenet.codec.tensors import DTYPES
+from tersenet.codec.levels.steps import rd_levels
 from tersenet.errors import FormatError
 
 NUMPY_DTYPES = [np.dtype(name) for name in DTYPES[:14]]
@@ -291,7 +291,7 @@ def test_a_flipped_bit_in_a_head_is_noticed_without_reading_payloads(small):
 
 
 def payload_bytes(data: bytes, offset: int) -> int:
-    from tersenet.codec.records import Buffer, read_record
+    from tersenet.codec.container.records import Buffer, read_record
 
     return read_record(Buffer(data, offset), data[8])[0].payload_bytes
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from tersenet.codec import Quantised, decode, encode, inspect
-from tersenet.codec.records import Buffer, read_records
+from tersenet.codec.container.records import Buffer, read_records
 
 ROOT = Path(__file__).parents[2]
 CORPUS = sorted((Path(__file__).parent / "corpus").iterdir())

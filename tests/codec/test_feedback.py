@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from tersenet.codec import encode_levels, nearest, rd_levels
-from tersenet.codec.feedback import inverse_factor, rd_feedback
+from tersenet.codec.levels.feedback import inverse_factor, rd_feedback
 
 
 def moments(height: int, width: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:

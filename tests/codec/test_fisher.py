@@ -10,8 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 
-from tersenet.codec.cabac import encode_levels
-from tersenet.codec.steps import dequantise, nearest, rd_levels, slope
+from tersenet.codec.arithmetic.cabac import encode_levels
+from tersenet.codec.levels.steps import dequantise, nearest, rd_levels, slope
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tersenet.codec import Reader, Writer, decode, encode, inspect, stream, with_manifest
-from tersenet.codec.manifests import MAX_TEXT
-from tersenet.codec.records import (
+from tersenet.codec.container.manifests import MAX_TEXT
+from tersenet.codec.container.records import (
     MANIFEST,
     PACKED,
     Buffer,
@@ -22,7 +22,7 @@ from tersenet.codec.records import (
     varint,
     write_preamble,
 )
-from tersenet.codec.words import WORDS
+from tersenet.codec.container.words import WORDS
 from tersenet.errors import FormatError
 
 JSON = st.recursive(

@@ -9,10 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from tersenet.codec import engine, rates, steps
-from tersenet.codec.cabac import decode_levels, encode_levels
-from tersenet.codec.steps import dequantise, nearest, rd_levels, short_step, slope
-from tersenet.codec.tables import BIT_COST, FAST_START, SLOW_START, TRELLIS
+from tersenet.codec.arithmetic import engine
+from tersenet.codec.arithmetic.cabac import decode_levels, encode_levels
+from tersenet.codec.arithmetic.tables import BIT_COST, FAST_START, SLOW_START, TRELLIS
+from tersenet.codec.levels import rates, steps
+from tersenet.codec.levels.steps import dequantise, nearest, rd_levels, short_step, slope
 
 FLOATS = st.floats(-50, 50, width=32)
 

@@ -13,11 +13,11 @@ from tersenet.codec import (
     encode,
     encode_levels,
     inspect,
-    parts,
     rd_levels,
     stream,
 )
-from tersenet.codec.parts import decode_parts, encode_parts
+from tersenet.codec.container import parts
+from tersenet.codec.container.parts import decode_parts, encode_parts
 from tersenet.errors import FormatError
 
 

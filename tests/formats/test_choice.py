@@ -20,7 +20,7 @@ from tersenet.formats import (
     best_format,
     predicted_us,
 )
-from tersenet.formats.simd import BYTE_DOT, INSTRUCTIONS
+from tersenet.formats.lanes import BYTE_DOT, INSTRUCTIONS
 
 FORMATS = [Dense, Csr, Cer, Cser, Even, Packed, Grouped, Tiled, Sliced, Panels, Signs]
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from tersenet.errors import FormatError
 from tersenet.formats import Even, Grouped, Levels, Packed, Panels, Signs, Sliced, Tiled
-from tersenet.formats.simd import INSTRUCTIONS
+from tersenet.formats.lanes import INSTRUCTIONS
 
 SPARSE = [Tiled, Sliced, Panels]
 ANY_LEVELS = [Packed, *SPARSE]
@@ -308,8 +308,8 @@ def test_columns_at_the_edges_of_panels(kinds, width):
 
 OTHER_PROCESSOR = """
 import numpy as np
-from tersenet.formats import Even, Grouped, Packed, Sliced, Tiled, simd
-assert simd.INSTRUCTIONS == {expected!r}, simd.INSTRUCTIONS
+from tersenet.formats import Even, Grouped, Packed, Sliced, Tiled, lanes
+assert lanes.INSTRUCTIONS == {expected!r}, lanes.INSTRUCTIONS
 rng = np.random.default_rng(0)
 x = rng.standard_normal(100).astype(np.float32)
 for kinds, formats in [

@@ -26,7 +26,7 @@ from tersenet.formats import (
     network_bytes,
     read_network,
 )
-from tersenet.formats.operations import (
+from tersenet.formats.network.operations import (
     AdaptiveAveragePool,
     Add,
     AveragePool,

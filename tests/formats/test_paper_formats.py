@@ -9,8 +9,8 @@ from hypothesis.extra import numpy as hnp
 
 from tersenet.errors import FormatError
 from tersenet.formats import Cer, Cser, Csr, Dense, Levels, energy_pj
-from tersenet.formats.classic import pointer_dtype
 from tersenet.formats.levels import index_dtype
+from tersenet.formats.paper.classic import pointer_dtype
 
 EXAMPLE = np.array(
     [

@@ -19,8 +19,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tersenet.codec.iso import Block, decode_nnc, encode_nnc, nearest_qp, step_of
-from tersenet.codec.quantised import Quantised
-from tersenet.codec.steps import nearest, rd_levels
+from tersenet.codec.levels.quantised import Quantised
+from tersenet.codec.levels.steps import nearest, rd_levels
 from tersenet.errors import FormatError
 
 HERE = Path(__file__).parent

@@ -1,9 +1,9 @@
 """A cache of compiled kernels that came from another processor crashes nothing.
 
 Numba keeps what it compiled by the processor's name and instruction sets. What our own code decides
-by them (`formats/lanes.py`) is asked of Numba at each start, so both agree. The other processor is
-an emulated one, without AVX-512: a kernel of the wrong one is an illegal instruction, which ends
-the process.
+by them (`formats/lanes/registers.py`) is asked of Numba at each start, so both agree. The other
+processor is an emulated one, without AVX-512: a kernel of the wrong one is an illegal
+instruction, which ends the process.
 """
 
 import json
@@ -23,9 +23,10 @@ HASWELL = "Haswell,-pcid,-x2apic,-tsc-deadline,-hle,-invpcid,-rtm"
 PROGRAM = """
 import json, sys
 import numpy as np
-from tersenet.codec.ans import decode_bytes, encode_bytes
-from tersenet.codec import ans
-from tersenet.formats import Packed, packed, simd
+from tersenet.codec.arithmetic.ans import decode_bytes, encode_bytes
+from tersenet.codec.arithmetic import ans
+from tersenet.formats import Packed, lanes
+from tersenet.formats.fast import packed
 
 rng = np.random.default_rng(0)
 matrix, x = rng.integers(-3, 4, (20, 64)).astype(np.float32), rng.standard_normal(64)
@@ -38,7 +39,7 @@ kernels = [one for one in names if hasattr(one, "stats")]
 hits = sum(sum(one.stats.cache_hits.values()) for one in kernels)
 misses = sum(sum(one.stats.cache_misses.values()) for one in kernels)
 print(json.dumps({
-    "instructions": simd.INSTRUCTIONS, "error": error, "same": same, "hits": hits, "misses": misses
+    "instructions": lanes.INSTRUCTIONS, "error": error, "same": same, "hits": hits, "misses": misses
 }))
 """
 

@@ -11,7 +11,7 @@ import pytest
 from numpy.lib.stride_tricks import sliding_window_view
 
 from tersenet.codec import Quantised, decode, decode_levels, encode, encode_levels
-from tersenet.codec.ans import decode_bytes, encode_bytes
+from tersenet.codec.arithmetic.ans import decode_bytes, encode_bytes
 from tersenet.formats import (
     Cer,
     Cser,
@@ -29,8 +29,14 @@ from tersenet.formats import (
     network_bytes,
     read_network,
 )
-from tersenet.formats.operations import AdaptiveAveragePool, Convolution, Flatten, Linear, Relu
-from tersenet.formats.simd import BYTE_DOT, INSTRUCTIONS
+from tersenet.formats.lanes import BYTE_DOT, INSTRUCTIONS
+from tersenet.formats.network.operations import (
+    AdaptiveAveragePool,
+    Convolution,
+    Flatten,
+    Linear,
+    Relu,
+)
 from tersenet.measure import RUNTIMES, describe_device, open_session
 
 PROCESSOR = os.environ.get("TERSENET_PROCESSOR")

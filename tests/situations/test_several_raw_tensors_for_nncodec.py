@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from tersenet.codec.iso import decode_nnc, encode_nnc, step_of
-from tersenet.codec.iso_exact import exact_levels
-from tersenet.codec.quantised import Quantised
-from tersenet.codec.steps import nearest
+from tersenet.codec.iso.exact import exact_levels
+from tersenet.codec.levels.quantised import Quantised
+from tersenet.codec.levels.steps import nearest
 
 PEER = os.environ.get("TERSENET_NNCODEC_PYTHON")
 SCRIPT = Path(__file__).parents[1] / "interop" / "nncodec_peer.py"

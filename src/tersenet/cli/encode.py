@@ -88,7 +88,7 @@ def is_coded(path: Path) -> bool:
         return True
     if path.suffix in (".yaml", ".yml") or not path.is_file():
         return False
-    from tersenet.codec.records import MAGIC
+    from tersenet.codec.container.records import MAGIC
 
     with path.open("rb") as file:
         return file.read(len(MAGIC)) == MAGIC

@@ -3,7 +3,7 @@
 Conzelmann and Bamler (CERWU), 2025, arXiv:2505.18758, with two additions: errors also feed
 back between the outputs of a layer, by the second Kronecker factor of its Fisher
 information, and the levels are those of the trellis, each of whose paths feeds back its own.
-`tersenet.codec.feedback` has the formulas.
+`tersenet.codec.levels.feedback` has the formulas.
 """
 
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 
 from tersenet.codec import Quantised, short_step
-from tersenet.codec.feedback import FedBack, inverse_factor, rd_feedback
+from tersenet.codec.levels.feedback import FedBack, inverse_factor, rd_feedback
 from tersenet.core.registry import method
 from tersenet.core.types import Workbench
 from tersenet.encode.coded import Encoding, Quantiser, Step

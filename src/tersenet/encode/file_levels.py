@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from tersenet import codec
 from tersenet.codec import Quantised
-from tersenet.codec.tensors import FLOATS, numpy_type
+from tersenet.codec.elements import FLOATS, numpy_type
 
 __all__ = ["levels_of"]
 

@@ -13,8 +13,8 @@ from torch import Tensor
 
 from tersenet import codec
 from tersenet.codec import Effort, Quantised
+from tersenet.codec.elements import DTYPES
 from tersenet.codec.iso import decode_nnc
-from tersenet.codec.tensors import DTYPES
 from tersenet.core.files import load_tensors, save_tensors, write_atomically, write_json
 from tersenet.core.manifest import whole
 from tersenet.encode.coded import edits_of

@@ -17,9 +17,9 @@ from tersenet.export.qops import DEQUANTIZE
 from tersenet.export.trace import operand
 from tersenet.formats import Dense, Levels, Matrix, best_format, predicted_us
 from tersenet.formats.choice import FAST
-from tersenet.formats.fast import FEW
-from tersenet.formats.network import Network, Step
-from tersenet.formats.operations import Floats, Operation, Shape
+from tersenet.formats.fast.base import FEW
+from tersenet.formats.network.operations import Floats, Operation, Shape
+from tersenet.formats.network.running import Network, Step
 
 __all__ = ["Choose", "Draft", "grid_by_channel", "refusal", "stored"]
 

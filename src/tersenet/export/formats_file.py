@@ -13,8 +13,8 @@ from tersenet.errors import ExportError, FormatError, ParityError
 from tersenet.export.formats_draft import Choose, Draft
 from tersenet.export.formats_rules import RULES
 from tersenet.export.trace import trace
-from tersenet.formats.network import Network
-from tersenet.formats.network_file import network_bytes
+from tersenet.formats.network.file import network_bytes
+from tersenet.formats.network.running import Network
 
 __all__ = ["to_formats"]
 

@@ -14,7 +14,7 @@ from tersenet.export.formats_draft import Draft, refusal, stored
 from tersenet.export.qops import DEQUANTIZE
 from tersenet.export.trace import BATCH_NORM, operand
 from tersenet.formats import Dense
-from tersenet.formats.operations import (
+from tersenet.formats.network.operations import (
     AdaptiveAveragePool,
     Add,
     AveragePool,

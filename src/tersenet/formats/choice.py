@@ -14,18 +14,18 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from tersenet.errors import FormatError
-from tersenet.formats.cer import Cer, Cser
-from tersenet.formats.classic import Csr, Dense
-from tersenet.formats.even import Even, decoded, even_bits, even_codes
-from tersenet.formats.fast import FEW, MANY, FastMatrix
-from tersenet.formats.grouped import Grouped
+from tersenet.formats.fast.base import FEW, MANY, FastMatrix
+from tersenet.formats.fast.even import Even, decoded, even_bits, even_codes
+from tersenet.formats.fast.grouped import Grouped
+from tersenet.formats.fast.packed import BATCHED, Packed
+from tersenet.formats.fast.panels import Panels
+from tersenet.formats.fast.sliced import Sliced
+from tersenet.formats.fast.tiled import SPARSE, Tiled
+from tersenet.formats.lanes import BYTE_DOT, INSTRUCTIONS
 from tersenet.formats.levels import Levels
 from tersenet.formats.matrix import CountedMatrix, Matrix
-from tersenet.formats.packed import BATCHED, Packed
-from tersenet.formats.panels import Panels
-from tersenet.formats.simd import BYTE_DOT, INSTRUCTIONS
-from tersenet.formats.sliced import Sliced
-from tersenet.formats.tiled import SPARSE, Tiled
+from tersenet.formats.paper.cer import Cer, Cser
+from tersenet.formats.paper.classic import Csr, Dense
 
 __all__ = ["FAST", "Choice", "best_format", "predicted_us", "smallest_format"]
 

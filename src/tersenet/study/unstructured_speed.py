@@ -22,7 +22,7 @@ from tersenet.core.findings import Findings, LineChart, Series, Table, Verdict
 from tersenet.core.types import Tick
 from tersenet.errors import MeasureError
 from tersenet.formats import Dense, Levels, Matrix, Network, Step, best_format
-from tersenet.formats.operations import Convolution, Linear, Operation
+from tersenet.formats.network.operations import Convolution, Linear, Operation
 from tersenet.measure import describe_device, interleave
 from tersenet.measure.statistics import ratio
 from tersenet.study.folder import open_study

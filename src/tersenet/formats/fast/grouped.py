@@ -1,0 +1,177 @@
+"""Several columns in one look-up: for matrices of two to five values, binary and ternary.
+
+With few values, the possible sums of a few neighbouring columns fit a register: 2 values and 4
+columns, 4 values and 2 columns give 16 sums; 3 values and 3 columns give 27, 5 values and 2
+columns give 25, of 32. They are worked out once per product from x and then serve all rows: an
+in-register look-up and an addition per group, no multiplication. Look-up tables for products
+with few-bit weights are T-MAC's idea (Wei et al., "T-MAC: CPU Renaissance via Table Lookup for
+Low-Bit LLM Deployment on Edge", 2024, arXiv:2407.00088); here the tables hold float32 sums, so
+nothing is rounded, and number systems other than two let ternary take 1.78 bits an element.
+"""
+
+from dataclasses import dataclass
+from typing import Any, Final, final, no_type_check
+
+import numpy as np
+from numba import njit
+from numpy.typing import ArrayLike, NDArray
+
+from tersenet.formats.accounting import StoredArray
+from tersenet.formats.fast.base import FastMatrix, checked_values, padded, padded_codes
+from tersenet.formats.fast.packed import pack_fields, unpack_fields
+from tersenet.formats.lanes import (
+    AHEAD,
+    LANES,
+    add,
+    load_floats,
+    load_words,
+    lookup16,
+    lookup32,
+    prefetch,
+    shifted,
+    store_floats,
+    zeros,
+)
+from tersenet.formats.levels import Levels, value_bits
+
+__all__ = ["Grouped"]
+
+_COLUMNS: Final = {1: 4, 2: 4, 3: 3, 4: 2, 5: 2}
+"""Columns in a group, by the number of values."""
+_ABREAST: Final = 4
+"""Slabs that share a loaded table: their sums and the table stay in registers."""
+
+
+@final
+@dataclass(frozen=True, eq=False, repr=False)
+class Grouped(FastMatrix):
+    """Up to 5 values: 1 bit an element for two, 1.78 for three, 2 for four, 2.67 for five."""
+
+    shape: tuple[int, int]
+    dtype: np.dtype[Any]
+    values: NDArray[Any]
+    words: NDArray[np.uint32]
+    """(four slabs, word, slab of the four, row in slab)."""
+    sums: NDArray[np.float32]
+    """(column of a group, code of the group): which value that column has."""
+
+    @classmethod
+    def encode(cls, matrix: ArrayLike | Levels) -> "Grouped":
+        """Packs groups of columns by the number of values.
+
+        Raises:
+            FormatError: More than 5 values, or values that float32 cannot hold.
+        """
+        levels = Levels.of(matrix)
+        values = checked_values(levels, limit=5, format_name="Grouped")
+        kinds, columns = len(values), _COLUMNS[len(values)]
+        bits, per_word = _fields(kinds)
+        weights = kinds ** np.arange(columns)
+        codes = padded_codes(
+            levels.ranks, rows=_ABREAST * LANES, columns=columns * per_word
+        ).reshape(-1, columns)
+        group_codes = (codes @ weights.astype(np.uint8)).astype(np.uint8)
+        rows = -(-levels.shape[0] // (_ABREAST * LANES)) * _ABREAST * LANES
+        words = pack_fields(group_codes.reshape(rows, -1), per_word=per_word, bits=bits)
+        abreast = words.reshape(-1, _ABREAST, words.shape[1], LANES).transpose(0, 2, 1, 3)
+        digits = np.arange(kinds**columns) // weights[:, None] % kinds
+        sums = np.zeros((columns, 1 << bits), np.float32)
+        sums[:, : kinds**columns] = values[digits]
+        return cls(
+            shape=levels.shape,
+            dtype=levels.values.dtype,
+            values=levels.values,
+            words=np.ascontiguousarray(abreast),
+            sums=sums,
+        )
+
+    def dense(self) -> NDArray[Any]:
+        """The matrix again."""
+        kinds = len(self.values)
+        bits, per_word = _fields(kinds)
+        slabs = self.words.transpose(0, 2, 1, 3).reshape(-1, self.words.shape[1], LANES)
+        groups = unpack_fields(slabs, per_word=per_word, bits=bits)[: self.shape[0]]
+        weights = kinds ** np.arange(_COLUMNS[kinds])
+        codes = groups[..., None] // weights.astype(np.uint8) % np.uint8(kinds)
+        return self.values[codes.reshape(len(groups), -1)[:, : self.shape[1]]]
+
+    def arrays(self) -> tuple[StoredArray, ...]:
+        """The values, and the words with their padding."""
+        return (
+            StoredArray(name="Ω", entries=len(self.values), bits_each=value_bits(self.values)),
+            StoredArray(name="words", entries=self.words.size, bits_each=32),
+        )
+
+    @property
+    def memory_bytes(self) -> int:
+        """Bytes of words and sums."""
+        return self.words.nbytes + self.sums.nbytes
+
+    @property
+    def stream_bytes(self) -> int:
+        """Bytes of the words."""
+        return self.words.nbytes
+
+    def _product(self, x: NDArray[Any]) -> NDArray[Any]:
+        bits, per_word = _fields(len(self.values))
+        vector = padded(x, len(self.sums) * per_word)
+        tables = vector.reshape(-1, len(self.sums)) @ self.sums
+        out = np.empty(self.words.shape[0] * _ABREAST * LANES, np.float32)
+        (_product16 if bits == 4 else _product32)(self.words, tables, out)
+        return out[: self.shape[0]]
+
+
+def _fields(kinds: int) -> tuple[int, int]:
+    """Bits of a group's code, and groups in a word, by the number of values."""
+    return (4, 8) if kinds ** _COLUMNS[kinds] <= 16 else (5, 6)
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+@no_type_check
+def _product16(words, tables, out):
+    flat, entries = words.reshape(-1), tables.reshape(-1)
+    at = 0
+    for four in range(words.shape[0]):
+        a, b, c, d = zeros(), zeros(), zeros(), zeros()
+        for first in range(0, 128 * words.shape[1], 128):  # 8 tables of 16 sums a word
+            for line in range(0, 64, 16):
+                prefetch(flat, at + line + AHEAD)
+            p, q = load_words(flat, at), load_words(flat, at + 16)
+            r, s = load_words(flat, at + 32), load_words(flat, at + 48)
+            at += 64
+            for field in range(8):
+                t = load_floats(entries, first + 16 * field)
+                a, b = add(a, lookup16(t, p)), add(b, lookup16(t, q))
+                c, d = add(c, lookup16(t, r)), add(d, lookup16(t, s))
+                p, q, r, s = shifted(p, 4), shifted(q, 4), shifted(r, 4), shifted(s, 4)
+        start = four * 64
+        store_floats(out, start, a)
+        store_floats(out, start + 16, b)
+        store_floats(out, start + 32, c)
+        store_floats(out, start + 48, d)
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+@no_type_check
+def _product32(words, tables, out):
+    flat, entries = words.reshape(-1), tables.reshape(-1)
+    at = 0
+    for four in range(words.shape[0]):
+        a, b, c, d = zeros(), zeros(), zeros(), zeros()
+        for first in range(0, 192 * words.shape[1], 192):  # 6 tables of 32 sums a word
+            for line in range(0, 64, 16):
+                prefetch(flat, at + line + AHEAD)
+            p, q = load_words(flat, at), load_words(flat, at + 16)
+            r, s = load_words(flat, at + 32), load_words(flat, at + 48)
+            at += 64
+            for field in range(6):
+                t = load_floats(entries, first + 32 * field)
+                u = load_floats(entries, first + 32 * field + 16)
+                a, b = add(a, lookup32(t, u, p)), add(b, lookup32(t, u, q))
+                c, d = add(c, lookup32(t, u, r)), add(d, lookup32(t, u, s))
+                p, q, r, s = shifted(p, 5), shifted(q, 5), shifted(r, 5), shifted(s, 5)
+        start = four * 64
+        store_floats(out, start, a)
+        store_floats(out, start + 16, b)
+        store_floats(out, start + 32, c)
+        store_floats(out, start + 48, d)
