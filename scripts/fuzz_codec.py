@@ -5,14 +5,12 @@
     /tmp/fuzz/bin/python scripts/fuzz_codec.py /tmp/found tests/codec/corpus -max_total_time=600
 
 The first byte of an input says which reader gets the rest: the container as it is, the
-container with its checksums put right (so that what lies behind them is reached; of version 1,
-or of 2 where the byte is larger by 5), NNC, an arithmetic code of a shape that the input names,
-an ANS block. A reader may answer with a
+container with its checksums put right (so that what lies behind them is reached), NNC, an
+arithmetic code of a shape that the input names, an ANS block. A reader may answer with a
 FormatError or with tensors within the limit; anything else is a crash that libFuzzer keeps.
 `tests/codec/test_corpus.py` runs the inputs of the corpus through the same function.
 """
 
-import binascii
 import sys
 import zlib
 from contextlib import suppress
@@ -42,8 +40,7 @@ def one_input(data: bytes) -> None:
     reader, rest = READERS[data[0] % len(READERS)], data[1:]
     with suppress(FormatError):
         if reader in ("container", "forged"):
-            version = 1 + data[0] // len(READERS) % 2
-            whole = put_right(rest, version) if reader == "forged" else rest
+            whole = put_right(rest) if reader == "forged" else rest
             inspect(whole)
             tensors = decode(whole, max_bytes=MAX_BYTES, base=BASE)
             held(sum(one.nbytes for one in tensors.values()))
@@ -63,34 +60,30 @@ def held(count: int) -> None:
         raise AssertionError(f"{count} bytes where {MAX_BYTES} were allowed")
 
 
-def put_right(data: bytes, version: int) -> bytes:
+def put_right(data: bytes) -> bytes:
     """A container of the records in `data`, each (kind, 2 lengths, head, payload)."""
-    from tersenet.codec.container.records import chained, end_head, write_preamble
+    from tersenet.codec.container.records import (
+        KINDS,
+        chained,
+        end_head,
+        write_front,
+        write_preamble,
+    )
 
-    out, chain, tensors, at = write_preamble(version), 0, 0, 0
+    out, chain, tensors, at = write_preamble(), 0, 0, 0
     while at + 4 <= len(data):
         kind, head_bytes = data[at : at + 1], data[at + 1]
         length = int.from_bytes(data[at + 2 : at + 4], "little")
         head = data[at + 4 : at + 4 + head_bytes]
         payload = data[at + 4 + head_bytes : at + 4 + head_bytes + length]
         at += 4 + head_bytes + length
-        front = before(kind, head, len(payload), version)
+        front = write_front(kind if kind in KINDS else b"E", head, len(payload))
         check = zlib.crc32(front + payload).to_bytes(4, "little")
         out += front + payload + check
-        chain = zlib.crc32(check if version == 1 else chained(front, check), chain)
+        chain = zlib.crc32(chained(front, check), chain)
         tensors += kind == b"T"
-    front = before(b"E", end_head(tensors, chain), 0, version)
+    front = write_front(b"E", end_head(tensors, chain), 0)
     return out + front + zlib.crc32(front).to_bytes(4, "little")
-
-
-def before(kind: bytes, head: bytes, payload_bytes: int, version: int) -> bytes:
-    """What stands before a payload; in version 2, which has no other kinds, `E` for others."""
-    from tersenet.codec.container.records import KINDS, varint, write_front
-
-    if version == 1:
-        front = kind + varint(len(head)) + head + varint(payload_bytes)
-        return front + binascii.crc_hqx(front, 0).to_bytes(2, "little")
-    return write_front(kind if kind in KINDS[2] else b"E", head, payload_bytes)
 
 
 def main() -> None:

@@ -1,6 +1,5 @@
 """What goes into a container comes out, and nothing else gets in."""
 
-import binascii
 import io
 import json
 import tracemalloc
@@ -23,7 +22,6 @@ from tersenet.codec import (
     encode,
     inspect,
     stream,
-    with_manifest,
 )
 from tersenet.codec.container.records import Buffer, read_records, varint, write_preamble
 from tersenet.codec.elements import DTYPES
@@ -233,11 +231,9 @@ def test_writing_refuses_what_cannot_be_read():
 # Hostile files.
 
 
-@pytest.fixture(scope="module", params=["normal", "fast", "version 1"])
+@pytest.fixture(scope="module", params=["normal", "fast"])
 def small(request) -> bytes:
-    """Files with, between them, every kind of record and coder, and one of version 1."""
-    if request.param == "version 1":
-        return bytes.fromhex(GOLDEN_1)
+    """Files with, between them, every kind of record and coder."""
     generator = np.random.default_rng(0)
     if request.param == "fast":
         return encode({"w": generator.integers(-1, 2, 90)}, effort="fast")
@@ -293,51 +289,40 @@ def test_a_flipped_bit_in_a_head_is_noticed_without_reading_payloads(small):
 def payload_bytes(data: bytes, offset: int) -> int:
     from tersenet.codec.container.records import Buffer, read_record
 
-    return read_record(Buffer(data, offset), data[8])[0].payload_bytes
+    return read_record(Buffer(data, offset))[0].payload_bytes
 
 
 @given(data=st.binary(max_size=300))
 @settings(max_examples=300)
 def test_random_bytes_are_refused(data):
-    for start in (b"", write_preamble(1), write_preamble(2)):
+    for start in (b"", write_preamble()):
         for read in readings(start + data):
             with pytest.raises(FormatError, match=r"^Offset \d+: "):
                 read()
 
 
-Head = bytes | dict[int, bytes]
-"""The same in both versions, or by version."""
-
-
-def forged(*records: tuple[bytes, Head, bytes], version: int = 2) -> bytes:
+def forged(*records: tuple[bytes, bytes, bytes]) -> bytes:
     """A file whose checksums are right, whatever its records say."""
-    data, chain, tensors = write_preamble(version), 0, 0
-    for kind, either, payload in records:
-        head = either if isinstance(either, bytes) else either[version]
-        front = front_of(kind, head, payload, version)
+    data, chain, tensors = write_preamble(), 0, 0
+    for kind, head, payload in records:
+        front = front_of(kind, head, payload)
         check = zlib.crc32(front + payload).to_bytes(4, "little")
         data += front + payload + check
-        chain = zlib.crc32(check if version == 1 else check + front, chain)
+        chain = zlib.crc32(check + front, chain)
         tensors += kind == b"T"
     end = varint(tensors) + chain.to_bytes(4, "little")
-    front = front_of(b"E", end, b"", version)
+    front = front_of(b"E", end, b"")
     return data + front + zlib.crc32(front).to_bytes(4, "little")
 
 
-def front_of(kind: bytes, head: bytes, payload: bytes, version: int) -> bytes:
-    if version == 1:
-        front = kind + varint(len(head)) + head + varint(len(payload))
-        return front + binascii.crc_hqx(front, 0).to_bytes(2, "little")
+def front_of(kind: bytes, head: bytes, payload: bytes) -> bytes:
     return varint(4 * len(head) + b"MPTE".index(kind)) + head + varint(len(payload))
 
 
-def head(*, shape=(3,), dtype=10, flags=0, extra=b"", name=b"w", shared=0) -> dict[int, bytes]:
+def head(*, shape=(3,), dtype=10, flags=0, extra=b"", name=b"w", shared=0) -> bytes:
     sides = varint(len(shape)) + b"".join(map(varint, shape)) + extra
     form = flags & 0x3F | (flags & 0xC0) << 1 | (dtype ^ 10) << 10
-    return {
-        1: varint(shared) + varint(len(name)) + name + bytes((dtype, flags)) + sides,
-        2: varint(shared) + varint(len(name) << 3) + name + varint(form) + sides,
-    }
+    return varint(shared) + varint(len(name) << 3) + name + varint(form) + sides
 
 
 HALF = np.float32(0.5).tobytes()
@@ -374,8 +359,6 @@ LIES = {
     "a name that is not UTF-8": (head(name=b"\xff"), b"\0" * 12),
     "a name that begins before the first": (head(shared=3), b"\0" * 12),
     "a truth value of two": (head(dtype=0), b"\0\1\2"),
-}
-ONLY_2: dict[str, tuple[Head, bytes]] = {
     "an unknown ending": (b"\0\x0ew\0\1\3", b"\0" * 12),
     "an ending beyond the longest name": (
         b"\0" + varint(4096 << 3 | 1) + b"w" * 4096 + b"\0\1\3",
@@ -394,12 +377,9 @@ ONLY_2: dict[str, tuple[Head, bytes]] = {
 }
 
 
-@pytest.mark.parametrize(
-    ("lie", "version"),
-    [(one, version) for one in LIES for version in (1, 2)] + [(one, 2) for one in ONLY_2],
-)
-def test_a_lying_head_is_refused_in_little_memory(lie, version):
-    data = forged((b"T", *(LIES | ONLY_2)[lie]), version=version)
+@pytest.mark.parametrize("lie", LIES)
+def test_a_lying_head_is_refused_in_little_memory(lie):
+    data = forged((b"T", *LIES[lie]))
     decode(encode({"warm": np.arange(9)}))  # compiled code is not what is measured
     tracemalloc.start()
     for read in readings(data):
@@ -410,22 +390,20 @@ def test_a_lying_head_is_refused_in_little_memory(lie, version):
     assert peak < 24 << 20  # the LZMA window of 8 MiB is the largest
 
 
-@pytest.mark.parametrize("version", [1, 2])
-def test_contradictions_between_records_are_refused(version):
+def test_contradictions_between_records_are_refused():
     raw = b"\0" * 12
     one, two = (b"T", head(name=b"a"), raw), (b"T", head(name=b"b"), raw)
-    assert list(decode(forged(one, two, version=version))) == ["a", "b"]
+    assert list(decode(forged(one, two))) == ["a", "b"]
     bad = {
-        "duplicate names": forged(one, one, version=version),
+        "duplicate names": forged(one, one),
         "repeat of another shape": forged(
-            one, (b"T", head(name=b"b", shape=(4,), flags=4, extra=b"\0"), b""), version=version
+            one, (b"T", head(name=b"b", shape=(4,), flags=4, extra=b"\0"), b"")
         ),
         "repeat of a later one": forged(
             (b"T", head(name=b"a", flags=4, extra=b"\1"), b""),
             (b"T", head(name=b"b", flags=4, extra=b"\0"), b""),
-            version=version,
         ),
-        "trailing bytes": forged(one, version=version) + b"x",
+        "trailing bytes": forged(one) + b"x",
     }
     for text, payload in {
         varint(5): zlib.compress(b"0" * 10_000_000),
@@ -434,17 +412,10 @@ def test_contradictions_between_records_are_refused(version):
         varint(2): zlib.compress(b"[]"),
         varint(3): b"noise",
     }.items():
-        bad[f"manifest {text.hex()}"] = forged((b"M", text, payload), version=version)
+        bad[f"manifest {text.hex()}"] = forged((b"M", text, payload))
     for data in bad.values():
         for read in readings(data):
             with pytest.raises(FormatError, match=r"^Offset \d+: "):
-                read()
-
-
-def test_kinds_that_a_version_does_not_have_are_refused():
-    for kind in (b"X", b"P"):
-        for read in readings(forged((kind, b"", b""), version=1)):
-            with pytest.raises(FormatError, match="Offset 16: a record of a kind"):
                 read()
 
 
@@ -463,9 +434,9 @@ def test_records_cannot_be_left_out_doubled_or_swapped(alike):
 
 def test_a_later_version_says_what_to_do():
     later = bytearray(write_preamble())
-    later[8] = 3
+    later[8] = 2
     later[12:] = zlib.crc32(later[:12]).to_bytes(4, "little")
-    with pytest.raises(FormatError, match=r"Offset 8: .* version 3.* update tersenet"):
+    with pytest.raises(FormatError, match=r"Offset 8: .* version 2.* update tersenet"):
         decode(later)
 
 
@@ -491,10 +462,10 @@ TENSORS = {
 }
 
 
-def test_the_bytes_of_version_2_do_not_change():
+def test_the_bytes_of_version_1_do_not_change():
     """A change here breaks every file written so far: it needs a new version."""
     data = encode(TENSORS, manifest={"v": 1})
-    assert data.hex() == GOLDEN_2
+    assert data.hex() == GOLDEN
     assert [one.kind for one, _ in read_records(Buffer(data))] == [b"P", b"T", b"T", b"T"]
     assert {e.name: e.coder for e in inspect(data).entries} == {
         "conv.weight": Coder.CABAC,
@@ -503,39 +474,17 @@ def test_the_bytes_of_version_2_do_not_change():
     }
 
 
-def test_version_1_is_read_as_ever():
-    data = bytes.fromhex(GOLDEN_1)
-    assert inspect(data).version == (1, 0)
-    assert inspect(data).manifest == {"v": 1}
-    expected = {name: TENSORS[name] for name in ("conv.weight", "conv.bias")}
-    weights = {k: v.weights() if isinstance(v, Quantised) else v for k, v in expected.items()}
-    for back in (decode(data), dict(Reader(data)), dict(stream(io.BytesIO(data)))):
-        assert list(back) == list(weights)
-        assert all(same_bits(back[name], weights[name]) for name in weights)
-    assert with_manifest(data, {"v": 1}) == encode(expected, manifest={"v": 1})
-
-
-def test_levels_of_an_update_lie_as_their_version_has_them():
+def test_levels_of_an_update_lie_in_the_order_of_its_base():
     base = np.array([[1, 0], [0, 2]], np.float32)
     levels = np.array([1, 2, 3, 4], "<i4").tobytes()
     extra = HALF + zlib.crc32(base.tobytes()).to_bytes(4, "little")
     record = (b"T", head(shape=(2, 2), flags=0x90, extra=extra), levels)
-    files = {version: forged(record, version=version) for version in (1, 2)}
-    expected = {1: [[1.5, 1], [1.5, 4]], 2: [[2.5, 0.5], [1, 4]]}
-    for version, data in files.items():
-        found = decode(data, base={"w": base})["w"]
-        np.testing.assert_array_equal(found, np.array(expected[version], np.float32))
-    with pytest.raises(FormatError, match=r"Offset 16: 'w' is an update: encode it anew"):
-        with_manifest(files[1], {})
+    found = decode(forged(record), base={"w": base})["w"]
+    np.testing.assert_array_equal(found, np.array([[2.5, 0.5], [1, 4]], np.float32))
 
 
-GOLDEN_2 = (
-    "89544e430d0a1a0a02000000218e3154050708ab562a03e6c25a000c360a34320021636f6e7651"
+GOLDEN = (
+    "89544e430d0a1a0a01000000cf218446050708ab562a03e6c25a000c360a34320021636f6e7651"
     "020203803e0646800b5e54606f791ef3160402000102080000803f000000c0d026bd103e00286f74"
     "68657211020203cdcccc3d0646800b5e54605d1b95a917030de440f50076855d01"
-)
-GOLDEN_1 = (
-    "89544e430d0a1a0a01000000cf2184464d01070f520878daab562a53b232ac05000893021e22285f"
-    "045416000b636f6e762e7765696768740a110202030000803e06cd1446800b5e54607089b2cb540a"
-    "0504626961730a00010208b08c0000803f000000c09514d764450502f5d87dcb00bf2de7ce0cdd"
 )

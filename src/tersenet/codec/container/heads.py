@@ -135,8 +135,8 @@ class Heads:
 
 
 def _parse(buffer: Buffer, record: Record, before: Sequence[Entry]) -> Entry:
-    name = _name(buffer, before[-1].name if before else "", record.version)
-    form = _form(buffer, record.version)
+    name = _name(buffer, before[-1].name if before else "")
+    form = read_varint(buffer)[0]
     coder, code, has_codebook = form & CODERS, (form >> TYPE) ^ USUAL, bool(form & CODEBOOK)
     if code >= len(DTYPES) or coder >= len(Coder):
         raise FormatError("an unknown type of element, coder or flag")
@@ -189,12 +189,10 @@ def _parse(buffer: Buffer, record: Record, before: Sequence[Entry]) -> Entry:
     )
 
 
-def _name(buffer: Buffer, last: str, version: int) -> str:
+def _name(buffer: Buffer, last: str) -> str:
     shared, _ = read_varint(buffer)
-    length, _ = read_varint(buffer)
-    ending = 0
-    if version > 1:
-        length, ending = length >> 3, length & 7
+    number, _ = read_varint(buffer)
+    length, ending = number >> 3, number & 7
     if ending >= len(ENDINGS):
         raise FormatError("a name with an unknown ending")
     whole = shared + length + len(ENDINGS[ending])
@@ -204,15 +202,6 @@ def _name(buffer: Buffer, last: str, version: int) -> str:
         return (last.encode()[:shared] + bytes(buffer.take(length))).decode() + ENDINGS[ending]
     except UnicodeDecodeError:
         raise FormatError("a name that is not UTF-8") from None
-
-
-def _form(buffer: Buffer, version: int) -> int:
-    """Coder, flags and type as version 2 has them."""
-    if version > 1:
-        return read_varint(buffer)[0]
-    kind, flags = buffer.take(2)
-    form = flags & (CODERS | QUANTISED | DEPENDENT) | (flags & 0xC0) << 1
-    return form | (kind & 0x80) << 2 | ((kind & 0x7F) ^ USUAL) << TYPE
 
 
 def _steps(

@@ -80,7 +80,7 @@ class Reader(Mapping[str, NDArray[Any]]):
                 heads.read(record)
             else:
                 buffer_at = Buffer(self._data, record.offset)
-                manifest = read_manifest(*records.read_record(buffer_at, record.version))
+                manifest = read_manifest(*records.read_record(buffer_at))
                 manifest_bytes += record.file_bytes
         self._index = {entry.name: i for i, entry in enumerate(self._entries)}
         self.listing: Final = Listing(
@@ -95,7 +95,7 @@ class Reader(Mapping[str, NDArray[Any]]):
         entry = self._entries[self._index[name]]
         while entry.coder == Coder.SAME:
             entry = self._entries[entry.source]
-        record, payload = records.read_record(Buffer(self._data, entry.offset), self._data[8])
+        record, payload = records.read_record(Buffer(self._data, entry.offset))
         _allow(record, entry, self._max_bytes)
         return _decoded(record, entry, payload, self._base, self._threads)
 
@@ -142,7 +142,7 @@ def _decoded(
     coded = Coded(coder=entry.coder, payload=payload, width=entry.width)
     try:
         if entry.quantised:
-            order = None if under is None or record.version == 1 else update_order(under)
+            order = None if under is None else update_order(under)
             shape = entry.shape if order is None else (prod(entry.shape),)
             levels = decode_integers(
                 coded, shape, np.dtype(np.int32), dependent=entry.dependent, threads=threads

@@ -4,7 +4,6 @@ Everything here answers bytes that a stranger wrote with a `FormatError` that na
 offset, before it allocates what they ask for.
 """
 
-import binascii
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -15,17 +14,12 @@ from tersenet.errors import FormatError
 MAGIC: Final = b"\x89TNC\r\n\x1a\n"
 """As PNG does it: a transfer that touches line ends or the eighth bit is noticed at once."""
 
-MANIFEST, PACKED, TENSOR, END = b"M", b"P", b"T", b"E"
-"""Kinds of records, as version 1 writes them."""
+KINDS: Final = (b"M", b"P", b"T", b"E")
+"""Kinds of records by their number in the file."""
 
-KINDS: Final = {
-    1: (MANIFEST, TENSOR, END),
-    2: (MANIFEST, PACKED, TENSOR, END),
-}
-"""What records there are, by the version of the file; from version 2 on a record has the index."""
+MANIFEST, PACKED, TENSOR, END = KINDS
 
-VERSION: Final = 2
-"""What is written."""
+VERSION: Final = 1
 REVISION: Final = 0
 PREAMBLE: Final = 16
 MAX_HEAD: Final = 1 << 24
@@ -153,8 +147,6 @@ def read_varint(source: Source) -> tuple[int, bytes]:
 class Record:
     """One record as it lies in the file."""
 
-    version: int
-    """Of the file."""
     kind: bytes
     head: bytes
     head_offset: int
@@ -167,10 +159,8 @@ class Record:
     @property
     def chained(self) -> bytes:
         """What the checksum in the last record covers of this one: all but the payload."""
-        check = self.check.to_bytes(4, "little")
-        if self.version == 1:
-            return check
-        return chained(write_front(self.kind, self.head, self.payload_bytes), check)
+        front = write_front(self.kind, self.head, self.payload_bytes)
+        return chained(front, self.check.to_bytes(4, "little"))
 
     @property
     def file_bytes(self) -> int:
@@ -178,30 +168,28 @@ class Record:
         return self.payload_offset + self.payload_bytes + 4 - self.offset
 
 
-def write_preamble(version: int = VERSION) -> bytes:
+def write_preamble() -> bytes:
     """The 16 bytes in front."""
-    head = MAGIC + bytes((version, REVISION, 0, 0))
+    head = MAGIC + bytes((VERSION, REVISION, 0, 0))
     return head + zlib.crc32(head).to_bytes(4, "little")
 
 
-def read_preamble(source: Source) -> tuple[int, int]:
-    """Checks the 16 bytes in front; returns the version."""
+def read_preamble(source: Source) -> None:
+    """Checks the 16 bytes in front."""
     head = bytes(source.take(PREAMBLE))
     if head[:8] != MAGIC:
         fail(0, "this is not a tersenet container")
     if zlib.crc32(head[:12]) != int.from_bytes(head[12:], "little"):
         fail(12, "the first bytes do not agree with their checksum: the file is damaged")
-    if head[8] not in KINDS:
-        known = f"this reader knows {min(KINDS)} to {max(KINDS)}"
-        fail(8, f"the file has version {head[8]}, {known}: update tersenet")
+    if head[8] != VERSION:
+        fail(8, f"the file has version {head[8]}, this reader knows {VERSION}: update tersenet")
     if head[10:12] != b"\0\0":
         fail(10, "reserved bits are set: the file needs a later reader")
-    return head[8], head[9]
 
 
 def write_front(kind: bytes, head: bytes, payload_bytes: int) -> bytes:
     """What stands before a record's payload."""
-    return varint(len(head) << 2 | KINDS[VERSION].index(kind)) + head + varint(payload_bytes)
+    return varint(len(head) << 2 | KINDS.index(kind)) + head + varint(payload_bytes)
 
 
 def chained(front: bytes, check: bytes) -> bytes:
@@ -212,27 +200,20 @@ def chained(front: bytes, check: bytes) -> bytes:
     return check + front
 
 
-def read_record(
-    source: Source, version: int, *, payload: bool = True
-) -> tuple[Record, bytes | memoryview]:
+def read_record(source: Source, *, payload: bool = True) -> tuple[Record, bytes | memoryview]:
     """The next record and its payload, or with `payload=False` an empty one in its stead.
 
-    The record is verified when its payload is read. Without it a head of version 1 has a
-    checksum of its own; those of version 2 are verified together, by the last record.
+    The record is verified when its payload is read; all heads together, by the last record.
     """
     offset = source.offset
-    kind, head_bytes, front = _read_kind(source, version)
+    number, front = read_varint(source)
+    kind, head_bytes = KINDS[number & 3], number >> 2
     if head_bytes > MAX_HEAD:
         fail(offset, f"a head of {head_bytes} bytes is beyond the limit of {MAX_HEAD}")
     head_offset = source.offset
     head = bytes(source.take(head_bytes))
     payload_bytes, raw = read_varint(source)
     front += head + raw
-    if version == 1:
-        check = bytes(source.take(2))
-        if binascii.crc_hqx(front, 0) != int.from_bytes(check, "little"):
-            fail(source.offset - 2, "a head does not agree with its checksum: it is damaged")
-        front += check
     payload_offset = source.offset
     body: bytes | memoryview = b""
     if payload:
@@ -243,7 +224,6 @@ def read_record(
     if (payload or not payload_bytes) and zlib.crc32(body, zlib.crc32(front)) != stated:
         fail(source.offset - 4, "a record does not agree with its checksum: it is damaged")
     record = Record(
-        version=version,
         kind=kind,
         head=head,
         head_offset=head_offset,
@@ -255,21 +235,6 @@ def read_record(
     return record, body
 
 
-def _read_kind(source: Source, version: int) -> tuple[bytes, int, bytes]:
-    """A record's kind, the bytes of its head, and what says so."""
-    offset = source.offset
-    if version == 1:
-        kind = bytes(source.take(1))
-        head_bytes, raw = read_varint(source)
-        raw = kind + raw
-    else:
-        number, raw = read_varint(source)
-        kind, head_bytes = KINDS[version][number & 3], number >> 2
-    if kind not in KINDS[version]:
-        fail(offset, "a record of a kind that this version of the file does not have")
-    return kind, head_bytes, raw
-
-
 def read_records(
     source: Source, *, payloads: bool = True
 ) -> Iterator[tuple[Record, bytes | memoryview]]:
@@ -277,10 +242,10 @@ def read_records(
 
     Without payloads, what the heads say is certain once the last record has agreed.
     """
-    version, _ = read_preamble(source)
+    read_preamble(source)
     chain, count = 0, 0
     while True:
-        record, payload = read_record(source, version, payload=payloads)
+        record, payload = read_record(source, payload=payloads)
         if record.kind == END:
             break
         chain = zlib.crc32(record.chained, chain)

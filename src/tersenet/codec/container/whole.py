@@ -70,10 +70,8 @@ def encode(
 def with_manifest(data: bytes | memoryview, manifest: Mapping[str, Any]) -> bytes:
     """The same container with this manifest instead of its own; no tensor is coded again.
 
-    One of version 1 becomes one of version 2.
-
     Raises:
-        FormatError: As `decode`; or an update of version 1 lies otherwise than version 2 has it.
+        FormatError: As `decode`.
     """
     out = io.BytesIO()
     writer = Writer(out)
@@ -81,10 +79,7 @@ def with_manifest(data: bytes | memoryview, manifest: Mapping[str, Any]) -> byte
     heads = Heads()
     for record, payload in records.read_records(Buffer(data)):
         if record.kind == records.TENSOR:
-            entry = heads.read(record)
-            if record.version == 1 and entry.quantised and entry.relative:
-                records.fail(record.offset, f"'{entry.name}' is an update: encode it anew")
-            writer.copy(entry, payload)
+            writer.copy(heads.read(record), payload)
     writer.close()
     return out.getvalue()
 
