@@ -109,18 +109,17 @@ def test_the_words_do_not_change():
     assert read(bytes.fromhex(GOLDEN)) == {
         "format": "tersenet-model", "version": 1, "model": {"lenet5": {"classes": 10}},
         "steps": [{"family": "prune", "name": "l1", "edits": [
-            {"site": "conv1.weight", "kind": "slice", "before": "20×1×5×5",
+            {"site": "conv1.weight", "kind": "slice", "shape": [20, 1, 5, 5],
              "data": {"dim": 0, "keep": [0, 1, 2, 3, 8, 9, 10, 11, 16, 17, 18, 19]}},
-            {"site": "conv1.bias", "kind": "slice", "before": "20",
+            {"site": "conv1.bias", "kind": "slice", "shape": [20],
              "data": {"dim": 0, "keep": [0, 1, 2, 3, 8, 9, 10, 11, 16, 17, 18, 19]}},
         ]}],
     }  # fmt: skip
 
 
 GOLDEN = (
-    "89544e430d0a1a0a01000000cf21844609dd022e23b93244d4d668353291951591d18151fa19018b"
-    "6f4360090e44388b6a461646d15aec991f9fc104cc03865f2d00c20a1d5d1700f65ca39000fa01c5"
-    "d3"
+    "89544e430d0a1a0a01000000cf21844609d8022323b93e4454d868953291f51591d1417239c8c8c2"
+    "285a8b3de3e331948071c0a0ab05003b5c132b170053456004000e6ed7c0"
 )
 
 

@@ -11,7 +11,7 @@ from tersenet.errors import FormatError
 
 
 def saved(family: str, *edits: dict) -> dict:
-    full = [{"real": True, "data": {}} | edit for edit in edits]
+    full = [{"real": True, "shape": [], "data": {}} | edit for edit in edits]
     step = {"family": family, "name": "n", "settings": {"keep": 0.5}, "edits": full}
     return {"format": "tersenet-model", "version": 1, "steps": [step], "step": f"{family} n"}
 
@@ -25,14 +25,14 @@ def edit(
 ROWS = {"dim": 0, "keep": [0, 2, 3]}
 COLUMNS = {"dim": 1, "keep": [1]}
 SLICES = [
-    edit(EditKind.SLICE, "9×4", "3×4", data=ROWS),
-    edit(EditKind.SLICE, "9", "3", site="fc.bias", data=ROWS),
-    edit(EditKind.SLICE, "3×4", "3×1", data=COLUMNS),
+    edit(EditKind.SLICE, "9×4", "3×4", shape=[9, 4], data=ROWS),
+    edit(EditKind.SLICE, "9", "3", site="fc.bias", shape=[9], data=ROWS),
+    edit(EditKind.SLICE, "3×4", "3×1", shape=[3, 4], data=COLUMNS),
 ]
 MANIFESTS = {
     "slices": saved("prune", *SLICES),
     "a slice whose text says otherwise": saved(
-        "prune", edit(EditKind.SLICE, "9×4", "as it is", data=ROWS), SLICES[2]
+        "prune", edit(EditKind.SLICE, "9×4", "as it is", shape=[9, 4], data=ROWS), SLICES[2]
     ),
     "a drop": saved("prune", edit(EditKind.DROP, "Conv2d", "identity", data={"block": "b"})),
     "a swap": saved("decompose", edit(EditKind.SWAP, "Linear 9×4", "svd", data={"ranks": [2]})),
@@ -59,7 +59,7 @@ def test_what_changed_the_structure_comes_back_exactly(name):
 
 def test_shapes_that_follow_are_left_out():
     first, _, second = brief(MANIFESTS["slices"])["steps"][0]["edits"]
-    assert first == {"site": "fc.weight", "kind": "slice", "before": "9×4", "data": ROWS}
+    assert first == {"site": "fc.weight", "kind": "slice", "shape": [9, 4], "data": ROWS}
     assert second == {"site": "fc.weight", "kind": "slice", "data": COLUMNS}
 
 
@@ -82,7 +82,7 @@ def test_what_coding_did_is_read_from_the_file():
     assert whole(MANIFESTS["slices"], [again]) == MANIFESTS["slices"]
 
 
-SLICE = {"site": "a", "kind": "slice", "before": "2×2", "data": {"dim": 0, "keep": [0]}}
+SLICE = {"site": "a", "kind": "slice", "shape": [2, 2], "data": {"dim": 0, "keep": [0]}}
 DAMAGED = {
     "no steps": {},
     "steps that are none": {"steps": 3},
@@ -96,8 +96,8 @@ DAMAGED = {
             "no site": {"kind": "tune"},
             "no kind": {"site": "a"},
             "a site that is a list": {**SLICE, "site": []},
-            "no shape": {**SLICE, "before": ""},
-            "a shape that is a number": {**SLICE, "before": 3},
+            "no shape": {**SLICE, "shape": []},
+            "a shape that is a number": {**SLICE, "shape": 3},
             "a dimension too many": {**SLICE, "data": {"dim": 2, "keep": [0]}},
             "a dimension that is text": {**SLICE, "data": {"dim": "0", "keep": [0]}},
             "no indices": {**SLICE, "data": {"dim": 0}},

@@ -312,6 +312,7 @@ def test_a_wrong_removal_fails_the_proof():
             kind=one.kind,
             before=one.before,
             after=one.after,
+            shape=one.shape,
             data={"dim": 1, "keep": list(range(256, 512))},
         )
         if one.site == "hidden.weight"

@@ -1,11 +1,11 @@
 """What was done to a network, as data: a saved model is its edits and its tensors."""
 
 import enum
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, final
 
-__all__ = ["Edit", "EditKind"]
+__all__ = ["Edit", "EditKind", "shape_text"]
 
 
 class EditKind(enum.StrEnum):
@@ -31,5 +31,12 @@ class Edit:
     after: str
     real: bool = True
     """False when only simulated: then every figure says so."""
+    shape: tuple[int, ...] = ()
+    """Of the tensor before a slice; empty where the edit is no slice."""
     data: Mapping[str, Any] = field(default_factory=dict)
     """What replaying needs, as JSON values."""
+
+
+def shape_text(shape: Sequence[int]) -> str:
+    """Returns a shape as a person reads it."""
+    return "×".join(map(str, shape))

@@ -1,9 +1,9 @@
 """The manifest of a saved model, and the brief form of it that a coded file carries.
 
 Brief, an edit lacks what a reader finds again: options that are as ever, shapes that follow from
-the indices kept, and what an encode step says of the very file. Lost are only the texts of
-edits that changed values and no structure: no loading looks at them, and what was asked for
-stands in the step's settings.
+the indices kept, the texts of shapes, and what an encode step says of the very file. Lost are only
+the texts of edits that changed values and no structure: no loading looks at them, and what was
+asked for stands in the step's settings.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from pydantic import TypeAdapter
 
-from tersenet.core.edit import Edit, EditKind
+from tersenet.core.edit import Edit, EditKind, shape_text
 from tersenet.errors import FormatError
 
 __all__ = ["NO_MODEL", "brief", "whole"]
@@ -20,7 +20,9 @@ NO_MODEL: Final = "The manifest is not that of a saved model: decode to .safeten
 """What is said of one that only claims to be."""
 
 _EDITS: Final = TypeAdapter(tuple[Edit, ...])
-_UNSAID: Final[Mapping[str, Any]] = {"before": "", "after": "", "real": True, "data": {}}
+_UNSAID: Final[Mapping[str, Any]] = {
+    "before": "", "after": "", "real": True, "shape": [], "data": {},
+}  # fmt: skip
 """What an edit has where its brief form does not say."""
 
 _VALUES_ONLY: Final = (EditKind.MASK, EditKind.TUNE)
@@ -59,32 +61,35 @@ def whole(manifest: Mapping[str, Any], coding: Sequence[Edit] = ()) -> dict[str,
 
 
 def _brief(edits: Iterable[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
-    shapes: dict[str, str] = {}
+    shapes: dict[str, list[int]] = {}
     for edit in edits:
         own = dict(edit)
         if edit["kind"] in _VALUES_ONLY:
             own |= {"before": "", "after": ""}
-        elif edit["kind"] == EditKind.SLICE and edit["after"] == _sliced(edit["before"], edit):
-            own["after"] = ""
-            if edit["before"] == shapes.get(edit["site"]):
-                own["before"] = ""
-            shapes[edit["site"]] = edit["after"]
+        elif edit["kind"] == EditKind.SLICE:
+            left = _shape_left(edit)
+            if (edit["before"], edit["after"]) == (shape_text(edit["shape"]), shape_text(left)):
+                own |= {"before": "", "after": ""}
+            if edit["shape"] == shapes.get(edit["site"]):
+                own["shape"] = []
+            shapes[edit["site"]] = left
         yield {key: value for key, value in own.items() if _UNSAID.get(key) != value}
 
 
 def _whole(edits: Iterable[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
-    shapes: dict[str, str] = {}
+    shapes: dict[str, list[int]] = {}
     for edit in edits:
         own = {"site": edit["site"], "kind": edit["kind"], **_UNSAID, **edit}
         if edit["kind"] == EditKind.SLICE:
-            own["before"] = own["before"] or shapes[own["site"]]
-            own["after"] = own["after"] or _sliced(own["before"], own)
-            shapes[own["site"]] = own["after"]
+            own["shape"] = own["shape"] or shapes[own["site"]]
+            shapes[own["site"]] = left = _shape_left(own)
+            own["before"] = own["before"] or shape_text(own["shape"])
+            own["after"] = own["after"] or shape_text(left)
         yield own
 
 
-def _sliced(shape: str, edit: Mapping[str, Any]) -> str:
-    """The shape that a slice leaves, as text."""
-    sides = shape.split("×")
-    sides[edit["data"]["dim"]] = str(len(edit["data"]["keep"]))
-    return "×".join(sides)
+def _shape_left(edit: Mapping[str, Any]) -> list[int]:
+    """The shape that a slice leaves."""
+    shape = list(edit["shape"])
+    shape[edit["data"]["dim"]] = len(edit["data"]["keep"])
+    return shape

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.fx import GraphModule
 
+from tersenet.core.edit import shape_text
 from tersenet.core.types import Edit, EditKind
 from tersenet.errors import StructureError
 from tersenet.graph.attributes import follow, guesses
@@ -66,7 +67,7 @@ def slice_edits(model: nn.Module, graph: Graph, keep: Mapping[str, Sequence[int]
     order = {name: place for place, name in enumerate(graph.shapes)}
     for name, dim in sorted(gone, key=lambda key: (order[key[0]], key[1])):
         kept = [i for i in range(shapes[name][dim]) if i not in gone[name, dim]]
-        before = _text(shapes[name])
+        shape = tuple(shapes[name])
         shapes[name][dim] = len(kept)
         data: dict[str, Any] = {"dim": dim, "keep": kept}
         if name in graph.walk.lengths:
@@ -77,8 +78,9 @@ def slice_edits(model: nn.Module, graph: Graph, keep: Mapping[str, Sequence[int]
             Edit(
                 site=name,
                 kind=EditKind.SLICE,
-                before=before,
-                after=_text(shapes[name]),
+                before=shape_text(shape),
+                after=shape_text(shapes[name]),
+                shape=shape,
                 data=data,
             )
         )
@@ -178,10 +180,11 @@ def _sliced(model: nn.Module, edits: Sequence[Edit]) -> dict[int, tuple[Tensor, 
         old = tensors[edit.site]
         new = found.get(id(old), (old, old))[1]
         dim, keep = edit.data["dim"], edit.data["keep"]
-        fits = _text(new.shape) == edit.before and keep and 0 <= min(keep) <= max(keep)
+        fits = tuple(new.shape) == edit.shape and keep and 0 <= min(keep) <= max(keep)
         if not fits or max(keep) >= new.shape[dim]:
             raise StructureError(
-                f"'{edit.site}' is {_text(new.shape)} where the edit expects {edit.before}: "
+                f"'{edit.site}' is {shape_text(new.shape)} where the edit expects "
+                f"{shape_text(edit.shape)}: "
                 "replay edits on the architecture that they were made on."
             )
         found[id(old)] = (old, new.detach().index_select(dim, torch.tensor(keep).to(new.device)))
@@ -214,7 +217,3 @@ def _foreign(edit: Edit) -> StructureError:
         f"the edit '{edit.kind} {edit.site}' does not belong to this network: replay edits on "
         "the architecture that they were made on."
     )
-
-
-def _text(shape: Sequence[int]) -> str:
-    return "×".join(map(str, shape))
