@@ -1,8 +1,9 @@
 """What packed manifests are deflated against: the words that manifests of networks are made of.
 
 The words are part of the format, byte for byte: a file does not hold them, so another text here
-would be read as another manifest. What it lacks is written in full, so that a method of another name costs its
-letters and no more. The commonest words stand last, where a reference to them is shortest.
+would be read as another manifest. What it lacks is written in full, so that a method of another
+name costs its letters and no more. The commonest words stand last, where a reference to them is
+shortest.
 
 They are worth their place: of the manifests of `recipes/encode-lenet5.yaml` and of
 `encode-vgg-small.yaml` they spare 517 bytes, 4.3 % of a coded file of 12 kB and 0.9 % of 55 kB.

@@ -25,11 +25,10 @@ from tersenet.formats.lanes import (
     add,
     load_floats,
     load_words,
-    lookup16,
-    lookup32,
     prefetch,
-    shifted,
+    shift_right,
     store_floats,
+    value_of,
     zeros,
 )
 from tersenet.formats.levels import Levels, value_bits
@@ -117,7 +116,7 @@ class Grouped(FastMatrix):
         vector = padded(x, len(self.sums) * per_word)
         tables = vector.reshape(-1, len(self.sums)) @ self.sums
         out = np.empty(self.words.shape[0] * _ABREAST * LANES, np.float32)
-        (_product16 if bits == 4 else _product32)(self.words, tables, out)
+        _PRODUCTS[bits](self.words, tables, out)
         return out[: self.shape[0]]
 
 
@@ -126,52 +125,39 @@ def _fields(kinds: int) -> tuple[int, int]:
     return (4, 8) if kinds ** _COLUMNS[kinds] <= 16 else (5, 6)
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
-@no_type_check
-def _product16(words, tables, out):
-    flat, entries = words.reshape(-1), tables.reshape(-1)
-    at = 0
-    for four in range(words.shape[0]):
-        a, b, c, d = zeros(), zeros(), zeros(), zeros()
-        for first in range(0, 128 * words.shape[1], 128):  # 8 tables of 16 sums a word
-            for line in range(0, 64, 16):
-                prefetch(flat, at + line + AHEAD)
-            p, q = load_words(flat, at), load_words(flat, at + 16)
-            r, s = load_words(flat, at + 32), load_words(flat, at + 48)
-            at += 64
-            for field in range(8):
-                t = load_floats(entries, first + 16 * field)
-                a, b = add(a, lookup16(t, p)), add(b, lookup16(t, q))
-                c, d = add(c, lookup16(t, r)), add(d, lookup16(t, s))
-                p, q, r, s = shifted(p, 4), shifted(q, 4), shifted(r, 4), shifted(s, 4)
-        start = four * 64
-        store_floats(out, start, a)
-        store_floats(out, start + 16, b)
-        store_floats(out, start + 32, c)
-        store_floats(out, start + 48, d)
+def _product(bits: int) -> Any:
+    """The kernel for groups whose code has so many bits, compiled for these."""
+    fields, size = 32 // bits, 1 << bits
+
+    @njit(cache=True, nogil=True, error_model="numpy")
+    @no_type_check
+    def look_up(words, tables, out):
+        flat, entries = words.reshape(-1), tables.reshape(-1)
+        at = 0
+        for four in range(words.shape[0]):
+            a, b, c, d = zeros(), zeros(), zeros(), zeros()
+            for first in range(0, fields * size * words.shape[1], fields * size):
+                for line in range(0, 64, 16):
+                    prefetch(flat, at + line + AHEAD)
+                p, q = load_words(flat, at), load_words(flat, at + 16)
+                r, s = load_words(flat, at + 32), load_words(flat, at + 48)
+                at += 64
+                for field in range(fields):
+                    t = load_floats(entries, first + size * field)
+                    u = load_floats(entries, first + size * field + size - 16)
+                    a = add(a, value_of(entries, t, u, p, bits))
+                    b = add(b, value_of(entries, t, u, q, bits))
+                    c = add(c, value_of(entries, t, u, r, bits))
+                    d = add(d, value_of(entries, t, u, s, bits))
+                    p, q = shift_right(p, bits), shift_right(q, bits)
+                    r, s = shift_right(r, bits), shift_right(s, bits)
+            start = four * 64
+            store_floats(out, start, a)
+            store_floats(out, start + 16, b)
+            store_floats(out, start + 32, c)
+            store_floats(out, start + 48, d)
+
+    return look_up
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
-@no_type_check
-def _product32(words, tables, out):
-    flat, entries = words.reshape(-1), tables.reshape(-1)
-    at = 0
-    for four in range(words.shape[0]):
-        a, b, c, d = zeros(), zeros(), zeros(), zeros()
-        for first in range(0, 192 * words.shape[1], 192):  # 6 tables of 32 sums a word
-            for line in range(0, 64, 16):
-                prefetch(flat, at + line + AHEAD)
-            p, q = load_words(flat, at), load_words(flat, at + 16)
-            r, s = load_words(flat, at + 32), load_words(flat, at + 48)
-            at += 64
-            for field in range(6):
-                t = load_floats(entries, first + 32 * field)
-                u = load_floats(entries, first + 32 * field + 16)
-                a, b = add(a, lookup32(t, u, p)), add(b, lookup32(t, u, q))
-                c, d = add(c, lookup32(t, u, r)), add(d, lookup32(t, u, s))
-                p, q, r, s = shifted(p, 5), shifted(q, 5), shifted(r, 5), shifted(s, 5)
-        start = four * 64
-        store_floats(out, start, a)
-        store_floats(out, start + 16, b)
-        store_floats(out, start + 32, c)
-        store_floats(out, start + 48, d)
+_PRODUCTS: Final = {bits: _product(bits) for bits in (4, 5)}

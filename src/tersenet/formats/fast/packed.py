@@ -32,16 +32,13 @@ from tersenet.formats.lanes import (
     LANES,
     add,
     broadcast,
-    gather,
     load_floats,
     load_words,
-    lookup16,
-    lookup32,
-    low_bytes,
     multiply_add,
     prefetch,
-    shifted,
+    shift_right,
     store_floats,
+    value_of,
     zeros,
 )
 from tersenet.formats.levels import Levels, value_bits
@@ -179,119 +176,73 @@ def unpack_fields(words: NDArray[np.uint32], *, per_word: int, bits: int) -> NDA
     return out.reshape(words.shape[0] * LANES, -1)
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
-@no_type_check
-def _product4(words, table, x, out):
-    entries = load_floats(table, 0)
-    lines = words.reshape(-1)
-    at = 0
-    for slab in range(words.shape[0]):
-        a, b, c, d = zeros(), zeros(), zeros(), zeros()
-        for j in range(0, 8 * words.shape[1], 8):
-            prefetch(lines, at + AHEAD)
-            w = load_words(lines, at)
-            at += 16
-            a = multiply_add(lookup16(entries, w), broadcast(x[j]), a)
-            b = multiply_add(lookup16(entries, shifted(w, 4)), broadcast(x[j + 1]), b)
-            c = multiply_add(lookup16(entries, shifted(w, 8)), broadcast(x[j + 2]), c)
-            d = multiply_add(lookup16(entries, shifted(w, 12)), broadcast(x[j + 3]), d)
-            a = multiply_add(lookup16(entries, shifted(w, 16)), broadcast(x[j + 4]), a)
-            b = multiply_add(lookup16(entries, shifted(w, 20)), broadcast(x[j + 5]), b)
-            c = multiply_add(lookup16(entries, shifted(w, 24)), broadcast(x[j + 6]), c)
-            d = multiply_add(lookup16(entries, shifted(w, 28)), broadcast(x[j + 7]), d)
-        store_floats(out, slab * 16, add(add(a, b), add(c, d)))
+def _product(bits: int) -> Any:
+    """The kernel for codes of so many bits, compiled for these: sums of half a word's fields."""
+    fields, sums = _PER_WORD[bits], _PER_WORD[bits] // 2
+
+    @njit(cache=True, nogil=True, error_model="numpy")
+    @no_type_check
+    def multiply(words, table, x, out):
+        low, high = load_floats(table, 0), load_floats(table, 16)
+        lines = words.reshape(-1)
+        at = 0
+        for slab in range(words.shape[0]):
+            a, b, c, d = zeros(), zeros(), zeros(), zeros()
+            for j in range(0, fields * words.shape[1], fields):
+                prefetch(lines, at + AHEAD)
+                w = load_words(lines, at)
+                at += 16
+                v, k = shift_right(w, sums * bits), j + sums
+                a = multiply_add(value_of(table, low, high, w, bits), broadcast(x[j]), a)
+                w = shift_right(w, bits)
+                b = multiply_add(value_of(table, low, high, w, bits), broadcast(x[j + 1]), b)
+                w = shift_right(w, bits)
+                if sums > 2:
+                    c = multiply_add(value_of(table, low, high, w, bits), broadcast(x[j + 2]), c)
+                w = shift_right(w, bits)
+                if sums > 3:
+                    d = multiply_add(value_of(table, low, high, w, bits), broadcast(x[j + 3]), d)
+                a = multiply_add(value_of(table, low, high, v, bits), broadcast(x[k]), a)
+                v = shift_right(v, bits)
+                b = multiply_add(value_of(table, low, high, v, bits), broadcast(x[k + 1]), b)
+                v = shift_right(v, bits)
+                if sums > 2:
+                    c = multiply_add(value_of(table, low, high, v, bits), broadcast(x[k + 2]), c)
+                v = shift_right(v, bits)
+                if sums > 3:
+                    d = multiply_add(value_of(table, low, high, v, bits), broadcast(x[k + 3]), d)
+            total = add(a, b)
+            if sums == 3:
+                total = add(total, c)
+            if sums == 4:
+                total = add(total, add(c, d))
+            store_floats(out, slab * 16, total)
+
+    return multiply
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
-@no_type_check
-def _product5(words, table, x, out):
-    low, high = load_floats(table, 0), load_floats(table, 16)
-    lines = words.reshape(-1)
-    at = 0
-    for slab in range(words.shape[0]):
-        a, b, c = zeros(), zeros(), zeros()
-        for j in range(0, 6 * words.shape[1], 6):
-            prefetch(lines, at + AHEAD)
-            w = load_words(lines, at)
-            at += 16
-            a = multiply_add(lookup32(low, high, w), broadcast(x[j]), a)
-            b = multiply_add(lookup32(low, high, shifted(w, 5)), broadcast(x[j + 1]), b)
-            c = multiply_add(lookup32(low, high, shifted(w, 10)), broadcast(x[j + 2]), c)
-            a = multiply_add(lookup32(low, high, shifted(w, 15)), broadcast(x[j + 3]), a)
-            b = multiply_add(lookup32(low, high, shifted(w, 20)), broadcast(x[j + 4]), b)
-            c = multiply_add(lookup32(low, high, shifted(w, 25)), broadcast(x[j + 5]), c)
-        store_floats(out, slab * 16, add(add(a, b), c))
+def _decoder(bits: int) -> Any:
+    """The kernel that writes the values of some slabs to (column, row)."""
+    fields = _PER_WORD[bits]
+
+    @njit(cache=True, nogil=True, error_model="numpy")
+    @no_type_check
+    def decode(table, words, out):
+        low, high = load_floats(table, 0), load_floats(table, 16)
+        lines, values, height = words.reshape(-1), out.reshape(-1), out.shape[1]
+        at = 0
+        for slab in range(words.shape[0]):
+            place = slab * 16
+            for _ in range(words.shape[1]):
+                w = load_words(lines, at)
+                at += 16
+                for _ in range(fields):
+                    store_floats(values, place, value_of(table, low, high, w, bits))
+                    w = shift_right(w, bits)
+                    place += height
+
+    return decode
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
-@no_type_check
-def _product8(words, table, x, out):
-    lines = words.reshape(-1)
-    at = 0
-    for slab in range(words.shape[0]):
-        a, b = zeros(), zeros()
-        for j in range(0, 4 * words.shape[1], 4):
-            prefetch(lines, at + AHEAD)
-            w = load_words(lines, at)
-            at += 16
-            a = multiply_add(gather(table, low_bytes(w)), broadcast(x[j]), a)
-            b = multiply_add(gather(table, low_bytes(shifted(w, 8))), broadcast(x[j + 1]), b)
-            a = multiply_add(gather(table, low_bytes(shifted(w, 16))), broadcast(x[j + 2]), a)
-            b = multiply_add(gather(table, shifted(w, 24)), broadcast(x[j + 3]), b)
-        store_floats(out, slab * 16, add(a, b))
-
-
-_PRODUCTS: Final = {4: _product4, 5: _product5, 8: _product8}
-
-
-@njit(cache=True, nogil=True, error_model="numpy")
-@no_type_check
-def _decode4(table, words, out):
-    t = load_floats(table, 0)
-    lines, values, height = words.reshape(-1), out.reshape(-1), out.shape[1]
-    at = 0
-    for slab in range(words.shape[0]):
-        place = slab * 16
-        for _ in range(words.shape[1]):
-            w = load_words(lines, at)
-            at += 16
-            for _ in range(8):
-                store_floats(values, place, lookup16(t, w))
-                w = shifted(w, 4)
-                place += height
-
-
-@njit(cache=True, nogil=True, error_model="numpy")
-@no_type_check
-def _decode5(table, words, out):
-    t, u = load_floats(table, 0), load_floats(table, 16)
-    lines, values, height = words.reshape(-1), out.reshape(-1), out.shape[1]
-    at = 0
-    for slab in range(words.shape[0]):
-        place = slab * 16
-        for _ in range(words.shape[1]):
-            w = load_words(lines, at)
-            at += 16
-            for _ in range(6):
-                store_floats(values, place, lookup32(t, u, w))
-                w = shifted(w, 5)
-                place += height
-
-
-@njit(cache=True, nogil=True, error_model="numpy")
-@no_type_check
-def _decode8(table, words, out):
-    lines, values, height = words.reshape(-1), out.reshape(-1), out.shape[1]
-    at = 0
-    for slab in range(words.shape[0]):
-        place = slab * 16
-        for _ in range(words.shape[1]):
-            w = load_words(lines, at)
-            at += 16
-            for _ in range(4):
-                store_floats(values, place, gather(table, low_bytes(w)))
-                w = shifted(w, 8)
-                place += height
-
-
-_DECODERS: Final = {4: _decode4, 5: _decode5, 8: _decode8}
+_PRODUCTS: Final = {bits: _product(bits) for bits in _PER_WORD}
+_DECODERS: Final = {bits: _decoder(bits) for bits in _PER_WORD}

@@ -8,7 +8,7 @@ is not stored and is added back as ω0 · Σx.
 """
 
 from dataclasses import dataclass
-from typing import Any, final, no_type_check
+from typing import Any, Final, final, no_type_check
 
 import numpy as np
 from numba import njit
@@ -22,6 +22,7 @@ from tersenet.formats.lanes import (
     load_floats,
     multiply_add,
     store_floats,
+    zeros,
 )
 from tersenet.formats.levels import Levels, value_bits
 
@@ -113,7 +114,7 @@ class Panels(FastMatrix):
         bits, first = code_bits(len(self.values)), 0
         while first < width:
             wide = width - first >= 4 * LANES
-            multiply = _add_64 if wide else _add_16
+            multiply = _ADD[wide]
             multiply(self.entries_, self.starts, self.table, bits, x, first, out)
             first += 4 * LANES if wide else LANES
         return out[:, :batch]
@@ -124,43 +125,38 @@ def panel_width(kinds: int) -> int:
     return 1 << (16 - code_bits(kinds))
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
-@no_type_check
-def _add_64(entries, starts, table, bits, x, first, out):
-    most, columns = (1 << bits) - 1, 1 << (16 - bits)
-    samples, sums, stride = x.reshape(-1), out.reshape(-1), x.shape[1]
-    for panel in range(starts.shape[0]):
-        base = panel * columns * stride + first
-        for row in range(starts.shape[1] - 1):
-            at = row * stride + first
-            a, b = load_floats(sums, at), load_floats(sums, at + 16)
-            c, d = load_floats(sums, at + 32), load_floats(sums, at + 48)
-            for place in range(starts[panel, row], starts[panel, row + 1]):
-                entry = np.intp(entries[place])
-                v = broadcast(table[entry & most])
-                j = base + (entry >> bits) * stride
-                a = multiply_add(v, load_floats(samples, j), a)
-                b = multiply_add(v, load_floats(samples, j + 16), b)
-                c = multiply_add(v, load_floats(samples, j + 32), c)
-                d = multiply_add(v, load_floats(samples, j + 48), d)
-            store_floats(sums, at, a)
-            store_floats(sums, at + 16, b)
-            store_floats(sums, at + 32, c)
-            store_floats(sums, at + 48, d)
+def _adder(wide: bool) -> Any:
+    """The kernel that adds the products of 64 samples, or of 16, compiled for these."""
+
+    @njit(cache=True, nogil=True, error_model="numpy")
+    @no_type_check
+    def add_products(entries, starts, table, bits, x, first, out):
+        most, columns = (1 << bits) - 1, 1 << (16 - bits)
+        samples, sums, stride = x.reshape(-1), out.reshape(-1), x.shape[1]
+        for panel in range(starts.shape[0]):
+            base = panel * columns * stride + first
+            for row in range(starts.shape[1] - 1):
+                at = row * stride + first
+                a, b, c, d = load_floats(sums, at), zeros(), zeros(), zeros()
+                if wide:
+                    b, c = load_floats(sums, at + 16), load_floats(sums, at + 32)
+                    d = load_floats(sums, at + 48)
+                for place in range(starts[panel, row], starts[panel, row + 1]):
+                    entry = np.intp(entries[place])
+                    v = broadcast(table[entry & most])
+                    j = base + (entry >> bits) * stride
+                    a = multiply_add(v, load_floats(samples, j), a)
+                    if wide:
+                        b = multiply_add(v, load_floats(samples, j + 16), b)
+                        c = multiply_add(v, load_floats(samples, j + 32), c)
+                        d = multiply_add(v, load_floats(samples, j + 48), d)
+                store_floats(sums, at, a)
+                if wide:
+                    store_floats(sums, at + 16, b)
+                    store_floats(sums, at + 32, c)
+                    store_floats(sums, at + 48, d)
+
+    return add_products
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
-@no_type_check
-def _add_16(entries, starts, table, bits, x, first, out):
-    most, columns = (1 << bits) - 1, 1 << (16 - bits)
-    samples, sums, stride = x.reshape(-1), out.reshape(-1), x.shape[1]
-    for panel in range(starts.shape[0]):
-        base = panel * columns * stride + first
-        for row in range(starts.shape[1] - 1):
-            at = row * stride + first
-            a = load_floats(sums, at)
-            for place in range(starts[panel, row], starts[panel, row + 1]):
-                entry = np.intp(entries[place])
-                j = base + (entry >> bits) * stride
-                a = multiply_add(broadcast(table[entry & most]), load_floats(samples, j), a)
-            store_floats(sums, at, a)
+_ADD: Final = {wide: _adder(wide) for wide in (False, True)}

@@ -27,14 +27,13 @@ from tersenet.formats.lanes import (
     load_floats,
     load_halves,
     load_words,
-    lookup32,
-    low_bytes,
     multiply_add,
     no_words,
     plus,
     prefetch,
-    shifted,
+    shift_right,
     store_floats,
+    value_of,
     zeros,
 )
 from tersenet.formats.levels import Levels, value_bits
@@ -228,6 +227,35 @@ def omitted(value, x):
     return np.float32(value * total)
 
 
+def _sum(bits: int) -> Any:
+    """The kernel for codes of 5 bits or 8, compiled for these.
+
+    It writes the product of the entries with x to `sums`, as the rows lie in the slabs.
+    """
+
+    @njit(cache=True, nogil=True, error_model="numpy")
+    @no_type_check
+    def sum_entries(entries, starts, table, x, sums):
+        low, high = load_floats(table, 0), load_floats(table, 16)
+        lines = entries.reshape(-1)
+        for slab in range(len(starts) - 1):
+            a, b, column = zeros(), zeros(), no_words()
+            for step in range(starts[slab], starts[slab + 1], 2):
+                prefetch(lines, step * 16 + 2 * AHEAD)
+                e = load_halves(lines, step * 16)
+                column = plus(column, shift_right(e, bits))
+                a = multiply_add(gather(x, column), value_of(table, low, high, e, bits), a)
+                e = load_halves(lines, step * 16 + 16)
+                column = plus(column, shift_right(e, bits))
+                b = multiply_add(gather(x, column), value_of(table, low, high, e, bits), b)
+            store_floats(sums, slab * 16, add(a, b))
+
+    return sum_entries
+
+
+sum_sliced, _sum_bytes = _sum(5), _sum(8)
+
+
 @njit(cache=True, nogil=True, error_model="numpy")
 @no_type_check
 def _product(x, out, entries, starts, places, table, omitted_value):
@@ -240,40 +268,3 @@ def _product(x, out, entries, starts, places, table, omitted_value):
     for first in range(0, len(out), 16):
         found = gather(sums, load_words(places, first))
         store_floats(out, first, add(found, start))
-
-
-@njit(cache=True, nogil=True, error_model="numpy")
-@no_type_check
-def sum_sliced(entries, starts, table, x, sums):
-    """Writes the product of the entries with x to `sums`, as the rows lie in the slabs."""
-    low, high = load_floats(table, 0), load_floats(table, 16)
-    lines = entries.reshape(-1)
-    for slab in range(len(starts) - 1):
-        a, b, column = zeros(), zeros(), no_words()
-        for step in range(starts[slab], starts[slab + 1], 2):
-            prefetch(lines, step * 16 + 2 * AHEAD)
-            e = load_halves(lines, step * 16)
-            column = plus(column, shifted(e, 5))
-            a = multiply_add(gather(x, column), lookup32(low, high, e), a)
-            e = load_halves(lines, step * 16 + 16)
-            column = plus(column, shifted(e, 5))
-            b = multiply_add(gather(x, column), lookup32(low, high, e), b)
-        store_floats(sums, slab * 16, add(a, b))
-
-
-@njit(cache=True, nogil=True, error_model="numpy")
-@no_type_check
-def _sum_bytes(entries, starts, table, x, sums):
-    """The same with codes of 8 bits, whose table lies in the first-level cache."""
-    lines = entries.reshape(-1)
-    for slab in range(len(starts) - 1):
-        a, b, column = zeros(), zeros(), no_words()
-        for step in range(starts[slab], starts[slab + 1], 2):
-            prefetch(lines, step * 16 + 2 * AHEAD)
-            e = load_halves(lines, step * 16)
-            column = plus(column, shifted(e, 8))
-            a = multiply_add(gather(x, column), gather(table, low_bytes(e)), a)
-            e = load_halves(lines, step * 16 + 16)
-            column = plus(column, shifted(e, 8))
-            b = multiply_add(gather(x, column), gather(table, low_bytes(e)), b)
-        store_floats(sums, slab * 16, add(a, b))

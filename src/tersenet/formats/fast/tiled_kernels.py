@@ -1,6 +1,6 @@
 """The loops of `Tiled`: lines filled, read back, and multiplied."""
 
-from typing import no_type_check
+from typing import Any, no_type_check
 
 import numpy as np
 from numba import carray, njit  # pyright: ignore[reportPrivateImportUsage]
@@ -19,7 +19,7 @@ from tersenet.formats.lanes import (
     multiply_add,
     pointer,
     prefetch,
-    shifted,
+    shift_right,
     signed_field,
     store_floats,
     zeros,
@@ -108,69 +108,72 @@ def _sum_narrow(lines, blocks, starts, table, x, sums):
             j = np.intp(blocks[visit]) * 32
             p, q = load_floats(x, j), load_floats(x, j + 16)
             w = load_words(lines, visit * 16)
-            a = multiply_add(lookup32(p, q, w), lookup32(t, u, shifted(w, 5)), a)
-            b = multiply_add(lookup32(p, q, shifted(w, 10)), lookup32(t, u, shifted(w, 15)), b)
-            c = multiply_add(lookup32(p, q, shifted(w, 20)), lookup32(t, u, shifted(w, 25)), c)
+            a = multiply_add(lookup32(p, q, w), lookup32(t, u, shift_right(w, 5)), a)
+            w = shift_right(w, 10)
+            b = multiply_add(lookup32(p, q, w), lookup32(t, u, shift_right(w, 5)), b)
+            w = shift_right(w, 10)
+            c = multiply_add(lookup32(p, q, w), lookup32(t, u, shift_right(w, 5)), c)
             j = np.intp(blocks[visit + 1]) * 32
             p, q = load_floats(x, j), load_floats(x, j + 16)
             w = load_words(lines, visit * 16 + 16)
-            d = multiply_add(lookup32(p, q, w), lookup32(t, u, shifted(w, 5)), d)
-            e = multiply_add(lookup32(p, q, shifted(w, 10)), lookup32(t, u, shifted(w, 15)), e)
-            f = multiply_add(lookup32(p, q, shifted(w, 20)), lookup32(t, u, shifted(w, 25)), f)
+            d = multiply_add(lookup32(p, q, w), lookup32(t, u, shift_right(w, 5)), d)
+            w = shift_right(w, 10)
+            e = multiply_add(lookup32(p, q, w), lookup32(t, u, shift_right(w, 5)), e)
+            w = shift_right(w, 10)
+            f = multiply_add(lookup32(p, q, w), lookup32(t, u, shift_right(w, 5)), f)
         store_floats(sums, at, add(add(add(a, b), add(c, d)), add(e, f)))
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@njit(cache=True, nogil=True, forceinline=True)
 @no_type_check
-def _sum_wide(lines, blocks, starts, table, x, sums):
-    """The same for tiles of 64 columns."""
-    t, u = load_floats(table, 0), load_floats(table, 16)
-    for part in range(len(starts) - 1):
-        at = part * 16 % len(sums)
-        a, b, c, d = load_floats(sums, at), zeros(), zeros(), zeros()
-        for visit in range(starts[part], starts[part + 1], 2):
-            prefetch(lines, visit * 16 + AHEAD)
-            prefetch(lines, visit * 16 + AHEAD + 16)
-            j = np.intp(blocks[visit]) * 64
-            p, q = load_floats(x, j), load_floats(x, j + 16)
-            r, s = load_floats(x, j + 32), load_floats(x, j + 48)
-            w = load_words(lines, visit * 16)
-            a = multiply_add(lookup64(p, q, r, s, w), lookup32(t, u, shifted(w, 6)), a)
-            w = shifted(w, 11)
-            b = multiply_add(lookup64(p, q, r, s, w), lookup32(t, u, shifted(w, 6)), b)
-            j = np.intp(blocks[visit + 1]) * 64
-            p, q = load_floats(x, j), load_floats(x, j + 16)
-            r, s = load_floats(x, j + 32), load_floats(x, j + 48)
-            w = load_words(lines, visit * 16 + 16)
-            c = multiply_add(lookup64(p, q, r, s, w), lookup32(t, u, shifted(w, 6)), c)
-            w = shifted(w, 11)
-            d = multiply_add(lookup64(p, q, r, s, w), lookup32(t, u, shifted(w, 6)), d)
-        store_floats(sums, at, add(add(a, b), add(c, d)))
+def _element(low, high, words, slot_bits):
+    """The values of the elements in the lower bits: looked up, or steps of an even grid."""
+    if slot_bits == 16:
+        return signed_field(words, 6, 10)
+    return lookup32(low, high, shift_right(words, 6))
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
-@no_type_check
-def _sum_steps(lines, blocks, starts, x, sums):
-    """The same for steps of an even grid, in units of it: no table, whatever their number."""
-    for part in range(len(starts) - 1):
-        at = part * 16 % len(sums)
-        a, b, c, d = load_floats(sums, at), zeros(), zeros(), zeros()
-        for visit in range(starts[part], starts[part + 1], 2):
-            prefetch(lines, visit * 16 + AHEAD)
-            prefetch(lines, visit * 16 + AHEAD + 16)
-            j = np.intp(blocks[visit]) * 64
-            p, q = load_floats(x, j), load_floats(x, j + 16)
-            r, s = load_floats(x, j + 32), load_floats(x, j + 48)
-            w = load_words(lines, visit * 16)
-            a = multiply_add(lookup64(p, q, r, s, w), signed_field(w, 6, 10), a)
-            b = multiply_add(lookup64(p, q, r, s, shifted(w, 16)), signed_field(w, 22, 10), b)
-            j = np.intp(blocks[visit + 1]) * 64
-            p, q = load_floats(x, j), load_floats(x, j + 16)
-            r, s = load_floats(x, j + 32), load_floats(x, j + 48)
-            w = load_words(lines, visit * 16 + 16)
-            c = multiply_add(lookup64(p, q, r, s, w), signed_field(w, 6, 10), c)
-            d = multiply_add(lookup64(p, q, r, s, shifted(w, 16)), signed_field(w, 22, 10), d)
-        store_floats(sums, at, add(add(a, b), add(c, d)))
+def _wide(slot_bits: int) -> Any:
+    """The same for tiles of 64 columns, compiled for elements of 11 bits or 16.
+
+    Those of 16 bits hold steps of an even grid, summed in units of it: no table, whatever their
+    number.
+    """
+
+    @njit(cache=True, nogil=True, error_model="numpy")
+    @no_type_check
+    def sum_wide(lines, blocks, starts, table, x, sums):
+        t, u = load_floats(table, 0), load_floats(table, 16)
+        for part in range(len(starts) - 1):
+            at = part * 16 % len(sums)
+            a, b, c, d = load_floats(sums, at), zeros(), zeros(), zeros()
+            for visit in range(starts[part], starts[part + 1], 2):
+                prefetch(lines, visit * 16 + AHEAD)
+                prefetch(lines, visit * 16 + AHEAD + 16)
+                j = np.intp(blocks[visit]) * 64
+                p, q = load_floats(x, j), load_floats(x, j + 16)
+                r, s = load_floats(x, j + 32), load_floats(x, j + 48)
+                w = load_words(lines, visit * 16)
+                v = _element(t, u, w, slot_bits)
+                a = multiply_add(lookup64(p, q, r, s, w), v, a)
+                w = shift_right(w, slot_bits)
+                v = _element(t, u, w, slot_bits)
+                b = multiply_add(lookup64(p, q, r, s, w), v, b)
+                j = np.intp(blocks[visit + 1]) * 64
+                p, q = load_floats(x, j), load_floats(x, j + 16)
+                r, s = load_floats(x, j + 32), load_floats(x, j + 48)
+                w = load_words(lines, visit * 16 + 16)
+                v = _element(t, u, w, slot_bits)
+                c = multiply_add(lookup64(p, q, r, s, w), v, c)
+                w = shift_right(w, slot_bits)
+                v = _element(t, u, w, slot_bits)
+                d = multiply_add(lookup64(p, q, r, s, w), v, d)
+            store_floats(sums, at, add(add(a, b), add(c, d)))
+
+    return sum_wide
+
+
+_sum_wide, _sum_steps = _wide(11), _wide(16)
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -191,7 +194,7 @@ def multiply(vector, out, plan, omitted_value):
     sums = np.zeros(len(out), np.float32)
     step = broadcast(np.float32(1))
     if slot_bits == 16:
-        _sum_steps(lines, blocks, starts, x, sums)
+        _sum_steps(lines, blocks, starts, table, x, sums)
         step = broadcast(table[0])
     elif width == 32:
         _sum_narrow(lines, blocks, starts, table, x, sums)

@@ -37,10 +37,10 @@ from tersenet.formats.lanes.integers import (
     no_words,
     plus,
     popcount,
-    shifted,
+    shift_right,
     signed_field,
 )
-from tersenet.formats.lanes.lookups import gather, lookup16, lookup32, lookup64
+from tersenet.formats.lanes.lookups import gather, lookup16, lookup32, lookup64, value_of
 from tersenet.formats.lanes.registers import BYTE_DOT, INSTRUCTIONS, LANES
 
 __all__ = [
@@ -67,9 +67,10 @@ __all__ = [
     "pointer",
     "popcount",
     "prefetch",
-    "shifted",
+    "shift_right",
     "signed_field",
     "store_floats",
     "store_words",
+    "value_of",
     "zeros",
 ]

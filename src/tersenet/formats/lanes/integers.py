@@ -10,6 +10,7 @@ from tersenet.formats.lanes.registers import (
     BYTE_DOT,
     FLOAT_LANES,
     FLOATS,
+    INT,
     WORD_LANES,
     WORDS,
     call,
@@ -25,7 +26,7 @@ __all__ = [
     "no_words",
     "plus",
     "popcount",
-    "shifted",
+    "shift_right",
     "signed_field",
 ]
 
@@ -41,16 +42,14 @@ def no_words(typingctx):
 
 
 @intrinsic
-def shifted(typingctx, words, bits):
-    """Every lane shifted right by a constant number of bits."""
-    if not isinstance(bits, types.IntegerLiteral):
-        return None
-    distance = filled(bits.literal_value)
+def shift_right(typingctx, words, bits):
+    """Every lane shifted right by the same number of bits, below 32."""
 
     def generate(context, builder, signature, args):
-        return builder.lshr(args[0], distance)
+        distance = builder.trunc(args[1], INT)
+        return builder.lshr(args[0], splat(builder, distance, WORD_LANES))
 
-    return WORDS(WORDS, bits), generate
+    return WORDS(WORDS, types.int64), generate
 
 
 @intrinsic

@@ -10,6 +10,7 @@ instruction when the table lies in a register.
 from typing import Any, Final
 
 from llvmlite import ir
+from numba import types
 from numba.extending import intrinsic
 
 from tersenet.formats.lanes.registers import (
@@ -24,7 +25,7 @@ from tersenet.formats.lanes.registers import (
     filled,
 )
 
-__all__ = ["gather", "lookup16", "lookup32", "lookup64"]
+__all__ = ["gather", "lookup16", "lookup32", "lookup64", "value_of"]
 
 _HALF_FLOATS: Final = ir.VectorType(ir.FloatType(), 8)
 _HALF_WORDS: Final = ir.VectorType(INT, 8)
@@ -120,17 +121,41 @@ def gather(typingctx, array, index):
     """array[index] of a float32 array in memory, lane by lane."""
 
     def generate(context, builder, signature, args):
-        data = context.make_array(signature.args[0])(context, builder, args[0]).data
-        if INSTRUCTIONS == "avx512":
-            return _gather_avx512(builder, data, args[1])
-        out: Any = ir.Constant(FLOAT_LANES, ir.Undefined)
-        for lane in range(LANES):
-            place = ir.Constant(INT, lane)
-            at = builder.zext(builder.extract_element(args[1], place), ir.IntType(64))
-            out = builder.insert_element(out, builder.load(builder.gep(data, [at])), place)
-        return out
+        return _gather(context, builder, signature.args[0], args[0], args[1])
 
     return FLOATS(array, WORDS), generate
+
+
+@intrinsic
+def value_of(typingctx, table, low, high, words, bits):
+    """What the lowest `bits` bits of each lane, 4, 5 or 8 of them, stand for in a table.
+
+    `low` and `high` are its first 32 floats: codes of 4 and 5 bits are looked up in registers,
+    those of 8 bits in memory.
+    """
+    if not isinstance(bits, types.IntegerLiteral):
+        return None
+    width = bits.literal_value
+
+    def generate(context, builder, signature, args):
+        if width <= 5:
+            return _lookup(builder, [args[1], args[2]][: 1 << (width - 4)], args[3])
+        code = builder.and_(args[3], filled((1 << width) - 1))
+        return _gather(context, builder, signature.args[0], args[0], code)
+
+    return FLOATS(table, FLOATS, FLOATS, WORDS, bits), generate
+
+
+def _gather(context: Any, builder: Any, kind: Any, array: Any, index: Any) -> Any:
+    data = context.make_array(kind)(context, builder, array).data
+    if INSTRUCTIONS == "avx512":
+        return _gather_avx512(builder, data, index)
+    out: Any = ir.Constant(FLOAT_LANES, ir.Undefined)
+    for lane in range(LANES):
+        place = ir.Constant(INT, lane)
+        at = builder.zext(builder.extract_element(index, place), ir.IntType(64))
+        out = builder.insert_element(out, builder.load(builder.gep(data, [at])), place)
+    return out
 
 
 def _gather_avx512(builder: Any, data: Any, index: Any) -> Any:
