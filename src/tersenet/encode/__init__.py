@@ -7,7 +7,6 @@ from tersenet.encode.fisher import (
     curvatures,
     divergence,
     fisher_diagonal,
-    quadratic_form,
 )
 from tersenet.encode.norms import absorb_norms_
 from tersenet.encode.rate_aware import RateAware
@@ -24,7 +23,6 @@ __all__ = [
     "curvatures",
     "divergence",
     "fisher_diagonal",
-    "quadratic_form",
     "restore_",
     "to_arrays",
 ]
