@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from tersenet.encode import curvatures, divergence, fisher_diagonal
+from tersenet.encode import curvatures, divergence, fisher_diagonal, quadratic_form
 
 
 def generator(seed: int = 0) -> torch.Generator:
@@ -27,37 +27,6 @@ def network() -> nn.Sequential:
 
 def inputs(count: int = 24) -> list[torch.Tensor]:
     return [torch.randn(count, 1, 8, 8, generator=generator(1), dtype=torch.float64)]
-
-
-def quadratic_form(
-    model: nn.Module, change: dict[str, torch.Tensor], inputs: list[torch.Tensor]
-) -> float:
-    """Returns ½ δFδᵀ with the full F, exact over labels, in nats per sample.
-
-    ∂_w log P moves the logits z by their Jacobian, and the Fisher information of softmax is
-    diag(p) - ppᵀ: so it is half the variance, under P, of how δ moves the logits.
-    """
-    point = dict(model.named_parameters())
-    total, count = 0.0, 0
-    for batch in inputs:
-        logits = model(batch)
-        # J δ by two backward passes: the gradient by u of (uᵀJ) δ.
-        u = torch.zeros_like(logits, requires_grad=True)
-        pulled = torch.autograd.grad(
-            logits, list(point.values()), u, create_graph=True, allow_unused=True
-        )
-        along = [
-            (gradient * change[name]).sum()
-            for name, gradient in zip(point, pulled, strict=True)
-            if gradient is not None and name in change
-        ]
-        (moved,) = torch.autograd.grad(torch.stack(along).sum(), u)
-        logits = logits.detach()
-        p, moved = logits.double().softmax(1), moved.double()
-        mean = (p * moved).sum(1, keepdim=True)
-        total += float((p * (moved - mean).square()).sum())
-        count += len(batch)
-    return 0.5 * total / max(1, count)
 
 
 def test_divergence_is_the_quadratic_form_as_the_change_vanishes():

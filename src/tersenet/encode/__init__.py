@@ -7,6 +7,7 @@ from tersenet.encode.fisher import (
     curvatures,
     divergence,
     fisher_diagonal,
+    quadratic_form,
 )
 from tersenet.encode.norms import absorb_norms_
 from tersenet.encode.rate_aware import RateAware
@@ -23,6 +24,7 @@ __all__ = [
     "curvatures",
     "divergence",
     "fisher_diagonal",
+    "quadratic_form",
     "restore_",
     "to_arrays",
 ]

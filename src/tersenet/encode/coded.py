@@ -148,7 +148,7 @@ class Encoding(Method[EncodePlan]):
             coded_bytes=found.file_bytes,
             drop=found.drop,
             trials=tried,
-            skips=tuple(_left(model, found.steps)),
+            skips=tuple(_skips(model, found.steps)),
         )
 
     def apply(
@@ -289,7 +289,7 @@ def restore_(model: nn.Module, tensors: Mapping[str, np.ndarray]) -> nn.Module:
     return model.eval()
 
 
-def _left(model: nn.Module, steps: Steps) -> list[Skip]:
+def _skips(model: nn.Module, steps: Steps) -> list[Skip]:
     return [
         Skip(name, f"kept bit for bit: {_reason(value)}")
         for name, value in model.named_parameters()

@@ -19,7 +19,7 @@ from torch.nn import functional
 from tersenet.core.memory import require_memory
 from tersenet.train.layout import SafeConvolutions
 
-__all__ = ["Curvature", "curvatures", "divergence", "fisher_diagonal"]
+__all__ = ["Curvature", "curvatures", "divergence", "fisher_diagonal", "quadratic_form"]
 
 FactoredLayer: TypeAlias = nn.Conv2d | nn.Linear
 
@@ -187,6 +187,39 @@ def divergence(before: nn.Module, after: nn.Module, inputs: Sequence[Tensor]) ->
             total += float((p.exp() * (p - q)).sum())
             count += len(batch)
     return total / max(1, count)
+
+
+def quadratic_form(
+    model: nn.Module, change: Mapping[str, Tensor], inputs: Sequence[Tensor]
+) -> float:
+    """Returns ½ δFδᵀ with the full F, exact over labels, in nats per sample.
+
+    ∂_w log P moves the logits z by their Jacobian, and the Fisher information of softmax is
+    diag(p) - ppᵀ: so it is half the variance, under P, of how δ moves the logits.
+    """
+    model = _differentiable(model)
+    point = dict(model.named_parameters())
+    total, count = 0.0, 0
+    for batch in inputs:
+        with SafeConvolutions():
+            logits = model(batch)
+            # J δ by two backward passes: the gradient by u of (uᵀJ) δ.
+            u = torch.zeros_like(logits, requires_grad=True)
+            pulled = torch.autograd.grad(
+                logits, list(point.values()), u, create_graph=True, allow_unused=True
+            )
+            along = [
+                (gradient * change[name]).sum()
+                for name, gradient in zip(point, pulled, strict=True)
+                if gradient is not None and name in change
+            ]
+            (moved,) = torch.autograd.grad(torch.stack(along).sum(), u)
+        logits = logits.detach()
+        p, moved = logits.double().softmax(1), moved.double()
+        mean = (p * moved).sum(1, keepdim=True)
+        total += float((p * (moved - mean).square()).sum())
+        count += len(batch)
+    return 0.5 * total / max(1, count)
 
 
 def _differentiable(model: nn.Module) -> nn.Module:
