@@ -21,16 +21,16 @@ from typing import final
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from tersenet.codec.arithmetic import bins, engine
+from tersenet.codec.arithmetic import bins
 from tersenet.codec.levels import feedback_kernels
 from tersenet.codec.levels.steps import check_step
 
-__all__ = ["FedBack", "inverse_factor", "rd_feedback"]
+__all__ = ["FeedbackLevels", "inverse_factor", "rd_feedback"]
 
 
 @final
 @dataclass(frozen=True, kw_only=True, eq=False)
-class FedBack:
+class FeedbackLevels:
     """Levels, and what they cost by the model that chose them."""
 
     levels: NDArray[np.int32]
@@ -68,7 +68,7 @@ def rd_feedback(
     columns: NDArray[np.float64],
     rows: NDArray[np.float64] | None = None,
     dependent: bool = False,
-) -> FedBack:
+) -> FeedbackLevels:
     """Levels of a matrix whose errors make up for each other.
 
     Weights of exactly zero stay zero: they were pruned.
@@ -95,9 +95,7 @@ def rd_feedback(
             f"Factors of {columns.shape} and {rows.shape} for a {matrix.shape} matrix."
         )
     scaled = np.ascontiguousarray(check_step(matrix, step))
-    contexts = bins.GREATER + 2 * bins.UNARY + bins.PREFIXES
-    models = np.empty((contexts, 4), np.int32)
-    engine.start_contexts(np.zeros(contexts, np.uint8), models)
+    models = bins.fresh_contexts(bins.UNARY)
     levels = np.empty(matrix.shape, np.int32)
     quantise = feedback_kernels.feedback_uniform
     if dependent:
@@ -105,4 +103,4 @@ def rd_feedback(
     distortion, bits = quantise(
         scaled, columns, rows, float(lam / step**2), models, levels, matrix == 0
     )
-    return FedBack(levels=levels, distortion=float(distortion * step**2), bits=float(bits))
+    return FeedbackLevels(levels=levels, distortion=float(distortion * step**2), bits=float(bits))

@@ -13,7 +13,8 @@ from tersenet.errors import ExportError, FormatError, ParityError
 from tersenet.export.formats.draft import Choose, Draft
 from tersenet.export.formats.rules import RULES
 from tersenet.export.tracing import trace
-from tersenet.formats import Network, network_bytes
+from tersenet.formats.network.file import network_bytes
+from tersenet.formats.network.running import Network
 
 __all__ = ["to_formats"]
 

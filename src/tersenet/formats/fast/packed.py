@@ -16,14 +16,13 @@ import numpy as np
 from numba import njit
 from numpy.typing import ArrayLike, NDArray
 
-from tersenet.formats.accounting import StoredArray
 from tersenet.formats.fast.base import (
     MANY,
     FastMatrix,
-    checked_values,
     code_bits,
-    padded,
-    padded_codes,
+    float32_values,
+    pad,
+    pad_codes,
     slabs,
     table,
 )
@@ -41,7 +40,7 @@ from tersenet.formats.lanes import (
     value_of,
     zeros,
 )
-from tersenet.formats.levels import Levels, value_bits
+from tersenet.formats.levels import Levels
 
 __all__ = ["BATCHED", "Packed", "multiply_decoded", "pack_fields", "packed_bits", "unpack_fields"]
 
@@ -57,6 +56,9 @@ _PANEL_BYTES: Final = 1 << 20
 @dataclass(frozen=True, eq=False, repr=False)
 class Packed(FastMatrix):
     """Every element as a code of 4 bits (up to 16 values), 5 (up to 32) or 8 (up to 256)."""
+
+    stream = ("words",)
+    beside = ("table",)
 
     shape: tuple[int, int]
     dtype: np.dtype[Any]
@@ -74,10 +76,10 @@ class Packed(FastMatrix):
             FormatError: More than 256 values, or values that float32 cannot hold.
         """
         levels = Levels.of(matrix)
-        values = checked_values(levels, limit=MANY, format_name="Packed")
+        values = float32_values(levels, limit=MANY, format_name="Packed")
         bits = packed_bits(len(values))
         per_word = _PER_WORD[bits]
-        codes = padded_codes(levels.ranks, rows=LANES, columns=per_word)
+        codes = pad_codes(levels.ranks, rows=LANES, columns=per_word)
         return cls(
             shape=levels.shape,
             dtype=levels.values.dtype,
@@ -89,36 +91,16 @@ class Packed(FastMatrix):
 
     def dense(self) -> NDArray[Any]:
         """The matrix again."""
-        return self.values[self._codes()]
+        bits, (rows, columns) = self.code_bits, self.shape
+        codes = unpack_fields(self.words, per_word=_PER_WORD[bits], bits=bits)
+        return self.values[codes[:rows, :columns]]
 
-    def arrays(self) -> tuple[StoredArray, ...]:
-        """The values and one code per element."""
-        rows, columns = self.shape
-        return (
-            StoredArray(name="Ω", entries=len(self.values), bits_each=value_bits(self.values)),
-            StoredArray(name="codes", entries=rows * columns, bits_each=self.code_bits),
-        )
-
-    @property
-    def memory_bytes(self) -> int:
-        """Bytes of words and table."""
-        return self.words.nbytes + self.table.nbytes
-
-    @property
-    def stream_bytes(self) -> int:
-        """Bytes of the words."""
-        return self.words.nbytes
-
-    def _codes(self, first: int = 0, last: int | None = None) -> NDArray[np.uint8]:
-        """Codes of the slabs from first to last, without the padding."""
-        codes = unpack_fields(
-            self.words[first:last], per_word=_PER_WORD[self.code_bits], bits=self.code_bits
-        )
-        return codes[: self.shape[0] - first * LANES, : self.shape[1]]
+    def _stored(self) -> tuple[tuple[str, int, int], ...]:
+        return (("codes", self.shape[0] * self.shape[1], self.code_bits),)
 
     def _product(self, x: NDArray[Any]) -> NDArray[Any]:
         out = np.empty(len(self.words) * LANES, np.float32)
-        vector = padded(x, _PER_WORD[self.code_bits])
+        vector = pad(x, _PER_WORD[self.code_bits])
         _PRODUCTS[self.code_bits](self.words, self.table, vector, out)
         return out[: self.shape[0]]
 

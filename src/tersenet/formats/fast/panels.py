@@ -14,8 +14,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import ArrayLike, NDArray
 
-from tersenet.formats.accounting import StoredArray
-from tersenet.formats.fast.base import MANY, FastMatrix, checked_values, code_bits, table
+from tersenet.formats.fast.base import MANY, FastMatrix, code_bits, float32_values, table
 from tersenet.formats.lanes import (
     LANES,
     broadcast,
@@ -24,7 +23,7 @@ from tersenet.formats.lanes import (
     store_floats,
     zeros,
 )
-from tersenet.formats.levels import Levels, value_bits
+from tersenet.formats.levels import Levels
 
 __all__ = ["Panels", "panel_width"]
 
@@ -33,6 +32,9 @@ __all__ = ["Panels", "panel_width"]
 @dataclass(frozen=True, eq=False, repr=False)
 class Panels(FastMatrix):
     """Up to 256 values, 16 bits per stored element, made for batches of sixteen and more."""
+
+    stream = ("entries_", "starts")
+    beside = ("table",)
 
     shape: tuple[int, int]
     dtype: np.dtype[Any]
@@ -51,7 +53,7 @@ class Panels(FastMatrix):
             FormatError: More than 256 values, or values that float32 cannot hold.
         """
         levels = Levels.of(matrix)
-        values = checked_values(levels, limit=MANY, format_name="Panels")
+        values = float32_values(levels, limit=MANY, format_name="Panels")
         bits, width = code_bits(len(values)), panel_width(len(values))
         rows, columns = levels.shape
         parts, starts, total = [], [], 0
@@ -82,23 +84,11 @@ class Panels(FastMatrix):
             codes[np.repeat(rows, np.diff(starts)), columns] = entries & ((1 << bits) - 1)
         return self.values[codes]
 
-    def arrays(self) -> tuple[StoredArray, ...]:
-        """The values, the entries, and where rows start."""
+    def _stored(self) -> tuple[tuple[str, int, int], ...]:
         return (
-            StoredArray(name="Ω", entries=len(self.values), bits_each=value_bits(self.values)),
-            StoredArray(name="entries", entries=len(self.entries_), bits_each=16),
-            StoredArray(name="starts", entries=self.starts.size, bits_each=64),
+            ("entries", len(self.entries_), 16),
+            ("starts", self.starts.size, 64),
         )
-
-    @property
-    def memory_bytes(self) -> int:
-        """Bytes of entries, starts and table."""
-        return self.entries_.nbytes + self.starts.nbytes + self.table.nbytes
-
-    @property
-    def stream_bytes(self) -> int:
-        """Bytes of entries and starts."""
-        return self.entries_.nbytes + self.starts.nbytes
 
     def _product(self, x: NDArray[Any]) -> NDArray[Any]:
         return self._products(x[:, None])[:, 0]

@@ -12,10 +12,9 @@ from numba import njit
 from numpy.typing import ArrayLike, NDArray
 
 from tersenet.errors import FormatError
-from tersenet.formats.accounting import StoredArray
-from tersenet.formats.fast.base import FastMatrix, checked_values
+from tersenet.formats.fast.base import FastMatrix, float32_values
 from tersenet.formats.lanes import popcount
-from tersenet.formats.levels import Levels, value_bits
+from tersenet.formats.levels import Levels
 
 __all__ = ["Signs"]
 
@@ -28,6 +27,8 @@ class Signs(FastMatrix):
     Use it for binary layers with binary activations; `Grouped` multiplies the same matrix with
     any x.
     """
+
+    stream = ("words",)
 
     shape: tuple[int, int]
     dtype: np.dtype[Any]
@@ -46,7 +47,7 @@ class Signs(FastMatrix):
             FormatError: The values are not -a and a.
         """
         levels = Levels.of(matrix)
-        checked_values(levels, limit=2, format_name="Signs")
+        float32_values(levels, limit=2, format_name="Signs")
         values = np.sort(levels.values)
         a = values[-1]
         opposite = len(values) == 1 or float(values[0]) == -float(a)
@@ -68,23 +69,8 @@ class Signs(FastMatrix):
         bits = np.unpackbits(self.words.view(np.uint8), axis=1, bitorder="little")
         return self.values[bits[:, : self.shape[1]]]
 
-    def arrays(self) -> tuple[StoredArray, ...]:
-        """The two values and one bit per element."""
-        rows, columns = self.shape
-        return (
-            StoredArray(name="Ω", entries=2, bits_each=value_bits(self.values)),
-            StoredArray(name="bits", entries=rows * columns, bits_each=1),
-        )
-
-    @property
-    def memory_bytes(self) -> int:
-        """Bytes of the words."""
-        return self.words.nbytes
-
-    @property
-    def stream_bytes(self) -> int:
-        """Bytes of the words."""
-        return self.words.nbytes
+    def _stored(self) -> tuple[tuple[str, int, int], ...]:
+        return (("bits", self.shape[0] * self.shape[1], 1),)
 
     def _product(self, x: NDArray[Any]) -> NDArray[Any]:
         size = float(np.abs(x[0]))

@@ -7,8 +7,8 @@ import numpy as np
 from numba import njit
 from numpy.typing import ArrayLike, NDArray
 
-from tersenet.formats.accounting import Operations, StoredArray
-from tersenet.formats.levels import Levels, checked_matrix, index_bits, value_bits
+from tersenet.formats.accounting import Operations, StoredArray, stored_arrays
+from tersenet.formats.levels import Levels, index_bits, real_matrix, value_bits
 from tersenet.formats.matrix import CountedMatrix
 
 __all__ = ["Csr", "Dense", "column_dtype", "pointer_dtype"]
@@ -26,7 +26,7 @@ class Dense(CountedMatrix):
     @classmethod
     def encode(cls, matrix: ArrayLike | Levels) -> "Dense":
         """Stores the matrix as it is."""
-        array = matrix.dense() if isinstance(matrix, Levels) else checked_matrix(matrix)
+        array = matrix.dense() if isinstance(matrix, Levels) else real_matrix(matrix)
         return cls(shape=(array.shape[0], array.shape[1]), dtype=array.dtype, elements=array)
 
     def dense(self) -> NDArray[Any]:
@@ -35,9 +35,7 @@ class Dense(CountedMatrix):
 
     def arrays(self) -> tuple[StoredArray, ...]:
         """The elements alone."""
-        return (
-            StoredArray(name="W", entries=self.elements.size, bits_each=value_bits(self.elements)),
-        )
+        return stored_arrays(("W", self.elements.size, value_bits(self.elements)))
 
     @property
     def memory_bytes(self) -> int:
@@ -76,7 +74,7 @@ class Csr(CountedMatrix):
     @classmethod
     def encode(cls, matrix: ArrayLike | Levels) -> "Csr":
         """Stores what is not zero."""
-        array = matrix.dense() if isinstance(matrix, Levels) else checked_matrix(matrix)
+        array = matrix.dense() if isinstance(matrix, Levels) else real_matrix(matrix)
         kept = array != 0
         starts = np.concatenate(([0], np.cumsum(np.count_nonzero(kept, axis=1))))
         return cls(
@@ -97,16 +95,10 @@ class Csr(CountedMatrix):
     def arrays(self) -> tuple[StoredArray, ...]:
         """W, colI and rowPtr of the paper."""
         count = len(self.values)
-        return (
-            StoredArray(
-                name="W",
-                entries=count,
-                bits_each=value_bits(self.values),
-            ),
-            StoredArray(name="colI", entries=count, bits_each=index_bits(self.shape[1])),
-            StoredArray(
-                name="rowPtr", entries=len(self.row_starts), bits_each=index_bits(count + 1)
-            ),
+        return stored_arrays(
+            ("W", count, value_bits(self.values)),
+            ("colI", count, index_bits(self.shape[1])),
+            ("rowPtr", len(self.row_starts), index_bits(count + 1)),
         )
 
     @property
