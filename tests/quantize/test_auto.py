@@ -211,7 +211,7 @@ def test_a_scheme_gives_way_to_one_that_is_surely_faster(
     intervals: dict[str, tuple[float, float]], chosen: str | None
 ) -> None:
     trials = [
-        auto.Trial(
+        auto.SchemeTrial(
             scheme=name, speedup=sum(ends) / 2, interval=ends, agreement=1, file_bytes=1, reason=""
         )
         for name, ends in intervals.items()

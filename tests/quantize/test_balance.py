@@ -11,10 +11,10 @@ from torch.nn import functional
 from tersenet.core.types import Subject, Workbench
 from tersenet.errors import QuantizeError
 from tersenet.quantize import Static
-from tersenet.quantize.balance import balance
-from tersenet.quantize.build import prepared, replayed
-from tersenet.quantize.fold import tensor_of
-from tersenet.quantize.structure import sites_of
+from tersenet.quantize.graph.balance import balance
+from tersenet.quantize.graph.build import prepared, replayed
+from tersenet.quantize.graph.fold import tensor_of
+from tersenet.quantize.graph.structure import sites_of
 
 
 class _Block(nn.Module):

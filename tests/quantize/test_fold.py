@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from tersenet.export import trace
 from tersenet.export.trace import BATCH_NORM
 from tersenet.models.resnet_cifar import resnet
-from tersenet.quantize.fold import fold_batch_norm
+from tersenet.quantize.graph.fold import fold_batch_norm
 
 
 def _with_statistics(model: nn.Module) -> nn.Module:

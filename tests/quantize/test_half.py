@@ -11,7 +11,7 @@ from onnx import TensorProto
 from torch import Tensor, nn
 
 from tersenet.core.types import Subject, Workbench
-from tersenet.errors import QuantizeError
+from tersenet.errors import QuantizeError, StructureError
 from tersenet.export import check_parity, to_onnx
 from tersenet.measure import open_session
 from tersenet.quantize import Half
@@ -107,7 +107,7 @@ def test_what_fp16_does_not_hold_stays_and_is_listed(whole: Subject) -> None:
 
 def test_patterns_and_plans_of_another_network(whole: Subject) -> None:
     assert Half(skip=("deep.*",)).plan(whole, Workbench()).share < 0.5
-    with pytest.raises(QuantizeError, match="skip 'depp' matches no layer"):
+    with pytest.raises(StructureError, match="'depp' in skip of quantize half matches none of"):
         Half(skip=("depp",)).plan(whole, Workbench())
     plan = Half().plan(whole, Workbench())
     with pytest.raises(QuantizeError, match=r"of another network: conv\.weight"):

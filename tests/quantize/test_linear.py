@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from tersenet.errors import QuantizeError
-from tersenet.quantize.linear import Grid, asymmetric, dequantize, quantize, symmetric
+from tersenet.quantize.grids.linear import Grid, asymmetric, dequantize, quantize, symmetric
 
 BITS = st.integers(2, 16)
 ENDS = st.floats(0.015625, 1e6, width=32)

@@ -18,13 +18,14 @@ from torch.fx import Interpreter, Node
 from tersenet.core.registry import methods
 from tersenet.core.types import Device, EditKind, Predict, Subject, Workbench
 from tersenet.data.images import Images
-from tersenet.errors import QuantizeError
+from tersenet.errors import QuantizeError, StructureError
 from tersenet.export import check_parity, kernels, to_onnx
 from tersenet.export.qops import QUANTIZE
 from tersenet.export.trace import operand
 from tersenet.measure import open_session
 from tersenet.models.resnet_cifar import resnet
-from tersenet.quantize import QuantizePlan, Static
+from tersenet.quantize import QuantizePlan, Range, Static
+from tersenet.quantize.ranges import LeastError, Percentile
 from tersenet.train.evaluate import TopOne
 
 SITES = 10  # of a ResNet-8: stem, 6 convolutions, 2 projections, linear
@@ -284,15 +285,15 @@ def test_linear_equals_int32_arithmetic(quantised: Any) -> None:
     assert np.abs(due - logits).max() <= 1e-5 * np.abs(due).max()
 
 
-@pytest.mark.parametrize("kind", ["percentile", "mse"])
-def test_other_ranges(subject: Subject, quantised: Any, kind: str) -> None:
-    settings = Static(range=kind, percentile=99.0, samples=128, reduce_range=False)  # type: ignore[arg-type]
+@pytest.mark.parametrize("kind", [Percentile(share=99.0), LeastError()])
+def test_other_ranges(subject: Subject, quantised: Any, kind: Range[Any]) -> None:
+    settings = Static(range=kind, samples=128, reduce_range=False)
     plan = settings.plan(subject, Workbench())
     widest = {one.value: one.high - one.low for one in quantised.plan.values}
     assert plan.samples == 128
     assert all(one.high - one.low <= 1.0001 * widest[one.value] for one in plan.values)
     assert sum(one.high - one.low < 0.95 * widest[one.value] for one in plan.values) >= (
-        5 if kind == "percentile" else 0
+        5 if isinstance(kind, Percentile) else 0
     )
 
 
@@ -337,8 +338,8 @@ def test_only_and_skip(subject: Subject, tmp_path: Path) -> None:
         f"stage{stage}.0.conv{conv}" for stage in (1, 2, 3) for conv in (1, 2)
     ]
     assert {skip.site: skip.reason for skip in plan.skips} == {
-        "conv1": "not in only",
-        "linear": "not in only",
+        "conv1": "not among only",
+        "linear": "not among only",
         "stage2.0.shortcut.0": "in skip",
         "stage3.0.shortcut.0": "in skip",
     }
@@ -351,7 +352,7 @@ def test_only_and_skip(subject: Subject, tmp_path: Path) -> None:
 
 
 def test_glob_that_matches_nothing() -> None:
-    with pytest.raises(QuantizeError, match=r"skip 'layer\*' matches no layer: .* stem, head"):
+    with pytest.raises(StructureError, match=r"'layer\*' in skip of .*: .* 'stem', 'head'"):
         Static(skip=("layer*",)).plan(_small(), Workbench())
 
 

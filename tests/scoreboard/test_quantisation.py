@@ -17,11 +17,11 @@ from tersenet.core.files import load_weights
 from tersenet.core.types import Subject, Workbench
 from tersenet.data import fashion_mnist
 from tersenet.data.images import Stream
-from tersenet.errors import QuantizeError
+from tersenet.errors import StructureError
 from tersenet.export import kernels, to_onnx
 from tersenet.measure import open_session
 from tersenet.models.resnet_cifar import resnet
-from tersenet.quantize import linear
+from tersenet.quantize.grids import linear
 from tersenet.train import TopOne
 from tersenet.train.loop import TrainingOptions, fit
 
@@ -123,14 +123,14 @@ def test_row_36_overrides() -> None:
         activation_bits=8,
         mode="restricted",
         activation_mode="asymmetric",
-        overrides=[quantize.Override("2", bits=4), quantize.Override(".*", bits=6)],
+        overrides=[quantize.Override("2", bits=4), quantize.Override("re:.*", bits=6)],
     )
     model = nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 2)).eval()
     x = torch.randn(32, 4)
     subject = Subject(model=model, example=(x[:2],), calibration=[(x, torch.zeros(32))])
     plan = static.plan(subject, Workbench())
     assert [(one.site, one.scheme.bits) for one in plan.weights] == [("0", 6), ("2", 4)]
-    with pytest.raises(QuantizeError, match=r"override 'conv\.\*' matches no layer"):
+    with pytest.raises(StructureError, match=r"'conv\.\*' in overrides of .* matches none"):
         quantize.Static(overrides=[quantize.Override("conv.*", bits=4)]).plan(subject, Workbench())
 
 

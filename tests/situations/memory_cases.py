@@ -14,6 +14,7 @@ from tersenet.core.types import Subject, Workbench
 from tersenet.decompose import CP, Tucker
 from tersenet.encode.fisher import curvatures
 from tersenet.quantize import Static
+from tersenet.quantize.rounding import BlockRounding
 from tersenet.train.least_squares import Moments
 
 Step = Callable[[], object]
@@ -42,7 +43,7 @@ def block() -> Step:
         nn.Conv2d(3, 24, 3), nn.ReLU(), nn.Conv2d(24, 24, 3), nn.ReLU(),
         nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(24, 3),
     )  # fmt: skip
-    return _quantised(model, torch.randn(256, 3, 32, 32), Static(rounding="block", steps=2))
+    return _quantised(model, torch.randn(256, 3, 32, 32), Static(rounding=BlockRounding(steps=2)))
 
 
 def fisher() -> Step:

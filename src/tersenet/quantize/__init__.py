@@ -1,11 +1,18 @@
-"""Networks in fewer bits: simulated by the same graph that is deployed."""
+"""Networks in fewer bits: simulated by the same graph that is deployed.
 
-from tersenet.quantize.angle import angle_bound, turned
+Methods: `static` (integers everywhere, ranges observed), `weights` (stored alone), `half`, `auto`
+(whichever is measured to pay), `aware` (trained), `mixed` (bits by layer, then one of the others).
+A float network goes through `graph` to a prepared graph; `calibration` gives each activation a
+range by one of `ranges`; `rounding` gives each weight its levels on a grid of `grids`; and `graph`
+writes both in place. What comes out is the graph that ships, and one edit a layer. `noise` tells
+what a layer costs, `overrides` what some do differently.
+"""
+
 from tersenet.quantize.auto import Auto, AutoPlan
 from tersenet.quantize.aware import (
     Aware,
-    AwarePlan,
     Bits,
+    QuantizeAwarePlan,
     dorefa,
     dorefa_activation,
     lsq,
@@ -18,12 +25,19 @@ from tersenet.quantize.aware import (
     wrpn,
     xnor,
 )
-from tersenet.quantize.block_fixed_point import block_fixed_point
-from tersenet.quantize.build import QuantizePlan
-from tersenet.quantize.clipping import aciq_bound, aciq_clip, average_clip, deviation_clip
-from tersenet.quantize.half import Half, HalfPlan
-from tersenet.quantize.integer import integer_linear
-from tersenet.quantize.linear import (
+from tersenet.quantize.collect import collect_statistics
+from tersenet.quantize.graph.build import QuantizePlan
+from tersenet.quantize.grids.angle import angle_bound, turned
+from tersenet.quantize.grids.block_fixed_point import block_fixed_point
+from tersenet.quantize.grids.granularity import (
+    GRANULARITIES,
+    Granularity,
+    PerChannel,
+    PerGroup,
+    PerTensor,
+)
+from tersenet.quantize.grids.integer import integer_linear
+from tersenet.quantize.grids.linear import (
     Grid,
     asymmetric,
     dequantize,
@@ -31,36 +45,51 @@ from tersenet.quantize.linear import (
     round_trip,
     symmetric,
 )
+from tersenet.quantize.grids.scheme import Scheme
+from tersenet.quantize.half import Half, HalfPlan
 from tersenet.quantize.mixed import Mixed, MixedPlan
 from tersenet.quantize.noise import LayerNoise, costliest, layer_noise, sqnr
 from tersenet.quantize.overrides import Override
-from tersenet.quantize.scheme import Scheme
-from tersenet.quantize.static import Static
-from tersenet.quantize.statistics import (
-    Statistics,
-    collect_statistics,
-    read_statistics,
-    write_statistics,
+from tersenet.quantize.ranges import RANGES, WEIGHT_RANGES, Range, WeightRange
+from tersenet.quantize.ranges.clipping import (
+    aciq_bound,
+    aciq_clip,
+    average_clip,
+    deviation_clip,
 )
+from tersenet.quantize.ranges.statistics import Statistics, read_statistics, write_statistics
+from tersenet.quantize.rounding import ROUNDINGS, Rounding
+from tersenet.quantize.static import Static
 from tersenet.quantize.weights import Weights
 
 __all__ = [
+    "GRANULARITIES",
+    "RANGES",
+    "ROUNDINGS",
+    "WEIGHT_RANGES",
     "Auto",
     "AutoPlan",
     "Aware",
-    "AwarePlan",
     "Bits",
+    "Granularity",
     "Grid",
     "Half",
     "HalfPlan",
     "LayerNoise",
-    "Override",
     "Mixed",
     "MixedPlan",
+    "Override",
+    "PerChannel",
+    "PerGroup",
+    "PerTensor",
+    "QuantizeAwarePlan",
     "QuantizePlan",
+    "Range",
+    "Rounding",
     "Scheme",
     "Static",
     "Statistics",
+    "WeightRange",
     "Weights",
     "aciq_bound",
     "aciq_clip",

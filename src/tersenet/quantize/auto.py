@@ -24,19 +24,24 @@ from tersenet.core.types import Edit, Method, Precision, Skip, Subject, Workbenc
 from tersenet.errors import MeasureError, QuantizeError, TersenetError
 from tersenet.export import Converted, kernels, to_onnx
 from tersenet.measure import compare_many, predictor
-from tersenet.quantize.build import QuantizePlan, replayed
+from tersenet.quantize.graph.build import QuantizePlan, replayed
+from tersenet.quantize.grids.granularity import PerTensor
 from tersenet.quantize.layer_times import layer_times
+from tersenet.quantize.ranges import LeastError, LeastWeightError
 from tersenet.quantize.static import Static
 from tersenet.quantize.weights import Weights
 
-__all__ = ["Auto", "AutoPlan", "Trial"]
+__all__ = ["Auto", "AutoPlan", "SchemeTrial"]
 
 SCHEMES: Final = {
-    "int8 per channel": Static(range="mse"),
-    "int8 per channel, reduced range": Static(range="mse", reduce_range=True),
-    "uint8 weights": Static(range="mse", mode="asymmetric"),
+    "int8 per channel": Static(range=LeastError()),
+    "int8 per channel, reduced range": Static(range=LeastError(), reduce_range=True),
+    "uint8 weights": Static(range=LeastError(), mode="asymmetric"),
     "int8 per tensor": Static(
-        range="mse", per="tensor", weight_range="mse", bias_correction="empirical"
+        range=LeastError(),
+        per=PerTensor(),
+        weight_range=LeastWeightError(),
+        bias_correction="empirical",
     ),
 }
 """What is tried, in the order of preference where they are alike."""
@@ -49,7 +54,7 @@ _AGAIN: Final = "float again"
 
 @final
 @dataclass(frozen=True, kw_only=True)
-class Trial:
+class SchemeTrial:
     """One scheme, measured."""
 
     scheme: str
@@ -69,7 +74,7 @@ class Trial:
 class AutoPlan:
     """What was tried, and what is to be done."""
 
-    trials: tuple[Trial, ...]
+    trials: tuple[SchemeTrial, ...]
     chosen: str | None
     """The scheme's name; None leaves the network in float."""
     inner: QuantizePlan | None
@@ -210,11 +215,11 @@ class Auto(Method[AutoPlan]):
         """How weights are stored where the network stays in float."""
         if self.stored_bits is None:
             return None
-        return Weights(bits=self.stored_bits, weight_range="mse")
+        return Weights(bits=self.stored_bits, weight_range=LeastWeightError())
 
     def _partly(
         self,
-        trials: Sequence[Trial],
+        trials: Sequence[SchemeTrial],
         written: Mapping[str, Converted],
         files: Mapping[str, Path],
         x: Tensor,
@@ -276,7 +281,7 @@ class Auto(Method[AutoPlan]):
 
     def _measured(
         self, files: dict[str, Path], x: Tensor, answers: Tensor, subject: Subject
-    ) -> list[Trial]:
+    ) -> list[SchemeTrial]:
         deployment = subject.deployment
         times = compare_many(
             {**files, _AGAIN: files["float"]},
@@ -309,7 +314,7 @@ class Auto(Method[AutoPlan]):
             elif ratio < self.speedup:
                 reason = f"{ratio:.2f}x float's speed, {100 * share:.0f} % of it in integers"
             found.append(
-                Trial(
+                SchemeTrial(
                     scheme=name,
                     speedup=ratio,
                     interval=(slowest.low * (1 - apart), slowest.high * (1 + apart)),
@@ -321,7 +326,7 @@ class Auto(Method[AutoPlan]):
         return found
 
 
-def _preferred(trials: Sequence[Trial]) -> Trial | None:
+def _preferred(trials: Sequence[SchemeTrial]) -> SchemeTrial | None:
     """The first of those that none is surely faster than: they stand in the order of preference."""
     intervals = [one.interval for one in trials if one.interval is not None]
     fastest = max((low for low, _ in intervals), default=0.0)
@@ -343,5 +348,5 @@ def _written(scheme: Static, subject: Subject, path: Path) -> tuple[QuantizePlan
     return plan, to_onnx(graph, subject.example, path)
 
 
-def _refused(scheme: str, reason: str) -> Trial:
-    return Trial(scheme=scheme, speedup=None, agreement=None, file_bytes=None, reason=reason)
+def _refused(scheme: str, reason: str) -> SchemeTrial:
+    return SchemeTrial(scheme=scheme, speedup=None, agreement=None, file_bytes=None, reason=reason)

@@ -14,12 +14,12 @@ from torch import Tensor, nn
 from torch.fx import GraphModule
 
 from tersenet.core.registry import method
-from tersenet.core.types import Edit, EditKind, Method, Skip, Subject, Workbench
+from tersenet.core.selection import check_patterns, why_not
+from tersenet.core.types import Edit, EditKind, Method, Precision, Skip, Subject, Workbench
 from tersenet.errors import QuantizeError
-from tersenet.quantize.build import prepared
-from tersenet.quantize.fold import set_tensor, sweep
-from tersenet.quantize.overrides import check_patterns, matches
-from tersenet.quantize.structure import sites_of
+from tersenet.quantize.graph.build import prepared
+from tersenet.quantize.graph.fold import set_tensor, sweep
+from tersenet.quantize.graph.structure import sites_of
 
 __all__ = ["Half", "HalfPlan"]
 
@@ -58,31 +58,33 @@ class Half(Method[HalfPlan]):
 
     family: ClassVar[str] = "quantize"
     plan_type: ClassVar[type] = HalfPlan
+    computes_in: ClassVar[Precision | None] = "fp32"
 
     dtype: Literal["fp16", "bf16"] = "fp16"
     """Finer steps, or float32's reach."""
     skip: tuple[str, ...] = Field(default=())
-    """Globs or regular expressions of tensors to leave in float32."""
+    """Tensors to leave in float32, as globs, or regular expressions after `re:`."""
 
     def plan(self, subject: Subject, bench: Workbench) -> HalfPlan:
         """Lists the tensors.
 
         Raises:
-            QuantizeError: if a weight is not finite, a pattern matches nothing, or under half of
-                the weights can be stored so without `skip` having asked for it.
+            QuantizeError: if a weight is not finite, or under half of the weights can be stored so
+                without `skip` having asked for it.
+            StructureError: if a pattern matches nothing.
         """
         del bench
         kind, other = _TYPES[self.dtype], {"fp16": ": try bf16", "bf16": ""}[self.dtype]
         module = prepared(subject.model, subject.example)
         sites_of(module)  # refuses what is quantised already
         found = _matrices(module)
-        check_patterns("skip", self.skip, list(found))
+        check_patterns("quantize half", {"skip": self.skip}, "tensors", found)
         shapes, skips = {}, []
         for name, tensor in found.items():
             if not torch.isfinite(tensor).all():
                 raise QuantizeError(f"{name} is NaN or infinite somewhere: find what made it so.")
-            if any(matches(pattern, name) for pattern in self.skip):
-                skips.append(Skip(name, "in skip"))
+            if (reason := why_not((), self.skip, name)) is not None:
+                skips.append(Skip(name, reason))
             elif not torch.isfinite(tensor.to(kind)).all():
                 skips.append(Skip(name, f"reaches beyond what {self.dtype} holds{other}"))
             elif _loss(tensor, kind) > 1 or (

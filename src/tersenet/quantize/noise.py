@@ -6,20 +6,24 @@ about 45, a 4-bit one about 20, and each lost bit takes 6.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, final
+from typing import Any, Final, final
 
 import torch
 from torch import Tensor
 from torch.fx import GraphModule, Interpreter, Node
 
-from tersenet.quantize.copies import is_copy
-from tersenet.quantize.fold import tensor_of
-from tersenet.quantize.insert import ValueRange, WeightSettings
-from tersenet.quantize.linear import round_trip
-from tersenet.quantize.structure import Site, Value, tail
-from tersenet.quantize.weight_grids import WeightRange, weight_grid
+from tersenet.quantize.graph.copies import is_copy
+from tersenet.quantize.graph.fold import tensor_of
+from tersenet.quantize.graph.insert import ValueRange, WeightSettings
+from tersenet.quantize.graph.structure import Value, WeightSite, tail
+from tersenet.quantize.grids.granularity import PerTensor
+from tersenet.quantize.grids.linear import round_trip
+from tersenet.quantize.ranges.weight_min_max import WholeWeight
+from tersenet.quantize.ranges.weight_range import WeightRange, weight_grid
 
 __all__ = ["LayerNoise", "costliest", "layer_noise", "sqnr"]
+
+_WHOLE: Final = WholeWeight()
 
 
 @final
@@ -49,13 +53,13 @@ def sqnr(signal: Tensor, noisy: Tensor) -> float:
 
 def layer_noise(
     module: GraphModule,
-    sites: Sequence[Site],
+    sites: Sequence[WeightSite],
     values: Sequence[Value],
     x: Tensor,
     *,
     weights: Mapping[str, WeightSettings],
     ranges: Mapping[str, ValueRange],
-    weight_range: WeightRange = "min-max",
+    weight_range: WeightRange = _WHOLE,
 ) -> list[LayerNoise]:
     """Returns the noise of every site of a prepared graph, on the inputs `x`."""
     rounded = {
@@ -63,7 +67,7 @@ def layer_noise(
         for site in sites
         for grid in [
             weight_grid(
-                tensor_of(module, site.weight), site, weights[site.name].scheme, kind=weight_range
+                tensor_of(module, site.weight), site, weights[site.name].scheme, weight_range
             )
         ]
     }
@@ -113,8 +117,8 @@ def _advice_on(value: ValueRange) -> str:
     return f"its activations: try range mse or percentile, or {more}"
 
 
-def _advice(settings: WeightSettings, site: Site) -> str:
-    if settings.scheme.per == "tensor":
+def _advice(settings: WeightSettings, site: WeightSite) -> str:
+    if isinstance(settings.scheme.per, PerTensor):
         return "its weights share one scale: per channel, or equalise"
     if settings.scheme.bits < 8:
         return "its weights: rounding gptq or block, or 8 bits by an override"

@@ -5,7 +5,8 @@ Inference", 2017, arXiv:1712.05877: batch norm folded, weights symmetric per out
 (Krishnamoorthi 2018, arXiv:1806.08342), activations asymmetric per tensor.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+import dataclasses
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar, Final, Literal, final
 
@@ -15,34 +16,34 @@ from torch import Tensor, nn
 from torch.fx import GraphModule
 
 from tersenet.core.registry import method
-from tersenet.core.types import Edit, Method, Precision, Skip, Subject, Workbench
+from tersenet.core.selection import check_patterns
+from tersenet.core.types import Edit, Precision, Skip, Subject, Workbench
 from tersenet.errors import QuantizeError
 from tersenet.measure.device import describe_device
-from tersenet.quantize.balance import balance
-from tersenet.quantize.build import (
+from tersenet.quantize.by_layer import ByLayer
+from tersenet.quantize.calibration import Calibration, calibrate, constant_notes
+from tersenet.quantize.graph.balance import balance
+from tersenet.quantize.graph.build import (
     QuantizePlan,
-    check_groups,
     check_share,
-    edits_of,
-    matched,
     prepared,
     replayed,
-    stored,
+    selected,
+    weight_settings,
 )
-from tersenet.quantize.calibrate import Calibration, calibrated, constant_notes
-from tersenet.quantize.copies import carried_values, copied, copy_name
-from tersenet.quantize.decide import Deciding, Rounding, decided
-from tersenet.quantize.fold import tensor_of
-from tersenet.quantize.insert import ValueRange, WeightSettings
-from tersenet.quantize.linear import Mode
+from tersenet.quantize.graph.copies import carried_values, copied, copy_name
+from tersenet.quantize.graph.insert import ValueRange, WeightSettings
+from tersenet.quantize.graph.observe import head
+from tersenet.quantize.graph.structure import Value, WeightSite, sites_of, values_of
+from tersenet.quantize.grids.granularity import AnyGranularity, PerChannel
+from tersenet.quantize.grids.linear import Mode
+from tersenet.quantize.grids.scheme import Scheme
 from tersenet.quantize.noise import costliest, layer_noise
-from tersenet.quantize.observe import calibration_inputs
-from tersenet.quantize.overrides import Override, check_patterns, first_match, matches
-from tersenet.quantize.ranges import RangeKind
-from tersenet.quantize.reconstruct import Reconstruction
-from tersenet.quantize.scheme import Per, Scheme
-from tersenet.quantize.structure import Site, Value, sites_of, values_of
-from tersenet.quantize.weight_grids import WeightRange
+from tersenet.quantize.overrides import Override, override_of
+from tersenet.quantize.ranges import AnyRange, AnyWeightRange, MinMax, WholeWeight
+from tersenet.quantize.rounding import AnyRounding, Nearest
+from tersenet.quantize.rounding.decide import Deciding, quantised
+from tersenet.quantize.rounding.lockstep import Correction
 
 __all__ = ["Static"]
 
@@ -54,7 +55,7 @@ _DIAGNOSED: Final = 64
 @final
 @method("static")
 @dataclass(frozen=True, kw_only=True, config={"extra": "forbid"})
-class Static(Method[QuantizePlan]):
+class Static(ByLayer[QuantizePlan]):
     """Integer weights and activations, their ranges fixed from calibration data.
 
     Use it on a trained network; no training follows. The result is the graph that ships: it
@@ -65,27 +66,27 @@ class Static(Method[QuantizePlan]):
     family: ClassVar[str] = "quantize"
     plan_type: ClassVar[type] = QuantizePlan
     computes_in: ClassVar[Precision | None] = "int8"
+    bits_option: ClassVar[str] = "bits"
+    mixes_float: ClassVar[bool] = True
 
     bits: int = Field(default=8, ge=2, le=16)
     """Of a weight; up to 4 it takes half a byte in the file."""
     mode: Mode = "restricted"
     """Of a weight's levels: around zero, with or without the lowest, or from its least value."""
-    per: Per = "channel"
-    """What shares a weight's scale."""
-    group: int = Field(default=32, ge=2)
-    """Weights that share a scale, where `per` is group; such layers compute in float."""
-    weight_range: WeightRange = "min-max"
-    """Of a weight: all of it, or of least squared error."""
+    per: AnyGranularity = Field(default=PerChannel())
+    """What shares a weight's scale: tensor, channel, or `group: {size: 32}`."""
+    weight_range: AnyWeightRange = Field(default=WholeWeight())
+    """Of a weight: min-max, or mse, which clips each scale to least squared error."""
     activation_bits: int = Field(default=8, ge=2, le=16)
     """Of what a layer reads."""
     carried_bits: int = Field(default=8, ge=2, le=16)
     """Of what is also added, pooled or returned; a layer that wants fewer reads its own copy."""
     activation_mode: Mode = "asymmetric"
-    range: RangeKind = "min-max"
-    """Of an activation: all that was seen, averages of it, all but the tails, or the range of
-    least squared error, least divergence, or least expected error (ACIQ)."""
-    percentile: float = Field(default=99.99, ge=50, le=100)
-    """Share of values kept, in percent, where `range` is percentile."""
+    """Of the levels of activations, as `mode`."""
+    range: AnyRange = Field(default=MinMax())
+    """Of an activation: all that was seen (min-max), averages of it (average, moving-average), all
+    but the tails (`percentile: {share: 99.99}`, deviations), or the range of least squared error
+    (mse), least divergence (kl), or least expected error (aciq)."""
     reduce_range: bool | Literal["auto"] = "auto"
     """7-bit weights. Without an int8 dot product x86 sums pairs of products in 16 bits, which
     8-bit weights overflow silently; auto is true on exactly those machines."""
@@ -94,13 +95,10 @@ class Static(Method[QuantizePlan]):
     balance: float | None = Field(default=None, gt=0, lt=1)
     """Moves outliers of activations into the weights of linear layers (SmoothQuant): of the
     difficulty, this share; the paper's 0.5 does for most transformers."""
-    rounding: Rounding = "nearest"
-    """Of weights: to the nearest level, by GPTQ, or learned by layer (AdaRound) or block."""
-    steps: int = Field(default=400, ge=1)
-    """Of learned rounding, for each layer or block."""
-    drop: float = Field(default=0.5, ge=0, lt=1)
-    """Chance of an activation to stay float in a step of learned rounding (QDrop)."""
-    bias_correction: Literal["none", "analytic", "empirical"] = "none"
+    rounding: AnyRounding = Field(default=Nearest())
+    """Of weights: to the nearest level, by gptq, or learned by layer (adaround) or by block, as
+    `block: {steps: 400, drop: 0.5}`."""
+    bias_correction: Correction = "none"
     """Whether biases make up for the mean error of each channel."""
     samples: int = Field(default=512, ge=1)
     """Calibration samples at most."""
@@ -111,33 +109,28 @@ class Static(Method[QuantizePlan]):
     diagnose: bool = False
     """Whether the plan names the three layers that cost most and what to do about each."""
     only: tuple[str, ...] = ()
-    """Globs or regular expressions of sites to quantise; empty means all."""
+    """Layers to quantise, as globs, or regular expressions after `re:`; empty means all."""
     skip: tuple[str, ...] = ()
-    """Those of sites to leave in float."""
+    """Layers to leave in float, likewise."""
 
     @property
     def idle(self) -> Mapping[str, str]:
-        """Options of ranges, groups and roundings that are not taken."""
-        found = {}
-        if self.range != "percentile":
-            found["percentile"] = "it needs range: percentile"
-        if "group" not in (self.per, *(one.per for one in self.overrides)):
-            found["group"] = "it needs per: group"
-        if self.rounding not in ("adaround", "block"):
-            found |= dict.fromkeys(("steps", "drop"), "it needs rounding: adaround or block")
+        """Samples that nothing looks at, and a range that no weight has."""
+        idle = {}
         if self.statistics is not None and not (self._decides_by_data or self.diagnose):
-            found["samples"] = "statistics say what was seen, and nothing else looks at samples"
-        if 8 not in (self.bits, *(one.bits for one in self.overrides)):
-            found["reduce_range"] = "it needs weights of 8 bits"
-        return found
+            idle["samples"] = "statistics say what was seen, and nothing else looks at samples"
+        if 8 not in (self.bits, *(override.bits for override in self.overrides)):
+            idle["reduce_range"] = "it needs weights of 8 bits"
+        return idle
 
     def plan(self, subject: Subject, bench: Workbench) -> QuantizePlan:
         """Observes activations and decides ranges.
 
         Raises:
-            QuantizeError: if there is no calibration data, a pattern matches nothing, all that
-                reaches the output is constant, a value is not finite, or less than half of the
-                weights would be quantised without `only`, `skip` or an override asking for it.
+            QuantizeError: if there is no calibration data, all that reaches the output is
+                constant, a value is not finite, or less than half of the weights would be
+                quantised without `only`, `skip` or an override asking for it.
+            StructureError: if a pattern matches nothing.
             ExportError: if the network cannot be traced.
         """
         needs_data = self.statistics is None or self._decides_by_data
@@ -146,41 +139,22 @@ class Static(Method[QuantizePlan]):
                 "static quantisation has no calibration data to observe activations on: give some."
             )
         module, unbalanced = self._prepared(subject.model, subject)
-        found, refused = sites_of(module)
-        sites, unwanted = self._wanted(found, refused)
+        sites, skips = self._wanted(module)
         asked = bool(self.only or self.skip or any(one.keep_float for one in self.overrides))
-        share = check_share(module, sites, [*refused, *unwanted], asked=asked, way_out=_WAY_OUT)
+        share = check_share(module, sites, skips, asked=asked, way_out=_WAY_OUT)
+        weights = weight_settings(module, sites, self.scheme_of, runtime=subject.deployment.runtime)
+        values, settings = self._values(module, sites)
+        ranges, samples = calibrate(module, values, subject.calibration, settings, bench)
         notes = [f"{one.site} {one.reason}" for one in unbalanced]
-        if self.reduced and any(
-            self.scheme_of(site.name, reduced=False).bits == 8 for site in sites
-        ):
+        if any(self.scheme_of(site.name) != self._asked_of(site.name) for site in sites):
             notes.append("7-bit weights: this processor's kernels sum products of 8 bits in 16")
-        weights = tuple(
-            WeightSettings(
-                site=site.name,
-                shape=tuple(tensor_of(module, site.weight).shape),
-                scheme=self.scheme_of(site.name),
-            )
-            for site in sites
-        )
-        check_groups(weights, sites, subject.deployment.runtime)
-        values = values_of(module, sites)
-        carried = carried_values(values, sites)
-        settings = self._calibration(carried)
-        values += [
-            copied(module, copy_name(site.name), site.node)
-            for name, layers in carried.items()
-            for site in layers
-            if settings.bits_of(copy_name(site.name)) < settings.bits_of(name)
-        ]
-        ranges, samples = calibrated(module, values, subject.calibration, settings, bench)
         notes += constant_notes(ranges)
         if self.diagnose:
-            notes.append(self._told(module, sites, values, weights, ranges, subject))
+            notes.append(self._diagnosis(module, sites, values, weights, ranges, subject))
         return QuantizePlan(
             weights=weights,
             values=tuple(ranges),
-            skips=(*refused, *unwanted),
+            skips=tuple(skips),
             share=share,
             samples=samples,
             notes=tuple(notes),
@@ -195,21 +169,14 @@ class Static(Method[QuantizePlan]):
             QuantizeError: if the plan is of another network.
         """
         module, _ = self._prepared(model, subject)
-        ranges = {one.value: one for one in plan.values}
-        sites, values = matched(module, plan.weights, ranges)
-        grids, ranges = decided(
+        return quantised(
             module,
-            sites,
-            values,
-            weights={one.site: one for one in plan.weights},
-            ranges=ranges,
+            plan,
+            self._deciding,
             calibration=subject.calibration,
-            settings=self._deciding,
             bench=bench,
+            equalised=self.equalise,
         )
-        edits = edits_of(plan.weights, plan.values, equalised=self.equalise)
-        module = stored(module, sites, values, weights=plan.weights, ranges=ranges, grids=grids)
-        return module, edits
 
     def replay(
         self, model: nn.Module, edits: Sequence[Edit], example: tuple[Tensor, ...]
@@ -228,17 +195,32 @@ class Static(Method[QuantizePlan]):
             return not describe_device().has_int8_dot
         return self.reduce_range
 
-    def scheme_of(self, site: str, *, reduced: bool | None = None) -> Scheme:
+    def scheme_of(self, site: str) -> Scheme:
         """Returns how the weight of `site` is stored."""
-        one = first_match(self.overrides, site)
-        bits = one.of("bits", self.bits)
-        if bits == 8 and (self.reduced if reduced is None else reduced):
-            bits = 7
+        asked = self._asked_of(site)
+        return dataclasses.replace(asked, bits=7) if asked.bits == 8 and self.reduced else asked
+
+    def layers(self, module: GraphModule) -> list[WeightSite]:
+        """Returns the layers of a prepared graph that it will quantise."""
+        return self._wanted(module)[0]
+
+    def with_bits(self, bits: Mapping[str, int | None]) -> "Static":
+        """Returns the same with overrides of its own for these layers, before the others."""
+        own = tuple(
+            Override(name, keep_float=True)
+            if bit is None
+            else dataclasses.replace(override_of(self.overrides, name), layers=name, bits=bit)
+            for name, bit in bits.items()
+        )
+        return dataclasses.replace(self, overrides=(*own, *self.overrides))
+
+    def _asked_of(self, site: str) -> Scheme:
+        """How the weight of a site would be stored on a processor that takes 8 bits."""
+        override = override_of(self.overrides, site)
         return Scheme(
-            bits=bits,
-            mode=one.of("mode", self.mode),
-            per=one.of("per", self.per),
-            group=one.of("group", self.group),
+            bits=override.of("bits", self.bits),
+            mode=override.of("mode", self.mode),
+            per=override.of("per", self.per),
         )
 
     def _prepared(self, model: nn.Module, subject: Subject) -> tuple[GraphModule, list[Skip]]:
@@ -261,69 +243,78 @@ class Static(Method[QuantizePlan]):
             rounding=self.rounding,
             bias_correction=self.bias_correction,
             samples=self.samples,
-            reconstruction=Reconstruction(steps=self.steps, drop=self.drop),
         )
 
     @property
     def _decides_by_data(self) -> bool:
-        decided_so = self.rounding != "nearest" or self.bias_correction != "none"
-        return decided_so or self.balance is not None
+        return self._deciding.by_data or self.balance is not None
 
-    def _calibration(self, carried: Collection[str]) -> Calibration:
-        return Calibration(
-            kind=self.range,
+    def _wanted(self, module: GraphModule) -> tuple[list[WeightSite], list[Skip]]:
+        """The layers to quantise, and all others with the reason why not."""
+        every, refused = sites_of(module)
+        layers = [site for site in every if not site.table]
+        names = [site.name for site in layers]
+        tables = [site.name for site in every if site.table]
+        options = {"only": self.only, "skip": self.skip}
+        others = [*tables, *(one.site for one in refused)]
+        check_patterns("quantize static", options, "layers", names, unlisted=others)
+        patterns = {"overrides": [override.layers for override in self.overrides]}
+        inputs = ["input", *map(copy_name, names)]
+        check_patterns("quantize static", patterns, "layers", names, unlisted=inputs)
+        wanted, skips = selected(layers, only=self.only, skip=self.skip)
+        kept = [site for site in wanted if override_of(self.overrides, site.name).keep_float]
+        skips = [
+            *refused,
+            *(Skip(name, "a lookup multiplies nothing: see quantize.weights") for name in tables),
+            *skips,
+            *(Skip(site.name, "kept float by an override") for site in kept),
+        ]
+        return [site for site in wanted if site not in kept], skips
+
+    def _values(
+        self, module: GraphModule, sites: Sequence[WeightSite]
+    ) -> tuple[list[Value], Calibration]:
+        """The activations to quantise, layers' own copies made for them, and how to."""
+        values = values_of(module, sites)
+        carried = carried_values(values, sites)
+        settings = Calibration(
+            range=self.range,
             bits=self.activation_bits,
             carried=dict.fromkeys(carried, max(self.carried_bits, self.activation_bits)),
             mode=self.activation_mode,
-            percentile=self.percentile,
             samples=self.samples,
             statistics=self.statistics,
             overrides=self.overrides,
         )
+        copies = [
+            copied(module, copy_name(site.name), site.node)
+            for name, layers in carried.items()
+            for site in layers
+            if settings.bits_of(copy_name(site.name)) < settings.bits_of(name)
+        ]
+        return [*values, *copies], settings
 
-    def _told(
+    def _diagnosis(
         self,
         module: GraphModule,
-        sites: Sequence[Site],
+        sites: Sequence[WeightSite],
         values: Sequence[Value],
         weights: Sequence[WeightSettings],
         ranges: Sequence[ValueRange],
         subject: Subject,
     ) -> str:
-        found = layer_noise(
+        ((inputs, _), *_) = head(subject.calibration, _DIAGNOSED)
+        noise = layer_noise(
             module,
             sites,
             values,
-            calibration_inputs(subject.calibration, _DIAGNOSED)[0],
+            inputs,
             weights={one.site: one for one in weights},
             ranges={one.value: one for one in ranges},
             weight_range=self.weight_range,
         )
         worst = "; ".join(
-            f"{one.site} ({one.output_db:.0f} dB at the output by itself): {one.advice}"
-            for one in costliest(found)
+            f"{layer.site} ({layer.output_db:.0f} dB at the output by itself): {layer.advice}"
+            for layer in costliest(noise)
         )
         return f"the layers that cost most: {worst}"
-
-    def _wanted(
-        self, found: Sequence[Site], refused: Sequence[Skip]
-    ) -> tuple[list[Site], list[Skip]]:
-        names = [site.name for site in found if not site.table]
-        others = [*(one.name for one in found if one.table), *(one.site for one in refused)]
-        check_patterns("only", self.only, names)
-        check_patterns("skip", self.skip, names, unlisted=others)
-        patterns, copies = [one.layers for one in self.overrides], map(copy_name, names)
-        check_patterns("override", patterns, [*names, "input"], unlisted=copies)
-        sites, skips = [], []
-        for site in found:
-            if site.table:
-                skips.append(Skip(site.name, "a lookup multiplies nothing: see quantize.weights"))
-            elif any(matches(pattern, site.name) for pattern in self.skip):
-                skips.append(Skip(site.name, "in skip"))
-            elif self.only and not any(matches(pattern, site.name) for pattern in self.only):
-                skips.append(Skip(site.name, "not in only"))
-            elif first_match(self.overrides, site.name).keep_float:
-                skips.append(Skip(site.name, "kept float by an override"))
-            else:
-                sites.append(site)
-        return sites, skips

@@ -18,12 +18,12 @@ from torch.nn import functional
 from tersenet.core.findings import Findings, LineChart, Series, Table, Verdict
 from tersenet.core.types import Tick
 from tersenet.errors import MeasureError
-from tersenet.quantize.build import prepared
-from tersenet.quantize.fold import tensor_of
+from tersenet.quantize.graph.build import prepared
+from tersenet.quantize.graph.fold import tensor_of
+from tersenet.quantize.graph.structure import WeightSite, sites_of
 from tersenet.quantize.mixed import choose, kl_sensitivity
 from tersenet.quantize.mixed.choice import stored_bytes
 from tersenet.quantize.mixed.sensitivity import rounded
-from tersenet.quantize.structure import Site, sites_of
 from tersenet.study.folder import open_study
 from tersenet.study.subject import digest, digests, read_subject
 from tersenet.train import Classification
@@ -96,7 +96,7 @@ def bits(
         for done, site in enumerate(sites):
             tick("measuring layers", done, len(sites))
 
-            def one_layer(site: Site = site) -> list[float]:
+            def one_layer(site: WeightSite = site) -> list[float]:
                 own = kl_sensitivity(module, [site], seen, choices)[site.name]
                 return [own[bit] for bit in choices]
 
@@ -115,7 +115,7 @@ def bits(
 
 
 def _chosen(
-    module: GraphModule, sites: Sequence[Site], curves: Curves, average: int
+    module: GraphModule, sites: Sequence[WeightSite], curves: Curves, average: int
 ) -> dict[str, int]:
     values = {site.name: tensor_of(module, site.weight).numel() for site in sites}
     costs = {
@@ -126,7 +126,10 @@ def _chosen(
 
 
 def _divergence(
-    module: GraphModule, sites: Sequence[Site], way: Mapping[str, int], inputs: Sequence[Tensor]
+    module: GraphModule,
+    sites: Sequence[WeightSite],
+    way: Mapping[str, int],
+    inputs: Sequence[Tensor],
 ) -> float:
     """Mean KL(float ‖ rounded) with every layer at its bits, in nats a sample."""
     with torch.inference_mode():

@@ -8,19 +8,19 @@ import torch
 from torch import Tensor
 
 from tersenet.errors import QuantizeError
-from tersenet.quantize.aware.activations import Seen, activation_quantiser
-from tersenet.quantize.aware.binary import pack_signs, sign_product, xnor
-from tersenet.quantize.aware.dorefa import dorefa, dorefa_activation
-from tersenet.quantize.aware.lsq import first_step, lsq, lsq_plus
-from tersenet.quantize.aware.pact import pact
-from tersenet.quantize.aware.straight import (
+from tersenet.quantize.aware.activations import SeenActivation, activation_quantiser
+from tersenet.quantize.aware.formulas.binary import pack_signs, sign_product, xnor
+from tersenet.quantize.aware.formulas.dorefa import dorefa, dorefa_activation
+from tersenet.quantize.aware.formulas.lsq import first_step, lsq, lsq_plus
+from tersenet.quantize.aware.formulas.pact import pact
+from tersenet.quantize.aware.formulas.straight import (
     round_through,
     scaled_gradient,
     sign_clipped,
 )
-from tersenet.quantize.aware.ternary import ternary, trained_ternary
+from tersenet.quantize.aware.formulas.ternary import ternary, trained_ternary
+from tersenet.quantize.aware.formulas.wrpn import wrpn
 from tersenet.quantize.aware.weights import WEIGHTS, weight_quantiser
-from tersenet.quantize.aware.wrpn import wrpn
 
 
 def leaf(x: Tensor) -> Tensor:
@@ -153,7 +153,7 @@ def test_ternary_weights_are_the_papers() -> None:
 
 
 def test_ranges_are_averaged_while_training_and_stand_still_after() -> None:
-    seen = Seen(low=-1.0, high=3.0, mean_magnitude=1.0)
+    seen = SeenActivation(low=-1.0, high=3.0, mean_magnitude=1.0)
     own = activation_quantiser("ema", seen, bits=4).train()
     low, high = -1.0, 3.0
     for batch in (torch.tensor([-2.0, 5.0]), torch.tensor([0.5, 1.0])):
@@ -191,7 +191,7 @@ def test_weights_are_levels_times_units(kind: str) -> None:
 @pytest.mark.parametrize("low", [0.0, -1.5])
 def test_activations_are_levels_times_units(kind: str, low: float) -> None:
     x = torch.linspace(low, 2, 301)
-    seen = Seen(low=low, high=2.0, mean_magnitude=x.abs().mean().item())
+    seen = SeenActivation(low=low, high=2.0, mean_magnitude=x.abs().mean().item())
     for bits in (2, 4, 8):
         own = activation_quantiser(kind, seen, bits=bits).eval()
         step, zero = own.grid()

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.fx import Interpreter, Node
 
 from tersenet.core.types import Edit, EditKind, Subject, Workbench
-from tersenet.errors import QuantizeError
+from tersenet.errors import QuantizeError, TersenetError
 from tersenet.export import check_parity, to_onnx
 from tersenet.export.qops import DEQUANTIZE, QUANTIZE
 from tersenet.measure import predictor
@@ -22,7 +22,8 @@ from tersenet.quantize import Static
 from tersenet.quantize.aware import Aware, Bits
 from tersenet.quantize.aware.deploy import deploy, edits_of
 from tersenet.quantize.aware.network import build, layers_of
-from tersenet.quantize.lift import lift
+from tersenet.quantize.graph.build import prepared
+from tersenet.quantize.graph.lift import lift
 from tersenet.run.saved import History, load, save
 
 
@@ -196,7 +197,7 @@ def test_training_helps_and_resumes_bit_for_bit(tmp_path: Path) -> None:
 
 def test_bits_are_where_they_are_due() -> None:
     model = network()
-    names, _, _ = layers_of(model, subject(model).example)
+    names = [site.name for site in layers_of(prepared(model, subject(model).example))[0]]
     bits = {name: Bits(weight=4, activation=3) for name in names}
     built = build(
         model,
@@ -327,8 +328,11 @@ def test_a_sign_ships_as_one() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"overrides": {"nothing*": Bits(weight=4)}}, "'nothing\\*' matches no layer"),
-        ({"skip": ("nowhere",)}, "'nowhere' matches no layer"),
+        (
+            {"overrides": {"nothing*": Bits(weight=4)}},
+            "'nothing\\*' in overrides of .* matches none",
+        ),
+        ({"skip": ("nowhere",)}, "'nowhere' in skip of quantize aware matches none"),
         ({"weights": "xnor", "weight_bits": 4}, "xnor weights have 1 bit, not 4"),
         ({"weights": "wrpn", "weight_bits": 1}, "wrpn weights have 2 to 8 bits"),
         ({"activations": "sign"}, "sign activations have 1 bit"),
@@ -338,7 +342,7 @@ def test_a_sign_ships_as_one() -> None:
 def test_wrong_settings_are_told(options: dict[str, Any], message: str) -> None:
     model = network()
     whole, method = subject(model), Aware(epochs=1, **{"activation_bits": 2} | options)
-    with pytest.raises(QuantizeError, match=message):
+    with pytest.raises(TersenetError, match=message):
         method.apply(copy.deepcopy(model), method.plan(whole, Workbench()), whole, Workbench())
 
 

@@ -13,10 +13,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from tersenet.core.types import Subject, Workbench
-from tersenet.errors import QuantizeError
+from tersenet.errors import QuantizeError, TersenetError
 from tersenet.quantize import Aware, Static
-from tersenet.quantize.build import prepared
-from tersenet.quantize.linear import round_trip, symmetric
+from tersenet.quantize.graph.build import prepared
+from tersenet.quantize.graph.structure import sites_of
+from tersenet.quantize.grids.linear import round_trip, symmetric
 from tersenet.quantize.mixed import (
     Mixed,
     choose,
@@ -26,7 +27,6 @@ from tersenet.quantize.mixed import (
     mixed,
 )
 from tersenet.quantize.mixed.choice import stored_bytes
-from tersenet.quantize.structure import sites_of
 
 
 def network() -> nn.Module:
@@ -229,11 +229,14 @@ def test_a_budget_of_measured_time(made_up: Any, monkeypatch: pytest.MonkeyPatch
         ({"average_bits": 4, "weight_bytes": 9}, "has one budget"),
         ({"weight_bytes": 9}, "even with the cheapest bits"),
         ({"average_bits": 4, "choices": (1, 4)}, "2 to 8 bits, not 1"),
-        ({"average_bits": 4, "bits": {"head*": 8}}, "'head\\*' matches no layer"),
+        (
+            {"average_bits": 4, "bits": {"head*": 8}},
+            "'head\\*' in bits of .* matches none",
+        ),
     ],
 )
 def test_wrong_settings_are_told(options: dict[str, Any], message: str) -> None:
-    with pytest.raises(QuantizeError, match=message):
+    with pytest.raises(TersenetError, match=message):
         Mixed(**options).plan(subject(network()), Workbench())
 
 

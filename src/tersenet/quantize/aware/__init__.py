@@ -1,17 +1,17 @@
 """Training for few bits: formulas one a file, the graph that is trained, and what ships."""
 
-from tersenet.quantize.aware.aware import Aware, AwarePlan
-from tersenet.quantize.aware.binary import pack_signs, sign_product, xnor
+from tersenet.quantize.aware.aware import Aware, QuantizeAwarePlan
 from tersenet.quantize.aware.bits import Bits
-from tersenet.quantize.aware.dorefa import dorefa, dorefa_activation
-from tersenet.quantize.aware.lsq import lsq, lsq_plus
-from tersenet.quantize.aware.pact import pact
-from tersenet.quantize.aware.ternary import ternary, trained_ternary
-from tersenet.quantize.aware.wrpn import wrpn
+from tersenet.quantize.aware.formulas.binary import pack_signs, sign_product, xnor
+from tersenet.quantize.aware.formulas.dorefa import dorefa, dorefa_activation
+from tersenet.quantize.aware.formulas.lsq import lsq, lsq_plus
+from tersenet.quantize.aware.formulas.pact import pact
+from tersenet.quantize.aware.formulas.ternary import ternary, trained_ternary
+from tersenet.quantize.aware.formulas.wrpn import wrpn
 
 __all__ = [
     "Aware",
-    "AwarePlan",
+    "QuantizeAwarePlan",
     "Bits",
     "dorefa",
     "dorefa_activation",

@@ -8,19 +8,19 @@ import torch
 from torch import Tensor, nn
 
 from tersenet.errors import QuantizeError
-from tersenet.quantize.aware.dorefa import dorefa_activation
-from tersenet.quantize.aware.lsq import first_step, lsq, lsq_plus
-from tersenet.quantize.aware.pact import pact
-from tersenet.quantize.aware.straight import sign_clipped
+from tersenet.quantize.aware.formulas.dorefa import dorefa_activation
+from tersenet.quantize.aware.formulas.lsq import first_step, lsq, lsq_plus
+from tersenet.quantize.aware.formulas.pact import pact
+from tersenet.quantize.aware.formulas.straight import sign_clipped
 
-__all__ = ["ActivationKind", "ActivationQuantiser", "Seen", "activation_quantiser"]
+__all__ = ["ActivationKind", "ActivationQuantiser", "SeenActivation", "activation_quantiser"]
 
 ActivationKind: TypeAlias = Literal["lsq", "lsq+", "pact", "dorefa", "wrpn", "sign", "ema"]
 
 
 @final
 @dataclass(frozen=True, kw_only=True)
-class Seen:
+class SeenActivation:
     """What an activation was on the calibration samples."""
 
     low: float
@@ -53,12 +53,12 @@ class ActivationQuantiser(nn.Module, abc.ABC):
 
 
 @final
-class Learned(ActivationQuantiser):
+class LearnedActivation(ActivationQuantiser):
     """LSQ: zero is the lowest level, or the middle one of values of either sign."""
 
     zero: Tensor
 
-    def __init__(self, seen: Seen, *, bits: int) -> None:
+    def __init__(self, seen: SeenActivation, *, bits: int) -> None:
         super().__init__(bits=bits)
         zero = 0 if seen.low >= 0 else 2 ** (bits - 1)
         self.register_buffer("zero", torch.tensor(float(zero)))
@@ -82,7 +82,7 @@ class Learned(ActivationQuantiser):
 class LearnedOffset(ActivationQuantiser):
     """LSQ+: the level of zero learns too."""
 
-    def __init__(self, seen: Seen, *, bits: int) -> None:
+    def __init__(self, seen: SeenActivation, *, bits: int) -> None:
         super().__init__(bits=bits)
         low, high = min(seen.low, 0.0), max(seen.high, 0.0)
         self.step = nn.Parameter(torch.tensor((high - low) / self.top))
@@ -101,10 +101,10 @@ class LearnedOffset(ActivationQuantiser):
 
 
 @final
-class Pact(ActivationQuantiser):
+class PactActivation(ActivationQuantiser):
     """Clipped at a bound that learns."""
 
-    def __init__(self, seen: Seen, *, bits: int) -> None:
+    def __init__(self, seen: SeenActivation, *, bits: int) -> None:
         super().__init__(bits=bits)
         self.bound = nn.Parameter(torch.tensor(seen.high))
 
@@ -124,10 +124,10 @@ class Pact(ActivationQuantiser):
 
 
 @final
-class Clipped(ActivationQuantiser):
+class ClippedActivation(ActivationQuantiser):
     """Clipped to [0, 1]: DoReFa and WRPN."""
 
-    def __init__(self, seen: Seen, *, bits: int) -> None:
+    def __init__(self, seen: SeenActivation, *, bits: int) -> None:
         super().__init__(bits=bits)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -138,10 +138,10 @@ class Clipped(ActivationQuantiser):
 
 
 @final
-class Sign(ActivationQuantiser):
+class SignActivation(ActivationQuantiser):
     """+1 or −1: of what stands before the ReLU, whose output has one sign alone."""
 
-    def __init__(self, seen: Seen, *, bits: int) -> None:
+    def __init__(self, seen: SeenActivation, *, bits: int) -> None:
         super().__init__(bits=bits)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -152,7 +152,7 @@ class Sign(ActivationQuantiser):
 
 
 @final
-class Averaged(ActivationQuantiser):
+class AveragedActivation(ActivationQuantiser):
     """The range of each batch, averaged exponentially while training.
 
     Jacob et al., "Quantization and Training of Neural Networks for Efficient
@@ -164,7 +164,7 @@ class Averaged(ActivationQuantiser):
     low: Tensor
     high: Tensor
 
-    def __init__(self, seen: Seen, *, bits: int) -> None:
+    def __init__(self, seen: SeenActivation, *, bits: int) -> None:
         super().__init__(bits=bits)
         self.register_buffer("low", torch.tensor(min(seen.low, 0.0)))
         self.register_buffer("high", torch.tensor(max(seen.high, 0.0)))
@@ -188,18 +188,20 @@ class Averaged(ActivationQuantiser):
 
 
 _KINDS: dict[ActivationKind, type[ActivationQuantiser]] = {
-    "lsq": Learned,
+    "lsq": LearnedActivation,
     "lsq+": LearnedOffset,
-    "pact": Pact,
-    "dorefa": Clipped,
-    "wrpn": Clipped,
-    "sign": Sign,
-    "ema": Averaged,
+    "pact": PactActivation,
+    "dorefa": ClippedActivation,
+    "wrpn": ClippedActivation,
+    "sign": SignActivation,
+    "ema": AveragedActivation,
 }
 _NOT_NEGATIVE = {"pact", "dorefa", "wrpn"}
 
 
-def activation_quantiser(kind: ActivationKind, seen: Seen, *, bits: int) -> ActivationQuantiser:
+def activation_quantiser(
+    kind: ActivationKind, seen: SeenActivation, *, bits: int
+) -> ActivationQuantiser:
     """Returns a fresh quantiser; kinds that cut off what is negative give way to `ema` there.
 
     Raises:
@@ -210,7 +212,7 @@ def activation_quantiser(kind: ActivationKind, seen: Seen, *, bits: int) -> Acti
     if kind == "sign":
         if bits != 1:
             raise QuantizeError(f"sign activations have 1 bit, not {bits}: give that many.")
-        return Sign(seen, bits=bits)
+        return SignActivation(seen, bits=bits)
     if bits == 1 and seen.low < 0:
         raise QuantizeError(
             "an activation of either sign has no grid of one bit that holds zero: give it two."

@@ -6,6 +6,7 @@ Learning from the float original's answers beside the labels: Mishra and Marr, "
 2017, arXiv:1711.05852.
 """
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import ClassVar, final
 
@@ -16,22 +17,25 @@ from torch import Tensor, nn
 from torch.fx import GraphModule
 
 from tersenet.core.registry import method
-from tersenet.core.types import Edit, Method, Precision, Skip, Subject, Workbench
+from tersenet.core.types import Edit, Precision, Skip, Subject, Workbench
 from tersenet.errors import QuantizeError
 from tersenet.quantize.aware.activations import ActivationKind
 from tersenet.quantize.aware.bits import Bits, site_bits
 from tersenet.quantize.aware.deploy import deploy, edits_of, rebuild
 from tersenet.quantize.aware.network import Trainable, build, layers_of
 from tersenet.quantize.aware.weights import WeightKind, check_weight_bits, kind_at
-from tersenet.quantize.lift import Lifted, lift
+from tersenet.quantize.by_layer import ByLayer
+from tersenet.quantize.graph.build import check_share, prepared
+from tersenet.quantize.graph.lift import Lifted, lift
+from tersenet.quantize.graph.structure import WeightSite
 from tersenet.train import TrainingOptions, fit, response_loss
 
-__all__ = ["Aware", "AwarePlan"]
+__all__ = ["Aware", "QuantizeAwarePlan"]
 
 
 @final
 @dataclass(frozen=True, kw_only=True)
-class AwarePlan:
+class QuantizeAwarePlan:
     """The bits of every layer, and how long to train."""
 
     bits: dict[str, Bits]
@@ -61,7 +65,7 @@ class AwarePlan:
 @final
 @method("aware")
 @dataclass(frozen=True, kw_only=True, config={"extra": "forbid"})
-class Aware(Method[AwarePlan]):
+class Aware(ByLayer[QuantizeAwarePlan]):
     """Trains with integer weights and activations simulated, then stores them.
 
     Use it below 8 bits, where ranges alone no longer do. It starts from the subject's weights,
@@ -72,8 +76,9 @@ class Aware(Method[AwarePlan]):
     """
 
     family: ClassVar[str] = "quantize"
-    plan_type: ClassVar[type] = AwarePlan
+    plan_type: ClassVar[type] = QuantizeAwarePlan
     computes_in: ClassVar[Precision | None] = "int8"
+    bits_option: ClassVar[str] = "weight_bits"
 
     weight_bits: int = Field(default=4, ge=1, le=8)
     """Of a weight; the kind of grid says which it can have."""
@@ -106,24 +111,24 @@ class Aware(Method[AwarePlan]):
     weight_decay: float = Field(default=5e-4, ge=0)
     """Of weights, and of PACT's bounds."""
     overrides: dict[str, Bits] = Field(default_factory=dict)
-    """Bits by glob or regular expression of layers, as {weight: 8, activation: 4}; the first
-    that matches counts."""
+    """Bits as {weight: 8, activation: 4}, by glob of layers or regular expression after `re:`; the
+    first that matches counts."""
     skip: tuple[str, ...] = ()
-    """Globs or regular expressions of layers to leave in float."""
+    """Layers to leave in float, as globs, or regular expressions after `re:`."""
 
     @property
     def idle(self) -> Mapping[str, str]:
         """Without the original's answers there is nothing to soften."""
         return {} if self.weight else {"temperature": "it needs a weight above 0"}
 
-    def plan(self, subject: Subject, bench: Workbench) -> AwarePlan:
+    def plan(self, subject: Subject, bench: Workbench) -> QuantizeAwarePlan:
         """Chooses layers and bits, and counts the steps.
 
         Raises:
-            QuantizeError: if there is no training or calibration data, a pattern matches nothing,
-                a kind of grid lacks the bits, or less than half of the weights could be
-                quantised without `skip` having asked for it.
-            StructureError: if the network cannot be read as a graph.
+            QuantizeError: if there is no training or calibration data, a kind of grid lacks the
+                bits, or less than half of the weights could be quantised without `skip` having
+                asked for it.
+            StructureError: if a pattern matches nothing, or the network cannot be read as a graph.
         """
         del bench
         if subject.training is None or not subject.calibration:
@@ -132,9 +137,11 @@ class Aware(Method[AwarePlan]):
                 "recipe, or use quantize.static."
             )
         known = lift(subject.model)
-        sites, skips, share = layers_of(known.model, subject.example, skip=self.skip)
+        folded = prepared(known.model, subject.example)
+        sites, skips = layers_of(folded, skip=self.skip)
+        share = check_share(folded, sites, skips, asked=bool(self.skip))
         bits = site_bits(
-            sites,
+            [site.name for site in sites],
             Bits(weight=self.weight_bits, activation=self.activation_bits),
             edge_bits=self.edge_bits,
             overrides=self.overrides,
@@ -144,7 +151,7 @@ class Aware(Method[AwarePlan]):
         steps = max(1, round(self.epochs * subject.training.steps_per_epoch))
         kinds = (self.weights, self.activations)
         begun = f"starts from {len(known.weights)} weights that were quantised before"
-        return AwarePlan(
+        return QuantizeAwarePlan(
             bits=bits,
             kinds=kinds,
             share=share,
@@ -153,8 +160,21 @@ class Aware(Method[AwarePlan]):
             notes=(begun,) if known.weights else (),
         )
 
+    def layers(self, module: GraphModule) -> list[WeightSite]:
+        """Returns the layers of a prepared graph that it will quantise."""
+        return layers_of(module, skip=self.skip)[0]
+
+    def with_bits(self, bits: Mapping[str, int | None]) -> "Aware":
+        """Returns the same with overrides of its own for these layers, before the others."""
+        own = {
+            name: Bits(weight=bit, activation=self.activation_bits)
+            for name, bit in bits.items()
+            if bit is not None
+        }
+        return dataclasses.replace(self, overrides=own | self.overrides)
+
     def apply(
-        self, model: nn.Module, plan: AwarePlan, subject: Subject, bench: Workbench
+        self, model: nn.Module, plan: QuantizeAwarePlan, subject: Subject, bench: Workbench
     ) -> tuple[GraphModule, Sequence[Edit]]:
         """Trains a graph that starts from `model`, and returns it with integers in place.
 
@@ -172,7 +192,7 @@ class Aware(Method[AwarePlan]):
     def trained(
         self,
         model: nn.Module,
-        plan: AwarePlan,
+        plan: QuantizeAwarePlan,
         subject: Subject,
         bench: Workbench,
         *,

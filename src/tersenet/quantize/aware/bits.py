@@ -8,10 +8,10 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 from torch.fx import GraphModule
 
+from tersenet.core.selection import check_patterns, first_match
 from tersenet.export.trace import operand
-from tersenet.quantize.copies import copied, copy_name, readers
-from tersenet.quantize.overrides import check_patterns, matches
-from tersenet.quantize.structure import ACTIVATIONS, Site, Value, values_of
+from tersenet.quantize.graph.copies import copied, copy_name, readers
+from tersenet.quantize.graph.structure import ACTIVATIONS, Value, WeightSite, values_of
 
 __all__ = ["CARRIED", "Bits", "Placed", "place", "site_bits", "values_at"]
 
@@ -53,22 +53,25 @@ def site_bits(
         names: of the layers, in the order they run.
         inner: of all but the first and the last.
         edge_bits: of the first and the last, weights and inputs: few weights, much harm.
-        overrides: by glob or regular expression.
+        overrides: by glob, or regular expression after `re:`.
 
     Raises:
-        QuantizeError: if a pattern matches no layer.
+        StructureError: if a pattern matches no layer.
     """
-    check_patterns("override", overrides, names)
+    check_patterns("quantize aware", {"overrides": overrides}, "layers", names)
     edge, edges = Bits(weight=edge_bits, activation=edge_bits), {names[0], names[-1]}
-    found = {}
-    for name in names:
-        given = (bits for pattern, bits in overrides.items() if matches(pattern, name))
-        found[name] = next(given, edge if name in edges else inner)
-    return found
+    return {
+        name: first_match(overrides.items(), name) or (edge if name in edges else inner)
+        for name in names
+    }
 
 
 def place(
-    module: GraphModule, sites: Sequence[Site], bits: Mapping[str, Bits], *, signs: bool = False
+    module: GraphModule,
+    sites: Sequence[WeightSite],
+    bits: Mapping[str, Bits],
+    *,
+    signs: bool = False,
 ) -> list[Placed]:
     """Returns the activations of a folded graph to quantise, and in how many bits.
 

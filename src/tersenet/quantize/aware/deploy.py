@@ -15,13 +15,13 @@ from tersenet.export.trace import operand
 from tersenet.graph.trace import tensors_of
 from tersenet.quantize.aware.bits import Bits, place, values_at
 from tersenet.quantize.aware.network import Trainable
-from tersenet.quantize.build import prepared
-from tersenet.quantize.copies import erase_copies
-from tersenet.quantize.fold import tensor_of
-from tersenet.quantize.insert import ValueRange, WeightSettings, insert
-from tersenet.quantize.linear import Grid
-from tersenet.quantize.scheme import Scheme
-from tersenet.quantize.structure import Site, Value, sites_of
+from tersenet.quantize.graph.build import prepared, sites_of_shapes
+from tersenet.quantize.graph.copies import erase_copies
+from tersenet.quantize.graph.fold import tensor_of
+from tersenet.quantize.graph.insert import ValueRange, WeightSettings, add_tensors, insert
+from tersenet.quantize.graph.structure import Value, WeightSite, sites_of
+from tersenet.quantize.grids.linear import Grid
+from tersenet.quantize.grids.scheme import Scheme
 
 __all__ = ["deploy", "edits_of", "rebuild"]
 
@@ -102,20 +102,14 @@ def rebuild(model: nn.Module, edits: Sequence[Edit], example: tuple[Tensor, ...]
     if not edits:
         raise QuantizeError("there is no layer to quantise in the edits: save the network again.")
     folded = prepared(model, example)
-    own = {site.name: site for site in sites_of(folded)[0]}
+    sites_of_shapes(folded, {edit.site: tuple(edit.data["shape"]) for edit in edits})
     bits, grids = {}, {}
     for edit in edits:
-        shape = tuple(edit.data["shape"])
-        found = tuple(tensor_of(folded, own[edit.site].weight).shape) if edit.site in own else None
-        if found != shape:
-            raise QuantizeError(
-                f"the edits are of another network: {edit.site} has shape {list(shape)} in them "
-                f"and {'is absent' if found is None else list(found)} here; save it again."
-            )
         bits[edit.site] = Bits(weight=edit.data["weight"], activation=edit.data["activation"])
+        channels = edit.data["shape"][0]
         grids[edit.site] = Grid(
-            scale=torch.ones(shape[0]),
-            zero_point=torch.zeros(shape[0], dtype=torch.int8),
+            scale=torch.ones(channels),
+            zero_point=torch.zeros(channels, dtype=torch.int8),
             low=edit.data["low"],
             high=edit.data["high"],
         )
@@ -171,7 +165,9 @@ def _finer(grid: Grid) -> Grid:
     )
 
 
-def _round_biases(module: GraphModule, sites: Sequence[Site], grids: Mapping[str, Grid]) -> None:
+def _round_biases(
+    module: GraphModule, sites: Sequence[WeightSite], grids: Mapping[str, Grid]
+) -> None:
     """Rounds the biases of layers that read signs to what a runtime's kernel sums in."""
     for site in sites:
         if site.bias is not None:
@@ -191,24 +187,13 @@ def _quantise_sign(module: GraphModule, value: Value) -> None:
         "scale": torch.tensor(1.0),
         "zero_point": torch.zeros((), dtype=torch.int8),
     }
-    for name, tensor in tensors.items():
-        _set_buffer(module, f"{value.name}.{name}", tensor)
+    add_tensors(module, value.name, **tensors)
     with graph.inserting_before(copy):
         step, scale, zero = (graph.get_attr(f"{value.name}.{name}") for name in tensors)
         levels = graph.call_function(QUANTIZE, (operand(copy, 0), step, zero, -1, 1))
         real = graph.call_function(DEQUANTIZE, (levels, scale, zero, 0))
     copy.replace_all_uses_with(real)
     graph.erase_node(copy)
-
-
-def _set_buffer(module: nn.Module, name: str, tensor: Tensor) -> None:
-    """Registers `tensor` under a dotted name, with the modules that this takes."""
-    *path, own = name.split(".")
-    for part in path:
-        if not hasattr(module, part):
-            module.add_module(part, nn.Module())
-        module = getattr(module, part)
-    module.register_buffer(own, tensor)
 
 
 def _stored_bits(grid: Grid) -> int:

@@ -8,19 +8,20 @@ for each output channel, which moves no level.
 import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, final
+from typing import Final, final
 
 import torch
 from torch import Tensor, nn
-from torch.fx import GraphModule, Interpreter, Node
+from torch.fx import GraphModule, Node
 
+from tersenet.core.selection import check_patterns
 from tersenet.core.types import Batch, Edit, EditKind, Skip
 from tersenet.errors import QuantizeError
 from tersenet.export.trace import BATCH_NORM, operand, trace
 from tersenet.quantize.aware.activations import (
     ActivationKind,
     ActivationQuantiser,
-    Seen,
+    SeenActivation,
     activation_quantiser,
 )
 from tersenet.quantize.aware.bits import Bits, Placed, place
@@ -31,13 +32,13 @@ from tersenet.quantize.aware.weights import (
     kind_at,
     weight_quantiser,
 )
-from tersenet.quantize.build import check_share, prepared
-from tersenet.quantize.calibrate import check_moves
-from tersenet.quantize.fold import fold_batch_norm, tensor_of
-from tersenet.quantize.lift import Lifted
-from tersenet.quantize.overrides import check_patterns, matches
-from tersenet.quantize.ranges import MinMax
-from tersenet.quantize.structure import Site, normalise, sites_of
+from tersenet.quantize.calibration import check_moves
+from tersenet.quantize.graph.build import selected
+from tersenet.quantize.graph.fold import fold_batch_norm, tensor_of
+from tersenet.quantize.graph.lift import Lifted
+from tersenet.quantize.graph.observe import watch
+from tersenet.quantize.graph.structure import WeightSite, normalise, sites_of
+from tersenet.quantize.ranges.observer import Observer
 
 __all__ = ["Trainable", "build", "layers_of"]
 
@@ -98,7 +99,7 @@ def build(
     sites = [site for site in sites_of(folded)[0] if site.name in bits]
     placed = place(folded, sites, bits, signs=activations == "sign")
     gains = _flip_negative_gains(module, folded)
-    seen = _observed(folded, placed, calibration)
+    seen = _observe(folded, placed, calibration)
     layers = {node.name: node for node in module.graph.nodes}
     nodes = _free_norms(module, folded, steps=norm_steps)
     masked = {edit.site for edit in edits if edit.kind is EditKind.MASK}
@@ -111,14 +112,7 @@ def build(
         _begin(own_weights, own_activations, known, bits)
     for own in own_weights.values():
         own.start = weight_steps
-    for node in module.graph.nodes:
-        if node.target is aten.view.default:  # not every layout of memory has the view
-            node.target = aten.reshape.default
-    for parameter in module.parameters():
-        parameter.requires_grad_(True)
-    module.graph.eliminate_dead_code()
-    module.graph.lint()
-    module.recompile()
+    _make_trainable_(module)
     return Trainable(
         module=module,
         weights=own_weights,
@@ -127,6 +121,17 @@ def build(
         placed=placed,
         gains=gains,
     )
+
+
+def _make_trainable_(module: GraphModule) -> None:
+    for node in module.graph.nodes:
+        if node.target is aten.view.default:  # not every layout of memory has the view
+            node.target = aten.reshape.default
+    for parameter in module.parameters():
+        parameter.requires_grad_(True)
+    module.graph.eliminate_dead_code()
+    module.graph.lint()
+    module.recompile()
 
 
 def _begin(
@@ -202,7 +207,7 @@ def _free_norms(module: GraphModule, folded: GraphModule, *, steps: int) -> dict
 def _quantise_weight(
     module: GraphModule,
     nodes: Mapping[str, Node],
-    site: Site,
+    site: WeightSite,
     bits: Bits,
     kind: WeightKind,
     masked: set[str],
@@ -225,7 +230,7 @@ def _quantise_activations(
     layers: Mapping[str, Node],
     nodes: Mapping[str, Node],
     placed: Sequence[Placed],
-    seen: Mapping[str, Seen],
+    seen: Mapping[str, SeenActivation],
     kind: ActivationKind,
 ) -> dict[str, ActivationQuantiser]:
     found = {}
@@ -252,81 +257,56 @@ def _quantise_activations(
     return found
 
 
-def _observed(
+@final
+class _Magnitudes(Observer):
+    """The ends and the mean magnitude of an activation."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.sum = 0.0
+        self.count = 0
+
+    def observe(self, x: Tensor) -> None:
+        super().observe(x)
+        self.sum += float(x.abs().sum(dtype=torch.float64))
+        self.count += x.numel()
+
+
+def _observe(
     folded: GraphModule, placed: Sequence[Placed], calibration: Sequence[Batch]
-) -> dict[str, Seen]:
+) -> dict[str, SeenActivation]:
     """Returns what each value was on the calibration samples, by its name.
 
     Raises:
         QuantizeError: if one is not finite, or all that reaches the output is constant.
     """
     nodes = {node.name: node for node in folded.graph.nodes}
-    watch = _Watch(folded, {one.name: nodes[one.node] for one in placed})
-    with torch.inference_mode():
-        for inputs, _ in calibration:
-            watch.run(inputs)
     by_node = {nodes[one.node]: one.name for one in reversed(placed)}
-    check_moves(folded, {node: watch.ranges[name] for node, name in by_node.items()}, by_node)
+    seen = {node: _Magnitudes() for node in by_node}
+    samples = sum(len(inputs) for inputs, _ in calibration)
+    watch(folded, calibration, samples, by_node, lambda node, x: seen[node].observe(x))
+    check_moves(folded, seen, by_node)
     return {
-        name: Seen(
-            low=seen.minimum,
-            high=seen.maximum,
-            mean_magnitude=watch.sums[name] / watch.counts[name],
-        )
-        for name, seen in watch.ranges.items()
+        one.name: SeenActivation(low=own.min, high=own.max, mean_magnitude=own.sum / own.count)
+        for one in placed
+        for own in [seen[nodes[one.node]]]
     }
 
 
-class _Watch(Interpreter):
-    """Runs a graph and keeps the range and the mean magnitude of some of its values."""
-
-    def __init__(self, module: GraphModule, watched: Mapping[str, Node]) -> None:
-        super().__init__(module)
-        self.names: dict[Node, list[str]] = {}
-        for name, node in watched.items():
-            self.names.setdefault(node, []).append(name)
-        self.ranges = {name: MinMax() for name in watched}
-        self.sums = dict.fromkeys(watched, 0.0)
-        self.counts = dict.fromkeys(watched, 0)
-
-    def run_node(self, n: Node) -> Any:
-        result = super().run_node(n)
-        for name in self.names.get(n, ()):
-            try:
-                self.ranges[name].observe(result)
-            except QuantizeError as error:
-                raise QuantizeError(
-                    f"{error} at {name}: check the network's weights and the calibration data."
-                ) from error
-            self.sums[name] += float(result.abs().sum(dtype=torch.float64))
-            self.counts[name] += result.numel()
-        return result
-
-
 def layers_of(
-    model: nn.Module, example: tuple[Tensor, ...], *, skip: Sequence[str] = ()
-) -> tuple[list[str], list[Skip], float]:
-    """Returns the layers to quantise in the order they run, the others, and their share.
-
-    The share is that of the network's weights in the layers to quantise.
+    folded: GraphModule, *, skip: Sequence[str] = ()
+) -> tuple[list[WeightSite], list[Skip]]:
+    """Returns the layers of a prepared graph to train in the order they run, and the others.
 
     Raises:
-        QuantizeError: if a pattern matches no layer, or less than half of the weights could be
-            quantised without `skip` having asked for it.
+        StructureError: if a pattern matches no layer.
     """
-    folded = prepared(model, example)
-    found, refused = sites_of(folded)
-    names = [site.name for site in found]
-    check_patterns("skip", skip, names, unlisted=[one.site for one in refused])
-    left = [name for name in names if any(matches(pattern, name) for pattern in skip)]
-    skips = [*refused, *(Skip(name, "in skip") for name in left)]
-    chosen = [site for site in found if site.name not in left]
+    every, refused = sites_of(folded)
+    names = [site.name for site in every]
+    others = [one.site for one in refused]
+    check_patterns("quantize aware", {"skip": skip}, "layers", names, unlisted=others)
+    wanted, skips = selected(every, skip=skip)
     # A table is looked up, and a transposed convolution counts its outputs second.
-    skips += [Skip(one.name, "aware training has no rule for it") for one in chosen if _odd(one)]
-    chosen = [site for site in chosen if not _odd(site)]
-    share = check_share(folded, chosen, skips, asked=bool(skip))
-    return [site.name for site in chosen], skips, share
-
-
-def _odd(site: Site) -> bool:
-    return site.table or site.axis != 0
+    odd = [site for site in wanted if site.table or site.axis != 0]
+    skips += [Skip(site.name, "aware training has no rule for it") for site in odd]
+    return [site for site in wanted if site not in odd], [*refused, *skips]

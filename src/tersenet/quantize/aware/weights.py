@@ -7,12 +7,12 @@ import torch
 from torch import Tensor, nn
 
 from tersenet.errors import QuantizeError
-from tersenet.quantize.aware.binary import xnor
-from tersenet.quantize.aware.dorefa import dorefa
-from tersenet.quantize.aware.lsq import first_step, lsq
-from tersenet.quantize.aware.straight import round_through, sign_clipped
-from tersenet.quantize.aware.ternary import ternary, trained_ternary
-from tersenet.quantize.aware.wrpn import wrpn
+from tersenet.quantize.aware.formulas.binary import xnor
+from tersenet.quantize.aware.formulas.dorefa import dorefa
+from tersenet.quantize.aware.formulas.lsq import first_step, lsq
+from tersenet.quantize.aware.formulas.straight import round_through, sign_clipped
+from tersenet.quantize.aware.formulas.ternary import ternary, trained_ternary
+from tersenet.quantize.aware.formulas.wrpn import wrpn
 
 __all__ = [
     "WEIGHTS",
@@ -71,7 +71,7 @@ class WeightQuantiser(nn.Module, abc.ABC):
 
 
 @final
-class Learned(WeightQuantiser):
+class LearnedWeight(WeightQuantiser):
     """LSQ, one step for each output channel."""
 
     def __init__(self, weight: Tensor, *, bits: int, masked: bool) -> None:
@@ -94,7 +94,7 @@ class Learned(WeightQuantiser):
 
 
 @final
-class MinMax(WeightQuantiser):
+class FollowedWeight(WeightQuantiser):
     """The range of each output channel as it is at every step: Jacob et al. 2017, section 3."""
 
     def __init__(self, weight: Tensor, *, bits: int, masked: bool) -> None:
@@ -112,7 +112,7 @@ class MinMax(WeightQuantiser):
 
 
 @final
-class DoReFa(WeightQuantiser):
+class DoReFaWeight(WeightQuantiser):
     """Odd multiples of 1/(2ᵏ − 1): as levels they take a bit more than they hold."""
 
     def __init__(self, weight: Tensor, *, bits: int, masked: bool) -> None:
@@ -130,7 +130,7 @@ class DoReFa(WeightQuantiser):
 
 
 @final
-class Wrpn(WeightQuantiser):
+class WrpnWeight(WeightQuantiser):
     """Levels of [−1, 1]."""
 
     def __init__(self, weight: Tensor, *, bits: int, masked: bool) -> None:
@@ -147,7 +147,7 @@ class Wrpn(WeightQuantiser):
 
 
 @final
-class Sign(WeightQuantiser):
+class SignWeight(WeightQuantiser):
     """+1 or −1."""
 
     low, high = -1, 1
@@ -163,7 +163,7 @@ class Sign(WeightQuantiser):
 
 
 @final
-class Xnor(WeightQuantiser):
+class XnorWeight(WeightQuantiser):
     """A sign, and a scale for each output channel."""
 
     low, high = -1, 1
@@ -179,7 +179,7 @@ class Xnor(WeightQuantiser):
 
 
 @final
-class Twn(WeightQuantiser):
+class TwnWeight(WeightQuantiser):
     """−, 0 or +, and a scale for each output channel."""
 
     low, high = -1, 1
@@ -195,7 +195,7 @@ class Twn(WeightQuantiser):
 
 
 @final
-class Ttq(WeightQuantiser):
+class TtqWeight(WeightQuantiser):
     """Three values, of which two learn; as levels, the larger one is worth 127."""
 
     low, high = -127, 127
@@ -218,14 +218,14 @@ class Ttq(WeightQuantiser):
 
 
 WEIGHTS: Final[dict[WeightKind, tuple[type[WeightQuantiser], int, int]]] = {
-    "lsq": (Learned, 2, 8),
-    "min-max": (MinMax, 2, 8),
-    "dorefa": (DoReFa, 1, 7),
-    "wrpn": (Wrpn, 2, 8),
-    "sign": (Sign, 1, 1),
-    "xnor": (Xnor, 1, 1),
-    "twn": (Twn, 2, 2),
-    "ttq": (Ttq, 2, 2),
+    "lsq": (LearnedWeight, 2, 8),
+    "min-max": (FollowedWeight, 2, 8),
+    "dorefa": (DoReFaWeight, 1, 7),
+    "wrpn": (WrpnWeight, 2, 8),
+    "sign": (SignWeight, 1, 1),
+    "xnor": (XnorWeight, 1, 1),
+    "twn": (TwnWeight, 2, 2),
+    "ttq": (TtqWeight, 2, 2),
 }
 """By name: the class, and the least and most bits it is defined for and a byte can store."""
 

@@ -18,11 +18,12 @@ from torch.fx import GraphModule
 
 from tersenet.core.types import Batch, Tick
 from tersenet.errors import QuantizeError
-from tersenet.quantize.fold import tensor_of
-from tersenet.quantize.linear import round_trip
-from tersenet.quantize.scheme import Scheme
-from tersenet.quantize.structure import Site
-from tersenet.quantize.weight_grids import weight_grid
+from tersenet.quantize.graph.fold import tensor_of
+from tersenet.quantize.graph.structure import WeightSite
+from tersenet.quantize.grids.linear import round_trip
+from tersenet.quantize.grids.scheme import Scheme
+from tersenet.quantize.ranges.weight_mse import LeastWeightError
+from tersenet.quantize.ranges.weight_range import weight_grid
 from tersenet.train.layout import SafeConvolutions
 
 __all__ = ["hessian_sensitivity", "hessian_traces"]
@@ -32,7 +33,7 @@ Loss = Callable[[Tensor, Tensor], Tensor]
 
 def hessian_traces(
     module: GraphModule,
-    sites: Sequence[Site],
+    sites: Sequence[WeightSite],
     batches: Sequence[Batch],
     loss: Loss,
     *,
@@ -87,7 +88,7 @@ def hessian_traces(
 
 
 def hessian_sensitivity(
-    module: GraphModule, sites: Sequence[Site], traces: dict[str, float], bits: Sequence[int]
+    module: GraphModule, sites: Sequence[WeightSite], traces: dict[str, float], bits: Sequence[int]
 ) -> dict[str, dict[int, float]]:
     """Returns Ω by layer and bits, in nats a sample; a negative trace counts as none."""
     found = {}
@@ -96,7 +97,7 @@ def hessian_sensitivity(
         mean = max(0.0, traces[site.name]) / weight.numel()
         found[site.name] = {}
         for bit in bits:
-            grid = weight_grid(weight, site, Scheme(bits=bit), kind="mse")
+            grid = weight_grid(weight, site, Scheme(bits=bit), LeastWeightError())
             moved = float((round_trip(weight, grid, axis=site.axis) - weight).square().sum())
             found[site.name][bit] = mean * moved / 2
     return found

@@ -1,52 +1,39 @@
 """Mixed precision: bits where they count, within a budget."""
 
-import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, ClassVar, Literal, final
 
 import torch
-from pydantic import BeforeValidator, Field, PlainSerializer, TypeAdapter
+from pydantic import Field
 from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 from torch.fx import GraphModule
 from torch.nn import functional
 
-from tersenet.core.registry import method
+from tersenet.core.entry import Part
+from tersenet.core.registry import method, methods
+from tersenet.core.selection import check_patterns, first_match
 from tersenet.core.types import Edit, Method, Precision, Skip, Subject, Workbench
 from tersenet.errors import QuantizeError
 from tersenet.measure import compare_many
-from tersenet.quantize.aware import Aware, AwarePlan, Bits
-from tersenet.quantize.build import QuantizePlan, prepared
-from tersenet.quantize.fold import tensor_of
+from tersenet.quantize.aware import QuantizeAwarePlan
+from tersenet.quantize.by_layer import ByLayer
+from tersenet.quantize.graph.build import QuantizePlan, prepared
+from tersenet.quantize.graph.fold import tensor_of
+from tersenet.quantize.graph.observe import head
+from tersenet.quantize.graph.structure import WeightSite, sites_of
 from tersenet.quantize.mixed.choice import choose, stored_bytes
 from tersenet.quantize.mixed.hessian import hessian_sensitivity, hessian_traces
 from tersenet.quantize.mixed.latency import FLOAT, timed_choices
 from tersenet.quantize.mixed.sensitivity import kl_sensitivity
-from tersenet.quantize.overrides import Override, check_patterns, first_match, matches
+from tersenet.quantize.ranges import LeastWeightError
 from tersenet.quantize.static import Static
-from tersenet.quantize.structure import Site, sites_of
 
 __all__ = ["Mixed", "MixedPlan"]
 
-_METHODS: dict[str, type[Static] | type[Aware]] = {"static": Static, "aware": Aware}
 
-
-def _method(value: Any) -> Any:
-    """Reads `name` or `name: {options}` as a recipe has it."""
-    if isinstance(value, Static | Aware):
-        return value
-    entry = {value: {}} if isinstance(value, str) else value
-    if not isinstance(entry, Mapping) or len(entry) != 1 or not set(entry) <= set(_METHODS):
-        raise ValueError("it must be static or aware, as 'name: {options}'")
-    ((name, options),) = entry.items()
-    return TypeAdapter(_METHODS[name]).validate_python(options or {})
-
-
-def _entry(value: Static | Aware) -> dict[str, Any]:
-    return {value.name: TypeAdapter(type(value)).dump_python(value, mode="json")}
-
-
-Then = Annotated[Static | Aware, BeforeValidator(_method), PlainSerializer(_entry)]
+def _by_layer() -> dict[str, type[ByLayer[Any]]]:
+    return {name: kind for name, kind in methods("quantize").items() if issubclass(kind, ByLayer)}
 
 
 @final
@@ -64,7 +51,7 @@ class MixedPlan:
     """In bytes, or in milliseconds where `ms` is there."""
     ms: float | None = None
     """A batch is predicted to take, from the measured time of each layer."""
-    then: QuantizePlan | AwarePlan
+    then: QuantizePlan | QuantizeAwarePlan
 
     @property
     def skips(self) -> Sequence[Skip]:
@@ -129,76 +116,57 @@ class Mixed(Method[MixedPlan]):
     seed: int = Field(default=0, ge=0)
     """Of the probes."""
     bits: dict[str, int] = Field(default_factory=dict)
-    """Fixed bits by glob or regular expression of layers; the first that matches counts."""
-    then: Then = Field(default_factory=lambda: Static(weight_range="mse"))
-    """static or aware, as in a recipe; its own bits of weights give way to the chosen."""
+    """Fixed bits, by glob of layers or regular expression after `re:`; the first that matches
+    counts."""
+    then: Annotated[ByLayer[Any], Part("method", _by_layer)] = Field(
+        default=Static(weight_range=LeastWeightError())
+    )
+    """The method that quantises: static or aware, as in a recipe; its own bits of weights give way
+    to the chosen."""
 
     @property
     def idle(self) -> Mapping[str, str]:
         """Options of another measure or budget, and bits that give way to the chosen."""
-        given = "the bits are chosen here"
-        found = {"then.static.bits": given, "then.aware.weight_bits": given}
-        found |= {f"then.{self.then.name}.{option}": why for option, why in self.then.idle.items()}
+        # Of what depends on bits, as reduce_range, nothing is known yet.
+        within = dict(self.then.with_bits({"*": 8}).idle) | {
+            self.then.bits_option: "the bits are chosen here"
+        }
+        idle = {f"then.{self.then.name}.{option}": why for option, why in within.items()}
         if self.measure != "hessian":
-            found |= dict.fromkeys(("probes", "seed"), "it needs measure: hessian")
+            idle |= dict.fromkeys(("probes", "seed"), "it needs measure: hessian")
         if self.speedup is not None:
-            found["counted"] = "the budget is of time, not of bytes"
-        # Whether there will be weights of 8 bits is not known yet.
-        found.pop("then.static.reduce_range", None)
-        return found
+            idle["counted"] = "the budget is of time, not of bytes"
+        return idle
 
     def plan(self, subject: Subject, bench: Workbench) -> MixedPlan:
         """Measures every layer at every choice, and chooses.
 
         Raises:
             QuantizeError: if there is no calibration data or not one budget, bits are not 2 to
-                8, a pattern matches nothing, or the budget cannot be met.
+                8, or the budget cannot be met.
+            StructureError: if a pattern matches nothing.
         """
-        given = (self.average_bits, self.weight_bytes, self.speedup)
-        if sum(one is not None for one in given) != 1:
-            raise QuantizeError(
-                "quantize.mixed has one budget: give either average_bits, weight_bytes or speedup."
-            )
-        if self.speedup is not None and not isinstance(self.then, Static):
-            raise QuantizeError(
-                "quantize.mixed times what static quantises: give aware a budget of bytes."
-            )
-        for bit in (*self.choices, *self.bits.values()):
-            if not 2 <= bit <= 8:
-                raise QuantizeError(f"quantize.mixed: a layer has 2 to 8 bits, not {bit}.")
-        if not subject.calibration:
-            raise QuantizeError("quantize.mixed has no calibration data to measure on: give some.")
+        self._check(subject)
         module = prepared(subject.model, subject.example)
-        sites = self._sites(module)
+        names = [site.name for site in sites_of(module)[0]]
+        check_patterns("quantize mixed", {"bits": self.bits}, "layers", names)
+        sites = self.then.layers(module)
         measured = self._measured(module, sites, subject, bench)
         values = {site.name: tensor_of(module, site.weight).numel() for site in sites}
         allowed = {site.name: self._allowed(site.name) for site in sites}
+        losses = {
+            name: {bit: measured[name][bit] for bit in bits} for name, bits in allowed.items()
+        }
         packed = self.counted == "packed"
         sizes = {
-            name: {bit: stored_bytes(values[name], bit, packed=packed) for bit in allowed[name]}
-            for name in allowed
+            name: {bit: stored_bytes(values[name], bit, packed=packed) for bit in bits}
+            for name, bits in allowed.items()
         }
-        losses = {name: {bit: measured[name][bit] for bit in allowed[name]} for name in allowed}
-        ms = None
         if self.speedup is None:
             budget = float(self.weight_bytes or (self.average_bits or 0) * sum(values.values()) / 8)
-            chosen = choose(losses, sizes, budget=budget)
+            chosen, ms = choose(losses, sizes, budget=budget), None
         else:
-            bits = sorted({bit for each in allowed.values() for bit in each})
-            timed = timed_choices(
-                subject, list(allowed), bits, speedup=self.speedup, compare=compare_many
-            )
-            budget, left = timed.budget, timed.budget - timed.least
-            costs = {
-                name: {bit: timed.costs[name][bit] for bit in allowed[name]} for name in allowed
-            }
-            chosen = choose(losses, costs, budget=left, unit="ms")
-            ms = timed.least + sum(costs[name][bit] for name, bit in chosen.items())
-        if all(bit == FLOAT for bit in chosen.values()):
-            raise QuantizeError(
-                f"float is {self.speedup:g}x as fast as itself, so nothing had to be quantised: "
-                "ask for more."
-            )
+            chosen, budget, ms = self._in_time(losses, self.speedup, subject)
         return MixedPlan(
             sensitivities=measured,
             chosen=chosen,
@@ -210,84 +178,80 @@ class Mixed(Method[MixedPlan]):
 
     def apply(
         self, model: nn.Module, plan: MixedPlan, subject: Subject, bench: Workbench
-    ) -> tuple[GraphModule, Sequence[Edit]]:
+    ) -> tuple[nn.Module, Sequence[Edit]]:
         """Applies the method that follows, each layer with its bits. Raises as that."""
-        inner: Any = self._inner(plan.chosen)
-        return inner.apply(model, plan.then, subject, bench)
+        return self._inner(plan.chosen).apply(model, plan.then, subject, bench)
 
     def replay(
         self, model: nn.Module, edits: Sequence[Edit], example: tuple[Tensor, ...]
-    ) -> GraphModule:
+    ) -> nn.Module:
         """Returns the graph that `apply` made, its tensors still to be loaded."""
         return self.then.replay(model, edits, example)
 
-    def _sites(self, module: GraphModule) -> list[Site]:
-        """The layers that the method that follows will quantise."""
-        found, _ = sites_of(module)
-        check_patterns("bits", self.bits, [site.name for site in found])
-        skip = self.then.skip
-        only: tuple[str, ...] = ()
-        if isinstance(self.then, Static):
-            only = self.then.only
-            skip += tuple(one.layers for one in self.then.overrides if one.keep_float)
-        return [
-            site
-            for site in found
-            if not any(matches(one, site.name) for one in skip)
-            and (not only or any(matches(one, site.name) for one in only))
-        ]
+    def _check(self, subject: Subject) -> None:
+        budgets = (self.average_bits, self.weight_bytes, self.speedup)
+        if sum(budget is not None for budget in budgets) != 1:
+            raise QuantizeError(
+                "quantize.mixed has one budget: give either average_bits, weight_bytes or speedup."
+            )
+        if self.speedup is not None and not self.then.mixes_float:
+            raise QuantizeError(
+                f"quantize.mixed leaves layers in float for speed, which {self.then.name} does "
+                "not: give it a budget of bytes."
+            )
+        for bit in (*self.choices, *self.bits.values()):
+            if not 2 <= bit <= 8:
+                raise QuantizeError(f"quantize.mixed: a layer has 2 to 8 bits, not {bit}.")
+        if not subject.calibration:
+            raise QuantizeError("quantize.mixed has no calibration data to measure on: give some.")
+
+    def _in_time(
+        self, losses: Mapping[str, Mapping[int, float]], speedup: float, subject: Subject
+    ) -> tuple[dict[str, int], float, float]:
+        """Returns the bits of each layer, the time there is, and what they will take, in ms."""
+        bits = sorted({bit for own in losses.values() for bit in own})
+        timed = timed_choices(subject, list(losses), bits, speedup=speedup, compare=compare_many)
+        costs = {name: {bit: timed.costs[name][bit] for bit in own} for name, own in losses.items()}
+        chosen = choose(losses, costs, budget=timed.budget - timed.least, unit="ms")
+        if all(bit == FLOAT for bit in chosen.values()):
+            raise QuantizeError(
+                f"float is {speedup:g}x as fast as itself, so nothing had to be quantised: "
+                "ask for more."
+            )
+        ms = timed.least + sum(costs[name][bit] for name, bit in chosen.items())
+        return chosen, timed.budget, ms
 
     def _allowed(self, name: str) -> tuple[int, ...]:
-        fixed = (bit for pattern, bit in self.bits.items() if matches(pattern, name))
-        bit = next(fixed, None)
+        bit = first_match(self.bits.items(), name)
         if bit is not None:
             return (bit,)
         return self.choices if self.speedup is None else (*self.choices, FLOAT)
 
     def _measured(
-        self, module: GraphModule, sites: Sequence[Site], subject: Subject, bench: Workbench
+        self, module: GraphModule, sites: Sequence[WeightSite], subject: Subject, bench: Workbench
     ) -> dict[str, dict[int, float]]:
         bits = sorted({*self.choices, *self.bits.values()})
-        batches, left = [], self.samples
-        for inputs, targets in subject.calibration:
-            batches.append((inputs[:left], targets[:left]))
-            left -= len(batches[-1][1])
-            if left <= 0:
-                break
+        batches = head(subject.calibration, self.samples)
         if self.measure == "kl":
-            found = kl_sensitivity(
-                module, sites, [inputs for inputs, _ in batches], bits, tick=bench.tick
-            )
-            return {name: {**own, FLOAT: 0.0} for name, own in found.items()}
-        traces = hessian_traces(
-            module,
-            sites,
-            batches,
-            subject.loss or _cross_entropy,
-            probes=self.probes,
-            generator=torch.Generator().manual_seed(self.seed),
-            tick=bench.tick,
-        )
-        found = hessian_sensitivity(module, sites, traces, bits)
-        return {name: {**own, FLOAT: 0.0} for name, own in found.items()}
-
-    def _inner(self, chosen: Mapping[str, int]) -> Static | Aware:
-        adapter: TypeAdapter[Any] = TypeAdapter(type(self.then))
-        options = adapter.dump_python(self.then)
-        if isinstance(self.then, Static):
-            given = self.then.overrides
-            own = tuple(
-                Override(name, keep_float=True)
-                if bit == FLOAT
-                else dataclasses.replace(first_match(given, name), layers=name, bits=bit)
-                for name, bit in chosen.items()
-            )
-            options["overrides"] = (*own, *given)
+            inputs = [batch for batch, _ in batches]
+            costs = kl_sensitivity(module, sites, inputs, bits, tick=bench.tick)
         else:
-            reads = self.then.activation_bits
-            own = {name: Bits(weight=bit, activation=reads) for name, bit in chosen.items()}
-            options["overrides"] = own | self.then.overrides
-        return adapter.validate_python(options)
+            traces = hessian_traces(
+                module,
+                sites,
+                batches,
+                subject.loss or _cross_entropy,
+                probes=self.probes,
+                generator=torch.Generator().manual_seed(self.seed),
+                tick=bench.tick,
+            )
+            costs = hessian_sensitivity(module, sites, traces, bits)
+        return {name: {**own, FLOAT: 0.0} for name, own in costs.items()}
+
+    def _inner(self, chosen: Mapping[str, int]) -> ByLayer[Any]:
+        return self.then.with_bits(
+            {name: None if bit == FLOAT else bit for name, bit in chosen.items()}
+        )
 
 
 def _cross_entropy(outputs: Tensor, targets: Tensor) -> Tensor:

@@ -13,18 +13,19 @@ from torch.fx import GraphModule
 from torch.nn import functional
 
 from tersenet.core.types import Tick
-from tersenet.quantize.fold import tensor_of
-from tersenet.quantize.linear import round_trip
-from tersenet.quantize.scheme import Scheme
-from tersenet.quantize.structure import Site
-from tersenet.quantize.weight_grids import weight_grid
+from tersenet.quantize.graph.fold import tensor_of
+from tersenet.quantize.graph.structure import WeightSite
+from tersenet.quantize.grids.linear import round_trip
+from tersenet.quantize.grids.scheme import Scheme
+from tersenet.quantize.ranges.weight_mse import LeastWeightError
+from tersenet.quantize.ranges.weight_range import weight_grid
 
 __all__ = ["kl_sensitivity", "rounded"]
 
 
 def kl_sensitivity(
     module: GraphModule,
-    sites: Sequence[Site],
+    sites: Sequence[WeightSite],
     inputs: Sequence[Tensor],
     bits: Sequence[int],
     *,
@@ -60,11 +61,11 @@ def kl_sensitivity(
 
 
 @contextmanager
-def rounded(module: GraphModule, site: Site, bits: int) -> Iterator[None]:
+def rounded(module: GraphModule, site: WeightSite, bits: int) -> Iterator[None]:
     """Has one layer's weight on a grid of so many bits for a while."""
     weight = tensor_of(module, site.weight)
     was = weight.detach().clone()
-    grid = weight_grid(was, site, Scheme(bits=bits), kind="mse")
+    grid = weight_grid(was, site, Scheme(bits=bits), LeastWeightError())
     with torch.no_grad():
         weight.copy_(round_trip(was, grid, axis=site.axis))
     try:
