@@ -25,7 +25,7 @@ from tersenet.quantize.aware import (
     wrpn,
     xnor,
 )
-from tersenet.quantize.collect import collect_statistics
+from tersenet.quantize.calibration import collect_statistics
 from tersenet.quantize.graph.build import QuantizePlan
 from tersenet.quantize.grids.angle import angle_bound, turned
 from tersenet.quantize.grids.block_fixed_point import block_fixed_point
@@ -51,12 +51,7 @@ from tersenet.quantize.mixed import Mixed, MixedPlan
 from tersenet.quantize.noise import LayerNoise, costliest, layer_noise, sqnr
 from tersenet.quantize.overrides import Override
 from tersenet.quantize.ranges import RANGES, WEIGHT_RANGES, Range, WeightRange
-from tersenet.quantize.ranges.clipping import (
-    aciq_bound,
-    aciq_clip,
-    average_clip,
-    deviation_clip,
-)
+from tersenet.quantize.ranges.aciq import aciq_bound
 from tersenet.quantize.ranges.statistics import Statistics, read_statistics, write_statistics
 from tersenet.quantize.rounding import ROUNDINGS, Rounding
 from tersenet.quantize.static import Static
@@ -92,15 +87,12 @@ __all__ = [
     "WeightRange",
     "Weights",
     "aciq_bound",
-    "aciq_clip",
     "angle_bound",
     "asymmetric",
-    "average_clip",
     "block_fixed_point",
     "collect_statistics",
     "costliest",
     "dequantize",
-    "deviation_clip",
     "dorefa",
     "dorefa_activation",
     "integer_linear",

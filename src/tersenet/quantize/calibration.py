@@ -6,24 +6,26 @@ from pathlib import Path
 from typing import Any, final
 
 import torch
+from torch import Tensor, nn
 from torch.fx import GraphModule, Node
 
 from tersenet.core.types import Batch, Workbench
 from tersenet.errors import QuantizeError
 from tersenet.export.trace import operand
+from tersenet.quantize.graph.build import prepared
 from tersenet.quantize.graph.copies import is_copy
 from tersenet.quantize.graph.insert import ValueRange
 from tersenet.quantize.graph.observe import watch
-from tersenet.quantize.graph.structure import Value, concatenations, passes
+from tersenet.quantize.graph.structure import Value, concatenations, passes, sites_of, values_of
 from tersenet.quantize.grids.granularity import PerTensor
 from tersenet.quantize.grids.linear import Mode
 from tersenet.quantize.grids.scheme import Scheme
 from tersenet.quantize.overrides import Override, override_of
 from tersenet.quantize.ranges.base import RANGES, Range
 from tersenet.quantize.ranges.observer import Observer
-from tersenet.quantize.ranges.statistics import Statistics, read_statistics
+from tersenet.quantize.ranges.statistics import Moments, Statistics, read_statistics
 
-__all__ = ["Calibration", "calibrate", "check_moves", "constant_notes"]
+__all__ = ["Calibration", "calibrate", "check_moves", "collect_statistics", "constant_notes"]
 
 _SIZES = (torch.ops.aten.sym_size.int, torch.ops.aten.sym_numel.default)
 """What asks an input for no number of its own."""
@@ -122,6 +124,31 @@ def _value_range(name: str, low: float, high: float, scheme: Scheme) -> ValueRan
 
 def _layer(value: str) -> str:
     return value.removesuffix(".output")
+
+
+def collect_statistics(
+    model: nn.Module,
+    example: tuple[Tensor, ...],
+    calibration: Sequence[Batch],
+    *,
+    samples: int = 512,
+) -> dict[str, Statistics]:
+    """Returns the statistics of every activation that quantising `model` would round.
+
+    Batch norms are folded first, so that a name stands for what the quantised network has.
+
+    Raises:
+        QuantizeError: if there is no calibration data, or an activation is not finite.
+    """
+    if not calibration:
+        raise QuantizeError("there is no calibration data to take statistics of: give some.")
+    module = prepared(model, example)
+    values = values_of(module, sites_of(module)[0])
+    seen = {value.node: Moments() for value in values}
+    names = {value.node: value.name for value in values}
+    for take in (Moments.first, Moments.second):
+        watch(module, calibration, samples, names, lambda node, x, take=take: take(seen[node], x))
+    return {names[node]: one.statistics() for node, one in seen.items()}
 
 
 def check_moves(

@@ -18,8 +18,7 @@ from tersenet.quantize.graph.insert import ValueRange, WeightSettings
 from tersenet.quantize.graph.structure import Value, WeightSite, tail
 from tersenet.quantize.grids.granularity import PerTensor
 from tersenet.quantize.grids.linear import round_trip
-from tersenet.quantize.ranges.weight_min_max import WholeWeight
-from tersenet.quantize.ranges.weight_range import WeightRange, weight_grid
+from tersenet.quantize.ranges.weight_range import WeightRange, WholeWeight, weight_grid
 
 __all__ = ["LayerNoise", "costliest", "layer_noise", "sqnr"]
 

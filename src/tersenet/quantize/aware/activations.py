@@ -31,8 +31,9 @@ class SeenActivation:
 class ActivationQuantiser(nn.Module, abc.ABC):
     """An activation in, its levels' reals out; gradients pass. Levels are 0 to 2**bits − 1."""
 
-    def __init__(self, *, bits: int) -> None:
+    def __init__(self, seen: SeenActivation, *, bits: int) -> None:
         super().__init__()
+        del seen
         self.bits = bits
 
     @property
@@ -59,7 +60,7 @@ class LearnedActivation(ActivationQuantiser):
     zero: Tensor
 
     def __init__(self, seen: SeenActivation, *, bits: int) -> None:
-        super().__init__(bits=bits)
+        super().__init__(seen, bits=bits)
         zero = 0 if seen.low >= 0 else 2 ** (bits - 1)
         self.register_buffer("zero", torch.tensor(float(zero)))
         self.low, self.high = -zero, self.top - zero
@@ -83,7 +84,7 @@ class LearnedOffset(ActivationQuantiser):
     """LSQ+: the level of zero learns too."""
 
     def __init__(self, seen: SeenActivation, *, bits: int) -> None:
-        super().__init__(bits=bits)
+        super().__init__(seen, bits=bits)
         low, high = min(seen.low, 0.0), max(seen.high, 0.0)
         self.step = nn.Parameter(torch.tensor((high - low) / self.top))
         self.zero = nn.Parameter(torch.tensor(-low / (high - low) * self.top))
@@ -105,7 +106,7 @@ class PactActivation(ActivationQuantiser):
     """Clipped at a bound that learns."""
 
     def __init__(self, seen: SeenActivation, *, bits: int) -> None:
-        super().__init__(bits=bits)
+        super().__init__(seen, bits=bits)
         self.bound = nn.Parameter(torch.tensor(seen.high))
 
     def begin(self, step: Tensor, zero: int) -> None:
@@ -127,9 +128,6 @@ class PactActivation(ActivationQuantiser):
 class ClippedActivation(ActivationQuantiser):
     """Clipped to [0, 1]: DoReFa and WRPN."""
 
-    def __init__(self, seen: SeenActivation, *, bits: int) -> None:
-        super().__init__(bits=bits)
-
     def forward(self, x: Tensor) -> Tensor:
         return dorefa_activation(x, bits=self.bits)
 
@@ -140,9 +138,6 @@ class ClippedActivation(ActivationQuantiser):
 @final
 class SignActivation(ActivationQuantiser):
     """+1 or −1: of what stands before the ReLU, whose output has one sign alone."""
-
-    def __init__(self, seen: SeenActivation, *, bits: int) -> None:
-        super().__init__(bits=bits)
 
     def forward(self, x: Tensor) -> Tensor:
         return sign_clipped(x)
@@ -165,7 +160,7 @@ class AveragedActivation(ActivationQuantiser):
     high: Tensor
 
     def __init__(self, seen: SeenActivation, *, bits: int) -> None:
-        super().__init__(bits=bits)
+        super().__init__(seen, bits=bits)
         self.register_buffer("low", torch.tensor(min(seen.low, 0.0)))
         self.register_buffer("high", torch.tensor(max(seen.high, 0.0)))
 

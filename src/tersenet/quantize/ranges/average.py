@@ -49,10 +49,7 @@ class AverageRange(Range[SampleObserver | Statistics]):
     """From the mean least to the mean largest value of a sample."""
 
     of_statistics: ClassVar[bool] = True
-
-    def observer(self) -> SampleObserver:
-        """Returns one that looks at samples by themselves."""
-        return SampleObserver()
+    observes: ClassVar[type[Observer]] = SampleObserver
 
     def ends(self, seen: SampleObserver | Statistics, scheme: Scheme) -> tuple[float, float]:
         """Returns the two means."""

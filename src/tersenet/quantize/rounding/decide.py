@@ -14,8 +14,7 @@ from tersenet.quantize.graph.insert import ValueRange, WeightSettings
 from tersenet.quantize.graph.observe import head
 from tersenet.quantize.graph.structure import Value, WeightSite, concatenations
 from tersenet.quantize.grids.linear import Grid
-from tersenet.quantize.ranges.weight_min_max import WholeWeight
-from tersenet.quantize.ranges.weight_range import WeightRange, weight_grid
+from tersenet.quantize.ranges.weight_range import WeightRange, WholeWeight, weight_grid
 from tersenet.quantize.rounding.base import Piece, Rounding
 from tersenet.quantize.rounding.lockstep import Correction, Env, Stretch, lockstep
 from tersenet.quantize.rounding.nearest import Nearest

@@ -18,6 +18,8 @@ from dataclasses import replace
 from typing import Any, Final, final
 
 import torch
+from pydantic import Field
+from pydantic.dataclasses import dataclass
 from torch import Tensor
 from torch.fx import Node
 
@@ -25,11 +27,11 @@ from tersenet.core.memory import require_memory
 from tersenet.export.trace import bytes_per_sample
 from tersenet.quantize.graph.insert import ValueRange
 from tersenet.quantize.grids.linear import Grid, round_trip, spread
-from tersenet.quantize.rounding.base import Piece, Rounded
+from tersenet.quantize.rounding.base import Piece, Rounded, Rounding
 from tersenet.quantize.rounding.lockstep import Env, Stretch, run_node
 from tersenet.train.layout import SafeConvolutions
 
-__all__ = ["reconstruct"]
+__all__ = ["LearnedRounding"]
 
 _STRETCH: Final = 1.2
 _SHIFT: Final = -0.1
@@ -45,20 +47,26 @@ _STRENGTH: Final = 1e-2
 the output."""
 
 
-def reconstruct(piece: Piece, *, steps: int, drop: float, step_rate: float) -> Rounded:
-    """Returns the weights of `piece` on their grids, rounded so that its output is kept.
+@dataclass(frozen=True, kw_only=True, config={"extra": "forbid"})
+class LearnedRounding(Rounding):
+    """Learns on what a stretch of the network computes, whatever that stretch is."""
 
-    Beside them stand the ranges of its activations that were free to change.
+    steps: int = Field(default=400, ge=1)
+    """Of Adam, for each layer or block."""
+    drop: float = Field(default=0.5, ge=0, lt=1)
+    """Chance of an activation to stay float in a step (QDrop)."""
+    step_rate: float = Field(default=1e-3, ge=0)
+    """Of Adam, on the logarithms of activations' steps; 0 leaves them."""
 
-    Args:
-        piece: a layer or block.
-        steps: of Adam.
-        drop: chance of an activation to stay unquantised in a step.
-        step_rate: of Adam, on the logarithms of activations' steps.
+    def round(self, piece: Piece) -> Rounded:
+        """Returns the weights rounded so that the stretch's output is kept.
 
-    Raises:
-        ResourceError: if there is not the memory for what the stretch computes of all samples.
-    """
+        Beside them stand the ranges of its activations that were free to change.
+        """
+        return _reconstruct(piece, self)
+
+
+def _reconstruct(piece: Piece, settings: LearnedRounding) -> Rounded:
     _check_memory(piece)
     stretch = piece.stretch
     inside = {node for node in stretch.nodes if node.op != "get_attr"}
@@ -75,20 +83,20 @@ def reconstruct(piece: Piece, *, steps: int, drop: float, step_rate: float) -> R
     optimiser = torch.optim.Adam(
         [
             {"params": [one.logit for one in soft.values()]},
-            {"params": [learned[node].log for node in free], "lr": step_rate},
+            {"params": [learned[node].log for node in free], "lr": settings.step_rate},
         ],
         lr=_RATE,
     )
     generator, variance = torch.Generator().manual_seed(0), target.var().clamp(min=1e-12)
     size = sum(one.logit.numel() for one in soft.values())
     with torch.enable_grad(), SafeConvolutions():
-        for step in range(steps):
+        for step in range(settings.steps):
             rows = torch.randint(len(target), (min(_SAMPLES, len(target)),), generator=generator)
-            env = entering.mixed(rows, drop, generator)
+            env = entering.mixed(rows, settings.drop, generator)
             env |= {node: one.weight() for node, one in soft.items()}
-            output = _run(stretch, env, learned, drop=drop, generator=generator)
+            output = _run(stretch, env, learned, drop=settings.drop, generator=generator)
             loss = (output - target[rows]).square().mean() / variance
-            done = (step / steps - _WARM) / (1 - _WARM)
+            done = (step / settings.steps - _WARM) / (1 - _WARM)
             if done > 0:
                 loose = _looseness(list(soft.values()), beta=20 + (2 - 20) * done)
                 loss = loss + _STRENGTH * loose / size
