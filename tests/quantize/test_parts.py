@@ -1,13 +1,13 @@
 """Ranges, roundings and granularities in recipes: ours by name, and one made up on the spot."""
 
 import copy
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from pydantic import Field
 from pydantic.dataclasses import dataclass
 from torch import nn
 
@@ -19,13 +19,10 @@ from tersenet.quantize import (
     ROUNDINGS,
     WEIGHT_RANGES,
     PerGroup,
-    Range,
     Rounding,
-    Scheme,
     Static,
 )
 from tersenet.quantize.ranges import LeastWeightError, Percentile
-from tersenet.quantize.ranges.observer import Observer
 from tersenet.quantize.rounding import GPTQ, BlockRounding, Piece, Rounded
 from tersenet.recipe import read_recipe
 
@@ -46,18 +43,14 @@ def whole() -> Subject:
 
 @pytest.fixture
 def own_parts() -> Iterator[None]:
-    """A range and a rounding as a reader of the documentation would write them."""
+    """The range that the documentation shows, and a rounding."""
     with pytest.MonkeyPatch.context() as patch:
         for parts in (RANGES, ROUNDINGS):
             patch.setattr(parts, "_parts", {name: parts[name] for name in parts})
 
-        @RANGES.register("inner")
-        @dataclass(frozen=True, kw_only=True, config={"extra": "forbid"})
-        class Inner(Range[Observer]):
-            share: float = Field(default=0.5, gt=0, le=1)
-
-            def ends(self, seen: Observer, scheme: Scheme) -> tuple[float, float]:
-                return self.share * seen.min, self.share * seen.max
+        text = Path("docs/quantisation.md").read_text(encoding="utf-8")
+        (snippet,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+        exec(snippet, {"__name__": __name__})
 
         @ROUNDINGS.register("down")
         @dataclass(frozen=True, config={"extra": "forbid"})

@@ -8,7 +8,8 @@ writes both in place. What comes out is the graph that ships, and one edit a lay
 what a layer costs, `overrides` what some do differently.
 """
 
-from tersenet.quantize.auto import Auto, AutoPlan
+from tersenet.quantize.auto import Auto
+from tersenet.quantize.auto_plan import AutoPlan
 from tersenet.quantize.aware import (
     Aware,
     Bits,

@@ -78,10 +78,10 @@ def calibrate(
     else:
         seen = _told(values, settings)
     ends = {
-        name: (one.min, one.max)
-        if one.min == one.max
-        else settings.range.ends(one, settings.scheme_of(name))
-        for name, one in seen.items()
+        name: (own.min, own.max)
+        if own.min == own.max
+        else settings.range.ends(own, settings.scheme_of(name))
+        for name, own in seen.items()
     }
     for joined in concatenations(values):
         low = min(ends[name][0] for name in joined)
@@ -148,7 +148,7 @@ def collect_statistics(
     names = {value.node: value.name for value in values}
     for take in (Moments.first, Moments.second):
         watch(module, calibration, samples, names, lambda node, x, take=take: take(seen[node], x))
-    return {names[node]: one.statistics() for node, one in seen.items()}
+    return {names[node]: moments.statistics() for node, moments in seen.items()}
 
 
 def check_moves(
@@ -162,7 +162,7 @@ def check_moves(
     Raises:
         QuantizeError: naming the first value that is constant.
     """
-    still = {node for node, one in seen.items() if one.constant}
+    still = {node for node, own in seen.items() if own.constant}
     moving: set[Node] = set()
     for node in module.graph.nodes if still else ():
         told = node.op == "placeholder" or moving & set(node.all_input_nodes)
@@ -180,9 +180,9 @@ def check_moves(
 def constant_notes(ranges: Sequence[ValueRange]) -> list[str]:
     """Returns what to tell of values that were the same on all samples."""
     return [
-        f"{one.value} was {one.low:g} on every calibration sample: its grid is made for that"
-        for one in ranges
-        if one.low == one.high
+        f"{value.value} was {value.low:g} on every calibration sample: its grid is made for that"
+        for value in ranges
+        if value.low == value.high
     ]
 
 
@@ -234,4 +234,4 @@ def _original(value: Value, values: Sequence[Value]) -> str:
     if not is_copy(value.node):
         return value.name
     read = operand(value.node, 0)
-    return next(one.name for one in values if read in (one.node, *passes(one)))
+    return next(other.name for other in values if read in (other.node, *passes(other)))

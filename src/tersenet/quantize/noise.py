@@ -80,15 +80,21 @@ def layer_noise(
         found = []
         for site, node in zip(sites, returned, strict=True):
             weight = tensor_of(module, site.weight).detach()
-            read = [one for one in site.node.all_input_nodes if one in copies]
-            own = {one: by_node[one] for one in (node, *read) if one in by_node}
+            read = [activation for activation in site.node.all_input_nodes if activation in copies]
+            own = {
+                activation: by_node[activation]
+                for activation in (node, *read)
+                if activation in by_node
+            }
             alone = _Partly(module, {site.weight: rounded[site.weight]}, own, ())
             weight_db = sqnr(weight, rounded[site.weight])
             each = {
-                one: sqnr(clean.kept[one], round_trip(clean.kept[one], value.grid))
-                for one, value in own.items()
+                activation: sqnr(
+                    clean.kept[activation], round_trip(clean.kept[activation], value.grid)
+                )
+                for activation, value in own.items()
             }
-            worst = min(each, key=lambda one: each[one], default=None)
+            worst = min(each, key=lambda activation: each[activation], default=None)
             found.append(
                 LayerNoise(
                     site=site.name,
@@ -106,7 +112,7 @@ def layer_noise(
 
 def costliest(found: Sequence[LayerNoise], count: int = 3) -> list[LayerNoise]:
     """Returns the layers whose quantisation alone disturbs the output most."""
-    return sorted(found, key=lambda one: one.output_db)[:count]
+    return sorted(found, key=lambda layer: layer.output_db)[:count]
 
 
 def _advice_on(value: ValueRange) -> str:

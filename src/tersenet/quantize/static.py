@@ -140,12 +140,14 @@ class Static(ByLayer[QuantizePlan]):
             )
         module, unbalanced = self._prepared(subject.model, subject)
         sites, skips = self._wanted(module)
-        asked = bool(self.only or self.skip or any(one.keep_float for one in self.overrides))
+        asked = bool(
+            self.only or self.skip or any(override.keep_float for override in self.overrides)
+        )
         share = check_share(module, sites, skips, asked=asked, way_out=_WAY_OUT)
         weights = weight_settings(module, sites, self.scheme_of, runtime=subject.deployment.runtime)
         values, settings = self._values(module, sites)
         ranges, samples = calibrate(module, values, subject.calibration, settings, bench)
-        notes = [f"{one.site} {one.reason}" for one in unbalanced]
+        notes = [f"{skip.site} {skip.reason}" for skip in unbalanced]
         if any(self.scheme_of(site.name) != self._asked_of(site.name) for site in sites):
             notes.append("7-bit weights: this processor's kernels sum products of 8 bits in 16")
         notes += constant_notes(ranges)
@@ -256,7 +258,7 @@ class Static(ByLayer[QuantizePlan]):
         names = [site.name for site in layers]
         tables = [site.name for site in every if site.table]
         options = {"only": self.only, "skip": self.skip}
-        others = [*tables, *(one.site for one in refused)]
+        others = [*tables, *(skip.site for skip in refused)]
         check_patterns("quantize static", options, "layers", names, unlisted=others)
         patterns = {"overrides": [override.layers for override in self.overrides]}
         inputs = ["input", *map(copy_name, names)]
@@ -309,8 +311,8 @@ class Static(ByLayer[QuantizePlan]):
             sites,
             values,
             inputs,
-            weights={one.site: one for one in weights},
-            ranges={one.value: one for one in ranges},
+            weights={weight.site: weight for weight in weights},
+            ranges={value.value: value for value in ranges},
             weight_range=self.weight_range,
         )
         worst = "; ".join(

@@ -86,7 +86,7 @@ class Weights(Method[QuantizePlan]):
             {"skip": self.skip},
             "layers",
             [site.name for site in every],
-            unlisted=[one.site for one in refused],
+            unlisted=[skip.site for skip in refused],
         )
         sites, skips = selected(every, skip=self.skip)
         skips = [*refused, *skips]

@@ -214,7 +214,7 @@ def activation_quantiser(
         )
     if kind in _NOT_NEGATIVE and seen.low < 0:
         kind = "ema"
-    return _KINDS[kind](seen, bits=bits)  # pyright: ignore[reportCallIssue]
+    return _KINDS[kind](seen, bits=bits)
 
 
 def _positive(step: Tensor) -> Tensor:

@@ -52,8 +52,8 @@ class QuantizeAwarePlan:
     def summary(self) -> str:
         """One line for a person."""
         counts: dict[str, int] = {}
-        for one in self.bits.values():
-            name = f"W{one.weight}A{one.activation}"
+        for layer in self.bits.values():
+            name = f"W{layer.weight}A{layer.activation}"
             counts[name] = counts.get(name, 0) + 1
         told = ", ".join(f"{count} at {name}" for name, count in counts.items())
         return (
@@ -146,8 +146,8 @@ class Aware(ByLayer[QuantizeAwarePlan]):
             edge_bits=self.edge_bits,
             overrides=self.overrides,
         )
-        for one in bits.values():
-            check_weight_bits(kind_at(self.weights, one.weight), one.weight)
+        for layer in bits.values():
+            check_weight_bits(kind_at(self.weights, layer.weight), layer.weight)
         steps = max(1, round(self.epochs * subject.training.steps_per_epoch))
         kinds = (self.weights, self.activations)
         begun = f"starts from {len(known.weights)} weights that were quantised before"
@@ -227,7 +227,7 @@ class Aware(ByLayer[QuantizeAwarePlan]):
                 hard_weight=self.hard_weight,
                 squared=True,
             )
-            decayed = (one.decayed() for one in trainable.activations.values())
+            decayed = (quantiser.decayed() for quantiser in trainable.activations.values())
             return loss + self.weight_decay * torch.stack(list(decayed)).sum()
 
         options = TrainingOptions(

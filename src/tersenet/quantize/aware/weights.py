@@ -226,7 +226,7 @@ def weight_quantiser(
     """Returns a fresh quantiser for `weight`. Raises as `check_weight_bits`."""
     check_weight_bits(kind, bits)
     cls, _, _ = WEIGHTS[kind]
-    return cls(weight, bits=bits, masked=masked)  # pyright: ignore[reportCallIssue]
+    return cls(weight, bits=bits, masked=masked)
 
 
 def kind_at(kind: WeightKind, bits: int) -> WeightKind:

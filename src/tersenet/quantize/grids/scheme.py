@@ -33,11 +33,6 @@ class Scheme:
         return f"{'uint' if self.mode == 'asymmetric' else 'int'}{self.bits} per {self.per.text}"
 
     @property
-    def high(self) -> int:
-        """The largest level."""
-        return 2**self.bits - 1 if self.mode == "asymmetric" else 2 ** (self.bits - 1) - 1
-
-    @property
     def data(self) -> dict[str, Any]:
         """What an edit says of it."""
         return {

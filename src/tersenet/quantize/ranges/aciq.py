@@ -10,7 +10,7 @@ whose derivative by a is zero at the a below; a Gaussian's likewise.
 """
 
 import math
-from typing import ClassVar, Literal, final
+from typing import Any, ClassVar, Literal, final
 
 from pydantic.dataclasses import dataclass
 from scipy.optimize import minimize_scalar
@@ -60,7 +60,7 @@ def aciq_bound(
     deviation of a Gaussian.
     """
     error = _laplace if distribution == "laplace" else _gauss
-    best = minimize_scalar(lambda a: error(a, bits), bounds=(0.1, 40.0), method="bounded")
+    best: Any = minimize_scalar(lambda a: error(a, bits), bounds=(0.1, 40.0), method="bounded")
     return spread * float(best.x)
 
 

@@ -94,9 +94,9 @@ class Moments:
 def write_statistics(found: Mapping[str, Statistics], path: Path) -> None:
     """Writes statistics: by layer, under `output`, the eight fields."""
     tree: dict[str, Any] = {}
-    for name, one in found.items():
+    for name, statistics in found.items():
         layer = name.removesuffix(".output")
-        tree[layer] = {"output": asdict(one) | {"shape": list(one.shape)}}
+        tree[layer] = {"output": asdict(statistics) | {"shape": list(statistics.shape)}}
     write_atomically(path, yaml.safe_dump(tree, sort_keys=False).encode())
 
 
@@ -108,14 +108,14 @@ def read_statistics(path: Path) -> dict[str, Statistics]:
     """
     try:
         tree = yaml.safe_load(path.read_text(encoding="utf-8"))
-        names = {one.name for one in fields(Statistics)}
+        names = {field.name for field in fields(Statistics)}
         found = {}
         for layer, kinds in tree.items():
             entry = {key: kinds["output"][key] for key in names}
             shape = entry.pop("shape")
             shape = shape.strip("()").split(",") if isinstance(shape, str) else shape
             entry = {key: float(value) for key, value in entry.items()}
-            sizes = tuple(int(one) for one in shape if str(one).strip())
+            sizes = tuple(int(size) for size in shape if str(size).strip())
             name = layer if layer.startswith("input") else f"{layer}.output"
             found[name] = Statistics(shape=sizes, **entry)
     except OSError as error:

@@ -54,13 +54,13 @@ def quantised(
     Raises:
         QuantizeError: if the plan is of another network, or a weight is not finite.
     """
-    ranges = {one.value: one for one in plan.values}
+    ranges = {value.value: value for value in plan.values}
     sites, values = matched(module, plan.weights, ranges)
     grids, ranges = decide_weights(
         module,
         sites,
         values,
-        weights={one.site: one for one in plan.weights},
+        weights={weight.site: weight for weight in plan.weights},
         ranges=ranges,
         calibration=calibration,
         settings=settings,
@@ -131,12 +131,12 @@ def decide_weights(
         biases={site.node: site.bias for site in sites if site.bias is not None},
         correction=settings.bias_correction,
     )
-    return by_name, dict(ranges) | {one.value: one for one in by_node.values()}
+    return by_name, dict(ranges) | {value.value: value for value in by_node.values()}
 
 
 def _with_tensors(module: GraphModule, stretch: Stretch, env: Env) -> Env:
     """`env` with the parameters that the stretch reads, whether or not they came up yet."""
-    read = {one for node in stretch.nodes for one in node.all_input_nodes}
+    read = {used for node in stretch.nodes for used in node.all_input_nodes}
     return env | {
         node: [tensor_of(module, node).detach()]
         for node in read

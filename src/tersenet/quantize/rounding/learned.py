@@ -82,18 +82,18 @@ def _reconstruct(piece: Piece, settings: LearnedRounding) -> Rounded:
     free = [node for node in learned if node in piece.free]
     optimiser = torch.optim.Adam(
         [
-            {"params": [one.logit for one in soft.values()]},
+            {"params": [weight.logit for weight in soft.values()]},
             {"params": [learned[node].log for node in free], "lr": settings.step_rate},
         ],
         lr=_RATE,
     )
     generator, variance = torch.Generator().manual_seed(0), target.var().clamp(min=1e-12)
-    size = sum(one.logit.numel() for one in soft.values())
+    size = sum(weight.logit.numel() for weight in soft.values())
     with torch.enable_grad(), SafeConvolutions():
         for step in range(settings.steps):
             rows = torch.randint(len(target), (min(_SAMPLES, len(target)),), generator=generator)
             env = entering.mixed(rows, settings.drop, generator)
-            env |= {node: one.weight() for node, one in soft.items()}
+            env |= {node: weight.weight() for node, weight in soft.items()}
             output = _run(stretch, env, learned, drop=settings.drop, generator=generator)
             loss = (output - target[rows]).square().mean() / variance
             done = (step / settings.steps - _WARM) / (1 - _WARM)
@@ -104,14 +104,14 @@ def _reconstruct(piece: Piece, settings: LearnedRounding) -> Rounded:
             loss.backward()
             optimiser.step()
     return Rounded(
-        weights={node: one.rounded() for node, one in soft.items()},
+        weights={node: weight.rounded() for node, weight in soft.items()},
         ranges={node: learned[node].range() for node in free},
     )
 
 
 def _check_memory(piece: Piece) -> None:
     inside = {node for node in piece.stretch.nodes if node.op != "get_attr"}
-    outside = {one for node in inside for one in node.all_input_nodes if _is_activation(one)}
+    outside = {used for node in inside for used in node.all_input_nodes if _is_activation(used)}
     outside -= inside
     samples = sum(map(len, piece.original[next(iter(outside))])) if outside else 0
     computed, read = (sum(map(bytes_per_sample, some)) for some in (inside, outside))
@@ -157,7 +157,9 @@ class _Entering:
 
 def _looseness(weights: Sequence["_Soft"], *, beta: float) -> Tensor:
     """How far from zero or one the h of all weights are together: the sum of 1 - |2 h - 1|^beta."""
-    return torch.stack([(1 - (2 * one.h() - 1).abs().pow(beta)).sum() for one in weights]).sum()
+    return torch.stack(
+        [(1 - (2 * weight.h() - 1).abs().pow(beta)).sum() for weight in weights]
+    ).sum()
 
 
 @final
@@ -197,16 +199,18 @@ class _Step:
 
     def rounded(self, x: Tensor) -> Tensor:
         """LSQ (Esser et al. 2020, arXiv:1902.08153): straight through the rounding alone."""
-        one = self.given
-        scale = one.scale * self.log.exp()
+        given = self.given
+        scale = given.scale * self.log.exp()
         levels = x / scale
         levels = levels + (levels.round() - levels).detach()
-        zero, highest = one.zero_point, one.least + 2**one.bits - 1
-        return levels.clamp(one.least - zero, highest - zero) * scale
+        zero, highest = given.zero_point, given.least + 2**given.bits - 1
+        return levels.clamp(given.least - zero, highest - zero) * scale
 
     def range(self) -> ValueRange:
-        one, ratio = self.given, self.log.exp().item()
-        return replace(one, low=one.low * ratio, high=one.high * ratio, scale=one.scale * ratio)
+        given, ratio = self.given, self.log.exp().item()
+        return replace(
+            given, low=given.low * ratio, high=given.high * ratio, scale=given.scale * ratio
+        )
 
 
 def _is_activation(node: Node) -> bool:
@@ -232,7 +236,7 @@ def _run(
     for node in stretch.nodes:
         if node.op == "get_attr":
             continue
-        boxed: Env = {one: [known[one]] for one in node.all_input_nodes}
+        boxed: Env = {used: [known[used]] for used in node.all_input_nodes}
         found = run_node(node, boxed, 0)
         if node in steps and generator is not None:
             found = _mixed(found, steps[node].rounded(found), drop, generator)
