@@ -35,7 +35,7 @@ from tersenet.errors import ParityError
 from tersenet.export import Converted, check_parity, kernels, to_onnx
 from tersenet.measure import open_session
 from tersenet.models import mobilenet_v2_small, resnet
-from tersenet.quantize import Override, PerTensor, Static
+from tersenet.quantize import ByTensor, Override, Static
 from tersenet.quantize.ranges import LeastError, LeastWeightError
 from tersenet.quantize.rounding import GPTQ, BlockRounding
 from tersenet.train.tasks import load_fashion_mnist
@@ -60,7 +60,7 @@ LOWER: Final = replace(LOW, activation_bits=4)
 EDGES: Final = ", first and last in 8 bits"
 """As most publish 4 bits: the first layer with its input, and the weights of the last."""
 BY_TENSOR: Final = Static(
-    range=LeastError(), per=PerTensor(), rounding=GPTQ(), bias_correction="empirical"
+    range=LeastError(), per=ByTensor(), rounding=GPTQ(), bias_correction="empirical"
 )
 METHODS: Final = {
     "W8A8 per channel": Static(range=LeastError(), bias_correction="empirical"),

@@ -34,7 +34,7 @@ from tersenet.prune import (
     Taylor,
     ThiNet,
 )
-from tersenet.quantize import Auto, Aware, Half, Mixed, PerGroup, Static, Weights
+from tersenet.quantize import Auto, Aware, ByGroup, Half, Mixed, Static, Weights
 from tersenet.quantize.rounding import BlockRounding
 from tersenet.repair import BatchNorm, LeastSquares, Shift
 from tersenet.replace import Bottleneck, DepthwiseSeparable, GhostModule, ShuffledGroups
@@ -87,7 +87,7 @@ TABLE: Mapping[str, Method[Any]] = {
         bits=4, weight_range="mse", rounding="gptq", bias_correction="empirical", equalise=True
     ),
     "quantize static, groups by block": Static(
-        bits=3, per=PerGroup(size=8), activation_mode="full", rounding=BlockRounding(steps=5)
+        bits=3, per=ByGroup(size=8), activation_mode="full", rounding=BlockRounding(steps=5)
     ),
     "quantize half": Half(dtype="bf16"),
     "quantize weights": Weights(bits=4, skip=("conv1",)),

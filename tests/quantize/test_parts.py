@@ -18,7 +18,7 @@ from tersenet.quantize import (
     RANGES,
     ROUNDINGS,
     WEIGHT_RANGES,
-    PerGroup,
+    ByGroup,
     Rounding,
     Static,
 )
@@ -98,10 +98,10 @@ def test_names_alone_and_names_with_options_stand_for_the_same_parts(tmp_path: P
         " rounding: {block: {steps: 3, drop: 0}}, overrides: [{layers: a, per: channel}]}}",
     ).steps
     assert steps[0] == Static(
-        range=Percentile(), rounding=GPTQ(), per=PerGroup(), weight_range=LeastWeightError()
+        range=Percentile(), rounding=GPTQ(), per=ByGroup(), weight_range=LeastWeightError()
     )
     assert steps[1].range == Percentile(share=99)
-    assert steps[1].per == PerGroup(size=8)
+    assert steps[1].per == ByGroup(size=8)
     assert steps[1].rounding == BlockRounding(steps=3, drop=0)
     assert steps[1].overrides[0].per == GRANULARITIES["channel"]()
 

@@ -12,8 +12,8 @@ from tersenet.quantize.auto import Auto
 from tersenet.quantize.auto_plan import AutoPlan
 from tersenet.quantize.aware import (
     Aware,
+    AwarePlan,
     Bits,
-    QuantizeAwarePlan,
     dorefa,
     dorefa_activation,
     lsq,
@@ -32,10 +32,10 @@ from tersenet.quantize.grids.angle import angle_bound, turned
 from tersenet.quantize.grids.block_fixed_point import block_fixed_point
 from tersenet.quantize.grids.granularity import (
     GRANULARITIES,
+    ByChannel,
+    ByGroup,
+    ByTensor,
     Granularity,
-    PerChannel,
-    PerGroup,
-    PerTensor,
 )
 from tersenet.quantize.grids.integer import integer_linear
 from tersenet.quantize.grids.linear import (
@@ -75,10 +75,10 @@ __all__ = [
     "Mixed",
     "MixedPlan",
     "Override",
-    "PerChannel",
-    "PerGroup",
-    "PerTensor",
-    "QuantizeAwarePlan",
+    "ByChannel",
+    "ByGroup",
+    "ByTensor",
+    "AwarePlan",
     "QuantizePlan",
     "Range",
     "Rounding",

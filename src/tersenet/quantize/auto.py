@@ -26,7 +26,7 @@ from tersenet.export import Converted, kernels, to_onnx
 from tersenet.measure import compare_many, predictor
 from tersenet.quantize.auto_plan import AutoPlan, SchemeTrial, preferred
 from tersenet.quantize.graph.build import QuantizePlan, replayed
-from tersenet.quantize.grids.granularity import PerTensor
+from tersenet.quantize.grids.granularity import ByTensor
 from tersenet.quantize.layer_times import layer_times
 from tersenet.quantize.ranges import LeastError, LeastWeightError
 from tersenet.quantize.static import Static
@@ -40,7 +40,7 @@ SCHEMES: Final = {
     "uint8 weights": Static(range=LeastError(), mode="asymmetric"),
     "int8 per tensor": Static(
         range=LeastError(),
-        per=PerTensor(),
+        per=ByTensor(),
         weight_range=LeastWeightError(),
         bias_correction="empirical",
     ),

@@ -17,13 +17,13 @@ from tersenet.quantize.graph.copies import is_copy
 from tersenet.quantize.graph.insert import ValueRange
 from tersenet.quantize.graph.observe import watch
 from tersenet.quantize.graph.structure import Value, concatenations, passes, sites_of, values_of
-from tersenet.quantize.grids.granularity import PerTensor
+from tersenet.quantize.grids.granularity import ByTensor
 from tersenet.quantize.grids.linear import Mode
 from tersenet.quantize.grids.scheme import Scheme
 from tersenet.quantize.overrides import Override, override_of
 from tersenet.quantize.ranges.base import RANGES, Range
 from tersenet.quantize.ranges.observer import Observer
-from tersenet.quantize.ranges.statistics import Moments, Statistics, read_statistics
+from tersenet.quantize.ranges.statistics import Statistics, StatisticsObserver, read_statistics
 
 __all__ = ["Calibration", "calibrate", "check_moves", "collect_statistics", "constant_notes"]
 
@@ -55,7 +55,7 @@ class Calibration:
         """Returns how it is stored."""
         override = override_of(self.overrides, _layer(value))
         mode = override.of("activation_mode", self.mode)
-        return Scheme(bits=self.bits_of(value), mode=mode, per=PerTensor())
+        return Scheme(bits=self.bits_of(value), mode=mode, per=ByTensor())
 
 
 def calibrate(
@@ -144,9 +144,9 @@ def collect_statistics(
         raise QuantizeError("there is no calibration data to take statistics of: give some.")
     module = prepared(model, example)
     values = values_of(module, sites_of(module)[0])
-    seen = {value.node: Moments() for value in values}
+    seen = {value.node: StatisticsObserver() for value in values}
     names = {value.node: value.name for value in values}
-    for take in (Moments.first, Moments.second):
+    for take in (StatisticsObserver.observe, StatisticsObserver.observe_again):
         watch(module, calibration, samples, names, lambda node, x, take=take: take(seen[node], x))
     return {names[node]: moments.statistics() for node, moments in seen.items()}
 

@@ -16,7 +16,7 @@ from tersenet.quantize.graph.copies import is_copy
 from tersenet.quantize.graph.fold import tensor_of
 from tersenet.quantize.graph.insert import ValueRange, WeightSettings
 from tersenet.quantize.graph.structure import Value, WeightSite, tail
-from tersenet.quantize.grids.granularity import PerTensor
+from tersenet.quantize.grids.granularity import ByTensor
 from tersenet.quantize.grids.linear import round_trip
 from tersenet.quantize.ranges.weight_range import WeightRange, WholeWeight, weight_grid
 
@@ -123,7 +123,7 @@ def _advice_on(value: ValueRange) -> str:
 
 
 def _advice(settings: WeightSettings, site: WeightSite) -> str:
-    if isinstance(settings.scheme.per, PerTensor):
+    if isinstance(settings.scheme.per, ByTensor):
         return "its weights share one scale: per channel, or equalise"
     if settings.scheme.bits < 8:
         return "its weights: rounding gptq or block, or 8 bits by an override"

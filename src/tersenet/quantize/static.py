@@ -35,7 +35,7 @@ from tersenet.quantize.graph.copies import carried_values, copied, copy_name
 from tersenet.quantize.graph.insert import ValueRange, WeightSettings
 from tersenet.quantize.graph.observe import head
 from tersenet.quantize.graph.structure import Value, WeightSite, sites_of, values_of
-from tersenet.quantize.grids.granularity import AnyGranularity, PerChannel
+from tersenet.quantize.grids.granularity import AnyGranularity, ByChannel
 from tersenet.quantize.grids.linear import Mode
 from tersenet.quantize.grids.scheme import Scheme
 from tersenet.quantize.noise import costliest, layer_noise
@@ -73,7 +73,7 @@ class Static(ByLayer[QuantizePlan]):
     """Of a weight; up to 4 it takes half a byte in the file."""
     mode: Mode = "restricted"
     """Of a weight's levels: around zero, with or without the lowest, or from its least value."""
-    per: AnyGranularity = Field(default=PerChannel())
+    per: AnyGranularity = Field(default=ByChannel())
     """What shares a weight's scale: tensor, channel, or `group: {size: 32}`."""
     weight_range: AnyWeightRange = Field(default=WholeWeight())
     """Of a weight: min-max, or mse, which clips each scale to least squared error."""

@@ -21,7 +21,7 @@ from tersenet.quantize.graph.build import (
     weight_settings,
 )
 from tersenet.quantize.graph.structure import sites_of
-from tersenet.quantize.grids.granularity import AnyGranularity, PerChannel
+from tersenet.quantize.grids.granularity import AnyGranularity, ByChannel
 from tersenet.quantize.grids.linear import Mode
 from tersenet.quantize.grids.scheme import Scheme
 from tersenet.quantize.ranges import AnyWeightRange, WholeWeight
@@ -49,7 +49,7 @@ class Weights(Method[QuantizePlan]):
     """Of a weight; up to 4 it takes half a byte in the file."""
     mode: Mode = "restricted"
     """Of the levels: around zero, with or without the lowest, or from a weight's least value."""
-    per: AnyGranularity = Field(default=PerChannel())
+    per: AnyGranularity = Field(default=ByChannel())
     """What shares a scale: tensor, channel, or `group: {size: 32}`."""
     weight_range: AnyWeightRange = Field(default=WholeWeight())
     """min-max, or mse, which clips each scale to least squared error."""

@@ -1,6 +1,6 @@
 """Training for few bits: formulas one a file, the graph that is trained, and what ships."""
 
-from tersenet.quantize.aware.aware import Aware, QuantizeAwarePlan
+from tersenet.quantize.aware.aware import Aware, AwarePlan
 from tersenet.quantize.aware.bits import Bits
 from tersenet.quantize.aware.formulas.binary import pack_signs, sign_product, xnor
 from tersenet.quantize.aware.formulas.dorefa import dorefa, dorefa_activation
@@ -11,7 +11,7 @@ from tersenet.quantize.aware.formulas.wrpn import wrpn
 
 __all__ = [
     "Aware",
-    "QuantizeAwarePlan",
+    "AwarePlan",
     "Bits",
     "dorefa",
     "dorefa_activation",

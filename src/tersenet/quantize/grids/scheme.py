@@ -8,7 +8,7 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 from torch import Tensor
 
-from tersenet.quantize.grids.granularity import GRANULARITIES, AnyGranularity, PerChannel
+from tersenet.quantize.grids.granularity import GRANULARITIES, AnyGranularity, ByChannel
 from tersenet.quantize.grids.linear import Grid, Mode, asymmetric, symmetric
 
 __all__ = ["Scheme"]
@@ -24,7 +24,7 @@ class Scheme:
 
     bits: int = Field(default=8, ge=2, le=16)
     mode: Mode = "restricted"
-    per: AnyGranularity = Field(default=PerChannel())
+    per: AnyGranularity = Field(default=ByChannel())
     """What shares a scale."""
 
     @property

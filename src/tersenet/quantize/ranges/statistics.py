@@ -10,14 +10,14 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, final
 
-import torch
 import yaml
 from torch import Tensor
 
 from tersenet.core.files import write_atomically
 from tersenet.errors import QuantizeError
+from tersenet.quantize.ranges.observer import Observer
 
-__all__ = ["Moments", "Statistics", "read_statistics", "write_statistics"]
+__all__ = ["StatisticsObserver", "Statistics", "read_statistics", "write_statistics"]
 
 
 @final
@@ -37,41 +37,30 @@ class Statistics:
     @staticmethod
     def of(x: Tensor) -> "Statistics":
         """Returns the statistics of one batch, sample first."""
-        seen = Moments()
-        seen.first(x)
-        seen.second(x)
+        seen = StatisticsObserver()
+        seen.observe(x)
+        seen.observe_again(x)
         return seen.statistics()
 
 
 @final
-class Moments:
+class StatisticsObserver(Observer):
     """Gathers statistics in two passes over batches: deviations need the mean."""
 
     def __init__(self) -> None:
-        self.low, self.high = float("inf"), float("-inf")
-        self.lows = self.highs = self.total = self.squares = self.distances = 0.0
-        self.samples = self.values = 0
+        super().__init__()
+        self.total = self.squares = self.distances = 0.0
+        self.values = 0
         self.shape: tuple[int, ...] = ()
 
-    def first(self, x: Tensor) -> None:
-        """Takes a batch into account, sample first, in the first pass.
-
-        Raises:
-            QuantizeError: if it holds NaN or infinity.
-        """
-        rows = x.detach().double().flatten(1) if x.ndim > 1 else x.detach().double()[:, None]
-        low, high = rows.amin(1), rows.amax(1)
-        if not torch.isfinite(rows).all():
-            raise QuantizeError("activations are NaN or infinite")
-        self.low, self.high = min(self.low, low.min().item()), max(self.high, high.max().item())
-        self.lows += low.sum().item()
-        self.highs += high.sum().item()
-        self.total += rows.sum().item()
-        self.samples += len(rows)
-        self.values += rows.numel()
+    def observe(self, x: Tensor) -> None:
+        """Takes a batch into account in the first pass, sample first."""
+        super().observe(x.detach().double())
+        self.total += x.detach().double().sum().item()
+        self.values += x.numel()
         self.shape = self.shape or tuple(x.shape)
 
-    def second(self, x: Tensor) -> None:
+    def observe_again(self, x: Tensor) -> None:
         """Takes a batch into account in the second pass."""
         away = x.detach().double() - self.total / self.values
         self.squares += away.square().sum().item()
@@ -80,10 +69,10 @@ class Moments:
     def statistics(self) -> Statistics:
         """Returns what both passes came to."""
         return Statistics(
-            min=self.low,
-            max=self.high,
-            avg_min=self.lows / self.samples,
-            avg_max=self.highs / self.samples,
+            min=self.min,
+            max=self.max,
+            avg_min=self.avg_min,
+            avg_max=self.avg_max,
             mean=self.total / self.values,
             std=(self.squares / max(1, self.values - 1)) ** 0.5,
             b=self.distances / self.values,

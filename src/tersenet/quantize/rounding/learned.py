@@ -13,7 +13,7 @@ arXiv:2203.05740), the largest gain of the three where activations have few bits
 block's activations are learned along, as there.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final, final
 
@@ -67,10 +67,11 @@ class LearnedRounding(Rounding):
 
 
 def _reconstruct(piece: Piece, settings: LearnedRounding) -> Rounded:
-    _check_memory(piece)
     stretch = piece.stretch
     inside = {node for node in stretch.nodes if node.op != "get_attr"}
-    entering = _Entering(piece, inside)
+    outside = {read for node in inside for read in node.all_input_nodes} - inside
+    _check_memory(piece, inside, outside)
+    entering = _Entering(piece, outside)
     with torch.no_grad():
         target = _run(stretch, entering.whole(), {})
     soft = {
@@ -109,12 +110,10 @@ def _reconstruct(piece: Piece, settings: LearnedRounding) -> Rounded:
     )
 
 
-def _check_memory(piece: Piece) -> None:
-    inside = {node for node in piece.stretch.nodes if node.op != "get_attr"}
-    outside = {used for node in inside for used in node.all_input_nodes if _is_activation(used)}
-    outside -= inside
-    samples = sum(map(len, piece.original[next(iter(outside))])) if outside else 0
-    computed, read = (sum(map(bytes_per_sample, some)) for some in (inside, outside))
+def _check_memory(piece: Piece, inside: Collection[Node], outside: Collection[Node]) -> None:
+    entering = [node for node in outside if _is_activation(node)]
+    samples = sum(map(len, piece.original[entering[0]])) if entering else 0
+    computed, read = (sum(map(bytes_per_sample, some)) for some in (inside, entering))
     # The inputs of both networks, joined, and what comes of one; a step's own with gradients,
     # about five values for each that is rounded; a weight as logits, with Adam's two moments.
     learning = 10 * min(_SAMPLES, samples) * (computed + read)
@@ -130,15 +129,12 @@ def _check_memory(piece: Piece) -> None:
 class _Entering:
     """What a stretch reads from outside, in both networks, all samples in one tensor."""
 
-    def __init__(self, piece: Piece, inside: set[Node]) -> None:
-        outside = sorted(
-            {read for node in inside for read in node.all_input_nodes} - inside,
-            key=lambda node: node.name,
-        )
-        self.activations = [node for node in outside if _is_activation(node)]
+    def __init__(self, piece: Piece, outside: Collection[Node]) -> None:
+        ordered = sorted(outside, key=lambda node: node.name)
+        self.activations = [node for node in ordered if _is_activation(node)]
         self.real = {node: torch.cat(piece.original[node]) for node in self.activations}
         self.rough = {node: torch.cat(piece.quantised[node]) for node in self.activations}
-        others = [node for node in outside if node not in self.real]
+        others = [node for node in ordered if node not in self.real]
         self.fixed_real = {node: piece.original[node][0] for node in others}
         self.fixed_rough = {node: piece.quantised[node][0] for node in others}
 
