@@ -145,6 +145,19 @@ def test_what_is_wrong_with_a_part_is_told_of_its_line(
         _recipe(tmp_path, f"quantize: {{static: {options}}}")
 
 
+def test_a_part_within_a_part_is_told_of_its_line(tmp_path: Path) -> None:
+    within = "quantize.mixed.then.static.rounding.block"
+    with pytest.raises(RecipeError, match=rf"recipe.yaml:7: {within} has no option 'step';"):
+        _recipe(
+            tmp_path,
+            """quantize:
+      mixed:
+        average_bits: 4
+        then:
+          static: {rounding: {block: {step: 9}}}""",
+        )
+
+
 @pytest.mark.parametrize(
     ("method", "precision"), [("half", "fp32"), ("weights", "fp32"), ("static", "int8")]
 )

@@ -63,7 +63,9 @@ class Weights(Method[QuantizePlan]):
     @property
     def idle(self) -> Mapping[str, str]:
         """Samples that the rounding does not look at."""
-        return {} if self.rounding.needs_data else {"samples": "it needs a rounding by data"}
+        return (
+            {} if self.rounding.needs_data else {"samples": "it needs a rounding by data, as gptq"}
+        )
 
     def plan(self, subject: Subject, bench: Workbench) -> QuantizePlan:
         """Lists the weights.
