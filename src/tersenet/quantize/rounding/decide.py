@@ -95,14 +95,12 @@ def decide_weights(
         )
         for site in sites
     }
-    by_name = {site.name: grids[site.weight] for site in sites}
+    own = {site.weight: site for site in sites}
+    by_name = {site.name: grids[node] for node, site in own.items()}
     if not settings.by_data:
         return by_name, dict(ranges)
-    own = {site.weight: site for site in sites}
     by_node = {value.node: ranges[value.name] for value in values}
-    shared = {name for joined in concatenations(values) for name in joined}
-    free = {value.node for value in values if value.name not in shared}
-    done = 0
+    free, done = _free(values), 0
 
     def decide(stretch: Stretch, original: Env, twin: Env) -> Mapping[Node, Tensor]:
         nonlocal done
@@ -110,9 +108,9 @@ def decide_weights(
         bench.tick("rounding", done, len(sites))
         piece = Piece(
             stretch=stretch,
-            sites={node: own[node] for node in stretch.weights},
+            sites=own,
             weights={node: tensor_of(module, node).detach() for node in stretch.weights},
-            grids={node: grids[node] for node in stretch.weights},
+            grids=grids,
             original=_with_tensors(module, stretch, original),
             quantised=_with_tensors(module, stretch, twin),
             ranges=by_node,
@@ -132,6 +130,12 @@ def decide_weights(
         correction=settings.bias_correction,
     )
     return by_name, dict(ranges) | {value.value: value for value in by_node.values()}
+
+
+def _free(values: Sequence[Value]) -> set[Node]:
+    """The values whose ranges are no others', as those that are put side by side are."""
+    shared = {name for joined in concatenations(values) for name in joined}
+    return {value.node for value in values if value.name not in shared}
 
 
 def _with_tensors(module: GraphModule, stretch: Stretch, env: Env) -> Env:
