@@ -2,7 +2,7 @@
 
 import abc
 from dataclasses import dataclass
-from typing import Literal, TypeAlias, final
+from typing import ClassVar, Final, Literal, TypeAlias, final
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +13,13 @@ from tersenet.quantize.aware.formulas.lsq import first_step, lsq, lsq_plus
 from tersenet.quantize.aware.formulas.pact import pact
 from tersenet.quantize.aware.formulas.straight import sign_clipped
 
-__all__ = ["ActivationKind", "ActivationQuantiser", "SeenActivation", "activation_quantiser"]
+__all__ = [
+    "ACTIVATIONS",
+    "ActivationKind",
+    "ActivationQuantiser",
+    "SeenActivation",
+    "activation_quantiser",
+]
 
 ActivationKind: TypeAlias = Literal["lsq", "lsq+", "pact", "dorefa", "wrpn", "sign", "ema"]
 
@@ -30,6 +36,12 @@ class SeenActivation:
 
 class ActivationQuantiser(nn.Module, abc.ABC):
     """An activation in, its levels' reals out; gradients pass. Levels are 0 to 2**bits − 1."""
+
+    most_bits: ClassVar[int] = 8
+    negatives: ClassVar[bool] = True
+    """Whether its grid holds values of either sign."""
+    signs: ClassVar[bool] = False
+    """Whether it keeps signs alone, which are read before the ReLU: after it there is but one."""
 
     def __init__(self, seen: SeenActivation, *, bits: int) -> None:
         super().__init__()
@@ -105,6 +117,8 @@ class LearnedOffset(ActivationQuantiser):
 class PactActivation(ActivationQuantiser):
     """Clipped at a bound that learns."""
 
+    negatives: ClassVar[bool] = False
+
     def __init__(self, seen: SeenActivation, *, bits: int) -> None:
         super().__init__(seen, bits=bits)
         self.bound = nn.Parameter(torch.tensor(seen.high))
@@ -128,6 +142,8 @@ class PactActivation(ActivationQuantiser):
 class ClippedActivation(ActivationQuantiser):
     """Clipped to [0, 1]: DoReFa and WRPN."""
 
+    negatives: ClassVar[bool] = False
+
     def forward(self, x: Tensor) -> Tensor:
         return dorefa_activation(x, bits=self.bits)
 
@@ -138,6 +154,9 @@ class ClippedActivation(ActivationQuantiser):
 @final
 class SignActivation(ActivationQuantiser):
     """+1 or −1: of what stands before the ReLU, whose output has one sign alone."""
+
+    most_bits: ClassVar[int] = 1
+    signs: ClassVar[bool] = True
 
     def forward(self, x: Tensor) -> Tensor:
         return sign_clipped(x)
@@ -182,7 +201,7 @@ class AveragedActivation(ActivationQuantiser):
         return step, (-self.low / step).round()
 
 
-_KINDS: dict[ActivationKind, type[ActivationQuantiser]] = {
+ACTIVATIONS: Final[dict[ActivationKind, type[ActivationQuantiser]]] = {
     "lsq": LearnedActivation,
     "lsq+": LearnedOffset,
     "pact": PactActivation,
@@ -191,7 +210,6 @@ _KINDS: dict[ActivationKind, type[ActivationQuantiser]] = {
     "sign": SignActivation,
     "ema": AveragedActivation,
 }
-_NOT_NEGATIVE = {"pact", "dorefa", "wrpn"}
 
 
 def activation_quantiser(
@@ -202,19 +220,17 @@ def activation_quantiser(
     Raises:
         QuantizeError: if bits are not 1 to 8, or one bit is due to values of either sign.
     """
-    if not 1 <= bits <= 8:
-        raise QuantizeError(f"activations have 1 to 8 bits, not {bits}: give that many.")
-    if kind == "sign":
-        if bits != 1:
-            raise QuantizeError(f"sign activations have 1 bit, not {bits}: give that many.")
-        return SignActivation(seen, bits=bits)
-    if bits == 1 and seen.low < 0:
-        raise QuantizeError(
-            "an activation of either sign has no grid of one bit that holds zero: give it two."
-        )
-    if kind in _NOT_NEGATIVE and seen.low < 0:
-        kind = "ema"
-    return _KINDS[kind](seen, bits=bits)
+    cls = ACTIVATIONS[kind]
+    if not 1 <= bits <= cls.most_bits:
+        span = "1 bit" if cls.most_bits == 1 else f"1 to {cls.most_bits} bits"
+        raise QuantizeError(f"{kind} activations have {span}, not {bits}: give that many.")
+    if seen.low < 0 and not cls.signs:
+        if bits == 1:
+            raise QuantizeError(
+                "an activation of either sign has no grid of one bit that holds zero: give it two."
+            )
+        cls = cls if cls.negatives else AveragedActivation
+    return cls(seen, bits=bits)
 
 
 def _positive(step: Tensor) -> Tensor:

@@ -19,6 +19,7 @@ from tersenet.core.types import Batch, Edit, EditKind, Skip
 from tersenet.errors import QuantizeError
 from tersenet.export.trace import BATCH_NORM, operand, trace
 from tersenet.quantize.aware.activations import (
+    ACTIVATIONS,
     ActivationKind,
     ActivationQuantiser,
     SeenActivation,
@@ -97,7 +98,7 @@ def build(
     module = normalise(trace(model, example))
     folded = fold_batch_norm(copy.deepcopy(module))
     sites = [site for site in sites_of(folded)[0] if site.name in bits]
-    placed = place(folded, sites, bits, signs=activations == "sign")
+    placed = place(folded, sites, bits, signs=ACTIVATIONS[activations].signs)
     gains = _flip_negative_gains(module, folded)
     seen = _observe(folded, placed, calibration)
     layers = {node.name: node for node in module.graph.nodes}
