@@ -35,7 +35,9 @@ from tersenet.errors import ParityError
 from tersenet.export import Converted, check_parity, kernels, to_onnx
 from tersenet.measure import open_session
 from tersenet.models import mobilenet_v2_small, resnet
-from tersenet.quantize import Override, Static
+from tersenet.quantize import ByTensor, Override, Static
+from tersenet.quantize.ranges import LeastError, LeastWeightError
+from tersenet.quantize.rounding import GPTQ, BlockRounding
 from tersenet.train.tasks import load_fashion_mnist
 
 ROOT: Final = Path(__file__).parents[1]
@@ -48,27 +50,30 @@ WEIGHTS: Final = {
     "MobileNetV2": "mobilenet-v2-small-fashion-mnist.safetensors",
 }
 LOW: Final = Static(
-    bits=4, weight_range="mse", range="mse", rounding="gptq", bias_correction="empirical"
+    bits=4,
+    weight_range=LeastWeightError(),
+    range=LeastError(),
+    rounding=GPTQ(),
+    bias_correction="empirical",
 )
 LOWER: Final = replace(LOW, activation_bits=4)
 EDGES: Final = ", first and last in 8 bits"
 """As most publish 4 bits: the first layer with its input, and the weights of the last."""
+BY_TENSOR: Final = Static(
+    range=LeastError(), per=ByTensor(), rounding=GPTQ(), bias_correction="empirical"
+)
 METHODS: Final = {
-    "W8A8 per channel": Static(range="mse", bias_correction="empirical"),
-    "W8A8 per tensor": Static(
-        range="mse", per="tensor", rounding="gptq", bias_correction="empirical"
-    ),
-    "W8A8 per tensor, equalised": Static(
-        range="mse", per="tensor", equalise=True, rounding="gptq", bias_correction="empirical"
-    ),
+    "W8A8 per channel": Static(range=LeastError(), bias_correction="empirical"),
+    "W8A8 per tensor": BY_TENSOR,
+    "W8A8 per tensor, equalised": replace(BY_TENSOR, equalise=True),
     "W4A8 min-max": Static(bits=4),
     "W4A8 GPTQ": LOW,
     "W4A8 GPTQ, equalised": replace(LOW, equalise=True),
     "W4A4 min-max": Static(bits=4, activation_bits=4),
     "W4A4 GPTQ": LOWER,
-    "W4A4 by block": replace(LOWER, rounding="block"),
+    "W4A4 by block": replace(LOWER, rounding=BlockRounding()),
     f"W4A4 GPTQ{EDGES}": LOWER,
-    f"W4A4 by block{EDGES}": replace(LOWER, rounding="block"),
+    f"W4A4 by block{EDGES}": replace(LOWER, rounding=BlockRounding()),
 }
 TARGETS: Final = {
     ("W8A8 per channel", "MobileNetV2"): -0.1,

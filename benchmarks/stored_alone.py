@@ -26,9 +26,9 @@ from torch import Tensor, nn
 from tersenet.core.types import Deployment, Subject, Workbench
 from tersenet.export import onnx_file, to_onnx
 from tersenet.measure import compare_many
-from tersenet.quantize import PerGroup, Weights
+from tersenet.quantize import ByGroup, Weights
 
-METHODS: Final = {"by channel": Weights(), "in groups of 32": Weights(per=PerGroup(size=32))}
+METHODS: Final = {"by channel": Weights(), "in groups of 32": Weights(per=ByGroup(size=32))}
 TARGET: Final = 0.95
 """Of layers: float's speed, but for what two sessions of one file differ by on a busy machine. The
 rows of a table are made floats at each lookup, some microseconds."""

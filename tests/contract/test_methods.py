@@ -35,8 +35,8 @@ from tersenet.prune import (
     Taylor,
     ThiNet,
 )
-from tersenet.quantize import Auto, Aware, Half, Mixed, PerGroup, Static, Weights
-from tersenet.quantize.rounding import BlockRounding
+from tersenet.quantize import Auto, Aware, ByGroup, Half, Mixed, Static, Weights
+from tersenet.quantize.rounding import AdaRound, BlockRounding
 from tersenet.repair import BatchNorm, LeastSquares, Shift
 from tersenet.replace import ChannelBottleneck, DepthwiseSeparable, GhostModule, ShuffledGroups
 from tersenet.testing import MethodContract
@@ -88,10 +88,11 @@ TABLE: Mapping[str, Method[Any]] = {
         bits=4, weight_range="mse", rounding="gptq", bias_correction="empirical", equalise=True
     ),
     "quantize static, groups by block": Static(
-        bits=3, per=PerGroup(size=8), activation_mode="full", rounding=BlockRounding(steps=5)
+        bits=3, per=ByGroup(size=8), activation_mode="full", rounding=BlockRounding(steps=5)
     ),
     "quantize half": Half(dtype="bf16"),
     "quantize weights": Weights(bits=4, skip=("conv1",)),
+    "quantize weights, learned": Weights(bits=3, per=ByGroup(size=6), rounding=AdaRound(steps=5)),
     "quantize auto": Auto(agreement=0.0, speedup=0.0, iterations=1, seconds=0.0, by_layer=False),
     "quantize aware": Aware(weight_bits=4, activation_bits=4, epochs=1),
     "quantize mixed": Mixed(average_bits=4, measure="hessian", probes=1),

@@ -16,7 +16,7 @@ from tersenet.core.types import Subject, Workbench
 from tersenet.export import kernels, to_onnx
 from tersenet.export.rewrites.packing import drop_clamps_
 from tersenet.measure import open_session
-from tersenet.quantize import PerGroup, Static, Weights
+from tersenet.quantize import ByGroup, Static, Weights
 
 
 @pytest.mark.parametrize(
@@ -25,7 +25,7 @@ from tersenet.quantize import PerGroup, Static, Weights
         (Static(bits=4), TensorProto.INT4, 1.0),
         (Static(bits=3, mode="asymmetric"), TensorProto.UINT4, 1.0),
         (Static(reduce_range=True), TensorProto.INT8, 1.0),
-        (Weights(bits=4, per=PerGroup(size=7)), TensorProto.INT4, 0.0),
+        (Weights(bits=4, per=ByGroup(size=7)), TensorProto.INT4, 0.0),
     ],
 )
 def test_levels_are_stored_in_their_bits(

@@ -16,7 +16,7 @@ from tersenet.core.types import Subject, Workbench
 from tersenet.errors import ExportError
 from tersenet.export import compiled, to_pt2e, trace
 from tersenet.export.qops import DEQUANTIZE, QUANTIZE
-from tersenet.quantize import PerGroup, Static, Weights
+from tersenet.quantize import ByGroup, Static, Weights
 from tersenet.quantize.overrides import Override
 
 COMPILER = any(map(shutil.which, filter(None, (os.environ.get("CXX"), "g++", "clang++"))))
@@ -89,9 +89,9 @@ def static(**settings: Any) -> Static:
         static(activation_mode="full", activation_bits=5),
         static(mode="asymmetric"),
         static(bits=16, activation_bits=16),
-        static(per=PerGroup(size=8)),
+        static(per=ByGroup(size=8)),
         static(skip=("4.b",)),
-        Weights(bits=4, per=PerGroup(size=7)),
+        Weights(bits=4, per=ByGroup(size=7)),
     ],
     ids=repr,
 )

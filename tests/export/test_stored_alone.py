@@ -13,16 +13,16 @@ from tersenet.core.types import Deployment, Subject, Workbench
 from tersenet.errors import QuantizeError
 from tersenet.export import kernels, to_onnx
 from tersenet.measure import predictor
-from tersenet.quantize import PerGroup, Static, Weights
+from tersenet.quantize import ByGroup, Static, Weights
 
 SCHEMES: dict[str, dict[str, Any]] = {
     "by channel": {},
     "by tensor": {"per": "tensor"},
-    "by group": {"per": PerGroup(size=16)},
-    "by group, the last one short": {"per": PerGroup(size=10)},
+    "by group": {"per": ByGroup(size=16)},
+    "by group, the last one short": {"per": ByGroup(size=10)},
     "in 4 bits": {"bits": 4},
     "from the least value": {"mode": "asymmetric"},
-    "from the least value by group": {"mode": "asymmetric", "per": PerGroup(size=16)},
+    "from the least value by group": {"mode": "asymmetric", "per": ByGroup(size=16)},
 }
 
 
@@ -81,7 +81,7 @@ def test_no_weight_is_made_floats_at_each_inference(
 
 
 @pytest.mark.parametrize(
-    "method", [Weights(per=PerGroup()), Static(per=PerGroup(), reduce_range=False)]
+    "method", [Weights(per=ByGroup()), Static(per=ByGroup(), reduce_range=False)]
 )
 def test_a_transposed_convolution_has_no_groups(method: Weights | Static) -> None:
     x = torch.randn(6, 2, 9, 9)
@@ -137,7 +137,7 @@ def test_only_the_rows_that_are_looked_up_are_made_floats(
 def test_the_file_holds_levels_and_nothing_of_floats(tmp_path: Path) -> None:
     torch.manual_seed(0)
     x = torch.randn(6, 2, 9, 9)
-    _stored(_Net(), x, {"per": PerGroup(size=16)}, tmp_path / "stored.onnx")
+    _stored(_Net(), x, {"per": ByGroup(size=16)}, tmp_path / "stored.onnx")
     proto = onnx.load(str(tmp_path / "stored.onnx"))
     read = {name for node in proto.graph.node for name in node.input}
     assert {one.name for one in proto.graph.initializer} <= read

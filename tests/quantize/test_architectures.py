@@ -12,7 +12,7 @@ from tersenet.core.types import Deployment, Subject, Workbench
 from tersenet.errors import QuantizeError
 from tersenet.export import to_onnx
 from tersenet.measure import open_session
-from tersenet.quantize import PerGroup, Static, Weights
+from tersenet.quantize import ByGroup, Static, Weights
 
 
 class _Attention(nn.Module):
@@ -114,5 +114,5 @@ def test_groups_that_openvino_cannot_load_are_refused() -> None:
     model, x = nn.Sequential(nn.Linear(20, 6)).eval(), torch.randn(8, 20)
     own = Subject(model=model, example=(x,), deployment=Deployment(runtime="openvino"))
     with pytest.raises(QuantizeError, match="0 has 20 weights a channel in groups of 8"):
-        Weights(bits=4, per=PerGroup(size=8)).plan(own, Workbench())
-    assert Weights(bits=4, per=PerGroup(size=10)).plan(own, Workbench()).share == 1
+        Weights(bits=4, per=ByGroup(size=8)).plan(own, Workbench())
+    assert Weights(bits=4, per=ByGroup(size=10)).plan(own, Workbench()).share == 1

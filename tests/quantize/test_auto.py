@@ -18,7 +18,7 @@ from tersenet.core.types import Subject, Workbench
 from tersenet.export import alike, in_float, kernels, to_onnx
 from tersenet.export.runtime_kernels import INTEGER
 from tersenet.measure import open_session
-from tersenet.quantize import Auto, Static, auto
+from tersenet.quantize import Auto, Static, auto, auto_plan
 from tersenet.quantize.layer_times import layer_times
 
 
@@ -211,10 +211,10 @@ def test_a_scheme_gives_way_to_one_that_is_surely_faster(
     intervals: dict[str, tuple[float, float]], chosen: str | None
 ) -> None:
     trials = [
-        auto.SchemeTrial(
+        auto_plan.SchemeTrial(
             scheme=name, speedup=sum(ends) / 2, interval=ends, agreement=1, file_bytes=1, reason=""
         )
         for name, ends in intervals.items()
     ]
-    best = auto._preferred(trials)
+    best = auto_plan.preferred(trials)
     assert (None if best is None else best.scheme) == chosen

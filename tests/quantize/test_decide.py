@@ -14,9 +14,11 @@ from tersenet.errors import QuantizeError
 from tersenet.export import kernels, to_onnx
 from tersenet.measure import open_session
 from tersenet.quantize import (
+    ROUNDINGS,
     Override,
     Scheme,
     Static,
+    Weights,
     collect_statistics,
     costliest,
     layer_noise,
@@ -309,3 +311,41 @@ def test_copies_take_their_ranges_from_statistics_of_what_they_copy(
     ]
     for ours, theirs in zip(told.values, seen.values, strict=True):
         assert ours.scale == pytest.approx(theirs.scale, rel=1e-5)
+
+
+class _Decoder(nn.Module):
+    """Looked up, and spread out again: weights that no kernel slides over rows of."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table = nn.Embedding(20, 16)
+        self.up = nn.ConvTranspose2d(4, 6, 3, stride=2, groups=2)
+
+    def forward(self, words: Tensor) -> Tensor:
+        return self.up(self.table(words).unflatten(1, (4, 2, 2)))
+
+
+@pytest.mark.parametrize("rounding", ROUNDINGS)
+def test_every_rounding_serves_tables_and_transposed_convolutions(rounding: str) -> None:
+    torch.manual_seed(0)
+    model, words = _Decoder().eval(), torch.randint(20, (64,))
+    own = Subject(model=model, example=(words[:2],), calibration=[(words, torch.zeros(64))])
+    errors = {}
+    for name in ("nearest", rounding):
+        method = Weights(bits=3, rounding=name)
+        graph, _ = method.apply(
+            copy.deepcopy(model), method.plan(own, Workbench()), own, Workbench()
+        )
+        with torch.inference_mode():
+            errors[name] = float((graph(words) - model(words)).square().mean())
+    if rounding in ("nearest", "gptq"):  # there is nothing that columns could make up for
+        assert errors[rounding] == errors["nearest"]
+    else:
+        assert errors[rounding] < errors["nearest"]
+
+
+def test_a_rounding_by_data_asks_for_some(whole: Subject) -> None:
+    without = dataclasses.replace(whole, calibration=())
+    assert Weights(bits=4).plan(without, Workbench()).weights
+    with pytest.raises(QuantizeError, match="rounding gptq has no calibration data"):
+        Weights(bits=4, rounding="gptq").plan(without, Workbench())

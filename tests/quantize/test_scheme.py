@@ -8,13 +8,13 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from pydantic import ValidationError
 
-from tersenet.quantize import PerChannel, PerGroup, PerTensor, Scheme, quantize, round_trip
+from tersenet.quantize import ByChannel, ByGroup, ByTensor, Scheme, quantize, round_trip
 
 SCHEMES = st.builds(
     Scheme,
     bits=st.integers(2, 16),
     mode=st.sampled_from(["asymmetric", "full", "restricted"]),
-    per=st.sampled_from([PerTensor(), PerChannel()]) | st.builds(PerGroup, size=st.integers(2, 9)),
+    per=st.sampled_from([ByTensor(), ByChannel()]) | st.builds(ByGroup, size=st.integers(2, 9)),
 )
 WEIGHTS = hnp.arrays(
     np.float32, (3, 2, 5), elements=st.floats(-1e4, 1e4, width=32).map(lambda v: v or 1.0)
@@ -31,7 +31,7 @@ def test_laws(array: np.ndarray, scheme: Scheme) -> None:
     step = grid.scale.reshape(-1)
     if scheme.per.group:
         step = grid.scale.repeat_interleave(scheme.per.group, 1)[:, :10]
-    elif scheme.per == PerChannel():
+    elif scheme.per == ByChannel():
         step = grid.scale[:, None]
     # A symmetric full grid ends half a step below the largest value; rounding does the rest.
     slack = 1 + 1e-3 + 2.0**-22 * 2**scheme.bits
@@ -42,10 +42,10 @@ def test_laws(array: np.ndarray, scheme: Scheme) -> None:
 
 def test_groups_are_rows_of_a_channel() -> None:
     weight = torch.tensor([[1.0, -2.0, 3.0, 40.0, -50.0], [6.0, 0.0, 0.0, 8.0, 9.0]])
-    low, high = Scheme(per=PerGroup(size=2)).extremes(weight)
+    low, high = Scheme(per=ByGroup(size=2)).extremes(weight)
     assert low.tolist() == [[-2, 3, -50], [0, 0, 0]]
     assert high.tolist() == [[1, 40, 0], [6, 8, 9]]
-    grid = Scheme(per=PerGroup(size=2)).grid(weight)
+    grid = Scheme(per=ByGroup(size=2)).grid(weight)
     assert grid.scale.shape == (2, 3)
     assert quantize(weight, grid)[0].tolist() == [64, -127, 10, 127, -127]
 
@@ -63,7 +63,7 @@ def test_an_empty_channel_gets_the_range_of_all() -> None:
 
 def test_a_weight_of_zeros_is_exact() -> None:
     for mode in ("restricted", "full", "asymmetric"):
-        for per in (PerTensor(), PerChannel(), PerGroup(size=2)):
+        for per in (ByTensor(), ByChannel(), ByGroup(size=2)):
             grid = Scheme(mode=mode, per=per).grid(torch.zeros(2, 3))
             assert not round_trip(torch.zeros(2, 3), grid).any()
             assert torch.isfinite(grid.scale).all()
@@ -81,7 +81,7 @@ def test_bad_options() -> None:
 
 
 def test_what_edits_say_is_read_back() -> None:
-    for per, name, group in ((PerTensor(), "tensor", 32), (PerGroup(size=7), "group", 7)):
+    for per, name, group in ((ByTensor(), "tensor", 32), (ByGroup(size=7), "group", 7)):
         scheme = Scheme(bits=3, mode="full", per=per)
         assert scheme.data == {"bits": 3, "mode": "full", "per": name, "group": group}
         assert Scheme.of_data(scheme.data) == scheme

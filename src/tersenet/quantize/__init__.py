@@ -8,11 +8,12 @@ writes both in place. What comes out is the graph that ships, and one edit a lay
 what a layer costs, `overrides` what some do differently.
 """
 
-from tersenet.quantize.auto import Auto, AutoPlan
+from tersenet.quantize.auto import Auto
+from tersenet.quantize.auto_plan import AutoPlan
 from tersenet.quantize.aware import (
     Aware,
+    AwarePlan,
     Bits,
-    QuantizeAwarePlan,
     dorefa,
     dorefa_activation,
     lsq,
@@ -25,16 +26,16 @@ from tersenet.quantize.aware import (
     wrpn,
     xnor,
 )
-from tersenet.quantize.collect import collect_statistics
+from tersenet.quantize.calibration import collect_statistics
 from tersenet.quantize.graph.build import QuantizePlan
 from tersenet.quantize.grids.angle import angle_bound, turned
 from tersenet.quantize.grids.block_fixed_point import block_fixed_point
 from tersenet.quantize.grids.granularity import (
     GRANULARITIES,
+    ByChannel,
+    ByGroup,
+    ByTensor,
     Granularity,
-    PerChannel,
-    PerGroup,
-    PerTensor,
 )
 from tersenet.quantize.grids.integer import integer_linear
 from tersenet.quantize.grids.linear import (
@@ -51,12 +52,7 @@ from tersenet.quantize.mixed import Mixed, MixedPlan
 from tersenet.quantize.noise import LayerNoise, costliest, layer_noise, sqnr
 from tersenet.quantize.overrides import Override
 from tersenet.quantize.ranges import RANGES, WEIGHT_RANGES, Range, WeightRange
-from tersenet.quantize.ranges.clipping import (
-    aciq_bound,
-    aciq_clip,
-    average_clip,
-    deviation_clip,
-)
+from tersenet.quantize.ranges.aciq import aciq_bound
 from tersenet.quantize.ranges.statistics import Statistics, read_statistics, write_statistics
 from tersenet.quantize.rounding import ROUNDINGS, Rounding
 from tersenet.quantize.static import Static
@@ -79,10 +75,10 @@ __all__ = [
     "Mixed",
     "MixedPlan",
     "Override",
-    "PerChannel",
-    "PerGroup",
-    "PerTensor",
-    "QuantizeAwarePlan",
+    "ByChannel",
+    "ByGroup",
+    "ByTensor",
+    "AwarePlan",
     "QuantizePlan",
     "Range",
     "Rounding",
@@ -92,15 +88,12 @@ __all__ = [
     "WeightRange",
     "Weights",
     "aciq_bound",
-    "aciq_clip",
     "angle_bound",
     "asymmetric",
-    "average_clip",
     "block_fixed_point",
     "collect_statistics",
     "costliest",
     "dequantize",
-    "deviation_clip",
     "dorefa",
     "dorefa_activation",
     "integer_linear",

@@ -20,18 +20,19 @@ from torch import Tensor, nn
 
 from tersenet.core.files import write_json
 from tersenet.core.registry import method
-from tersenet.core.types import Edit, Method, Precision, Skip, Subject, Workbench
+from tersenet.core.types import Edit, Method, Precision, Subject, Workbench
 from tersenet.errors import MeasureError, QuantizeError, TersenetError
 from tersenet.export import Converted, kernels, to_onnx
 from tersenet.measure import compare_many, predictor
+from tersenet.quantize.auto_plan import AutoPlan, SchemeTrial, preferred
 from tersenet.quantize.graph.build import QuantizePlan, replayed
-from tersenet.quantize.grids.granularity import PerTensor
+from tersenet.quantize.grids.granularity import ByTensor
 from tersenet.quantize.layer_times import layer_times
 from tersenet.quantize.ranges import LeastError, LeastWeightError
 from tersenet.quantize.static import Static
 from tersenet.quantize.weights import Weights
 
-__all__ = ["Auto", "AutoPlan", "SchemeTrial"]
+__all__ = ["Auto"]
 
 SCHEMES: Final = {
     "int8 per channel": Static(range=LeastError()),
@@ -39,7 +40,7 @@ SCHEMES: Final = {
     "uint8 weights": Static(range=LeastError(), mode="asymmetric"),
     "int8 per tensor": Static(
         range=LeastError(),
-        per=PerTensor(),
+        per=ByTensor(),
         weight_range=LeastWeightError(),
         bias_correction="empirical",
     ),
@@ -50,70 +51,6 @@ _SAMPLES: Final = 512
 _AT_ONCE: Final = 64
 _FILE: Final = "scheme_times.json"
 _AGAIN: Final = "float again"
-
-
-@final
-@dataclass(frozen=True, kw_only=True)
-class SchemeTrial:
-    """One scheme, measured."""
-
-    scheme: str
-    speedup: float | None
-    """Against the float file in the same runtime, the least over the batch sizes."""
-    interval: tuple[float, float] | None = None
-    """Of that ratio, of 95 %, widened by how far two sessions of the float file lay apart."""
-    agreement: float | None
-    """Share of calibration samples with the float network's answer."""
-    file_bytes: int | None
-    reason: str
-    """Why it was not taken; empty for the one that was."""
-
-
-@final
-@dataclass(frozen=True, kw_only=True)
-class AutoPlan:
-    """What was tried, and what is to be done."""
-
-    trials: tuple[SchemeTrial, ...]
-    chosen: str | None
-    """The scheme's name; None leaves the network in float."""
-    inner: QuantizePlan | None
-    """Of the scheme, or of the weights alone where the network computes in float."""
-    left_float: tuple[str, ...] = ()
-    """Layers that are faster so."""
-
-    @property
-    def skips(self) -> Sequence[Skip]:
-        """Sites left alone, with reasons."""
-        if self.inner is not None:
-            own = set(self.left_float)
-            return [
-                Skip(one.site, "faster in float here") if one.site in own else one
-                for one in self.inner.skips
-            ]
-        return [Skip("the whole network", "8 bits do not pay here")]
-
-    @property
-    def summary(self) -> str:
-        """One line for a person."""
-        told = "; ".join(
-            f"{one.scheme} {one.speedup:.2f}x, {100 * one.agreement:.1f} % alike"
-            for one in self.trials
-            if one.speedup is not None and one.agreement is not None
-        )
-        if self.chosen is None:
-            stays = f"stays float, 8 bits do not pay here ({told or 'nothing could be run'})"
-            return f"{stays}; stored: {self.inner.summary}" if self.inner else stays
-        assert self.inner is not None
-        count = len(self.left_float)
-        left = f", {count} layer{'s' * (count > 1)} left in float" if count else ""
-        return f"{self.chosen}{left} ({told}): {self.inner.summary}"
-
-    @property
-    def notes(self) -> tuple[str, ...]:
-        """Why the others were not taken."""
-        refused = [f"{one.scheme}: {one.reason}" for one in self.trials if one.reason]
-        return (*refused, *(self.inner.notes if self.inner else ()))
 
 
 @final
@@ -192,18 +129,14 @@ class Auto(Method[AutoPlan]):
                     files[name] = path
                 except TersenetError as error:
                     failed[name] = str(error)
-            trials = [_refused(name, why) for name, why in failed.items()]
+            trials = [SchemeTrial.refused(name, why) for name, why in failed.items()]
             trials += self._measured(files, x, answers, subject)
             partly = self._partly(trials, written, files, x, answers, subject)
         if partly is not None:
             return partly
-        best = _preferred([one for one in trials if not one.reason])
-        told = tuple(
-            one
-            if one is best or one.reason
-            else dataclasses.replace(one, reason="another was faster, or as fast and preferred")
-            for one in trials
-        )
+        best = preferred([trial for trial in trials if not trial.reason])
+        why = "another was faster, or as fast and preferred"
+        told = tuple(trial if trial is best else trial.passed_over(why) for trial in trials)
         if best is not None:
             return AutoPlan(trials=told, chosen=best.scheme, inner=plans[best.scheme])
         stored = self._stored
@@ -227,8 +160,8 @@ class Auto(Method[AutoPlan]):
         subject: Subject,
     ) -> AutoPlan | None:
         """The fastest scheme with some layers in float, if that is faster than it and float."""
-        good = [one for one in trials if (one.agreement or 0.0) >= self.agreement]
-        best = _preferred(good)
+        good = [trial for trial in trials if (trial.agreement or 0.0) >= self.agreement]
+        best = preferred(good)
         if best is None or not self.by_layer:
             return None
         path = files["float"].with_name("partly.onnx")
@@ -240,7 +173,7 @@ class Auto(Method[AutoPlan]):
             seconds=0.0,
             compare=compare_many,
         )
-        slow = tuple(name for one in times if one.faster_in_float for name in one.layers)
+        slow = tuple(name for kind in times if kind.faster_in_float for name in kind.layers)
         if not slow:
             return None
         name = f"{best.scheme}, {len(slow)} of its layers in float"
@@ -252,12 +185,7 @@ class Auto(Method[AutoPlan]):
         found, whole = self._measured(again, x, answers, subject)
         if found.reason or (found.speedup or 0.0) <= (whole.speedup or 0.0):
             return None
-        told = tuple(
-            one
-            if one.reason
-            else dataclasses.replace(one, reason="faster with some layers in float")
-            for one in trials
-        )
+        told = tuple(trial.passed_over("faster with some layers in float") for trial in trials)
         return AutoPlan(trials=(*told, found), chosen=best.scheme, inner=inner, left_float=slow)
 
     def apply(
@@ -289,7 +217,7 @@ class Auto(Method[AutoPlan]):
             iterations=self.iterations,
             seconds=self.seconds,
         )
-        apart = max(abs(one.ratio - 1) for one in times[_AGAIN])
+        apart = max(abs(speedup.ratio - 1) for speedup in times[_AGAIN])
         found = []
         for name, path in files.items():
             if name == "float":
@@ -299,10 +227,11 @@ class Auto(Method[AutoPlan]):
                 outputs = torch.cat([predict(part) for part in x.split(_AT_ONCE)])
             except MeasureError:
                 # No more than that: what a runtime says of it names files that are gone.
-                found.append(_refused(name, f"{deployment.runtime} cannot run it here"))
+                reason = f"{deployment.runtime} cannot run it here"
+                found.append(SchemeTrial.refused(name, reason))
                 continue
             same = (outputs.flatten(1).argmax(1) == answers).float()
-            slowest = min(times[name], key=lambda one: one.ratio)
+            slowest = min(times[name], key=lambda speedup: speedup.ratio)
             ratio = slowest.ratio
             agreement = float(same.mean())
             share = kernels(path).int8_share
@@ -326,13 +255,6 @@ class Auto(Method[AutoPlan]):
         return found
 
 
-def _preferred(trials: Sequence[SchemeTrial]) -> SchemeTrial | None:
-    """The first of those that none is surely faster than: they stand in the order of preference."""
-    intervals = [one.interval for one in trials if one.interval is not None]
-    fastest = max((low for low, _ in intervals), default=0.0)
-    return next((one for one in trials if one.interval and one.interval[1] >= fastest), None)
-
-
 def _distinct(schemes: Mapping[str, Static]) -> dict[str, Static]:
     """The schemes that are not the same on this processor, where 7-bit weights may be the rule."""
     found: dict[Static, str] = {}
@@ -346,7 +268,3 @@ def _written(scheme: Static, subject: Subject, path: Path) -> tuple[QuantizePlan
     plan = scheme.plan(subject, bench)
     graph, _ = scheme.apply(copy.deepcopy(subject.model), plan, subject, bench)
     return plan, to_onnx(graph, subject.example, path)
-
-
-def _refused(scheme: str, reason: str) -> SchemeTrial:
-    return SchemeTrial(scheme=scheme, speedup=None, agreement=None, file_bytes=None, reason=reason)

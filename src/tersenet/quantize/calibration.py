@@ -6,24 +6,26 @@ from pathlib import Path
 from typing import Any, final
 
 import torch
+from torch import Tensor, nn
 from torch.fx import GraphModule, Node
 
 from tersenet.core.types import Batch, Workbench
 from tersenet.errors import QuantizeError
 from tersenet.export.tracing import operand
+from tersenet.quantize.graph.build import prepared
 from tersenet.quantize.graph.copies import is_copy
 from tersenet.quantize.graph.insert import ValueRange
 from tersenet.quantize.graph.observe import watch
-from tersenet.quantize.graph.structure import Value, concatenations, passes
-from tersenet.quantize.grids.granularity import PerTensor
+from tersenet.quantize.graph.structure import Value, concatenations, passes, sites_of, values_of
+from tersenet.quantize.grids.granularity import ByTensor
 from tersenet.quantize.grids.linear import Mode
 from tersenet.quantize.grids.scheme import Scheme
 from tersenet.quantize.overrides import Override, override_of
 from tersenet.quantize.ranges.base import RANGES, Range
 from tersenet.quantize.ranges.observer import Observer
-from tersenet.quantize.ranges.statistics import Statistics, read_statistics
+from tersenet.quantize.ranges.statistics import Statistics, StatisticsObserver, read_statistics
 
-__all__ = ["Calibration", "calibrate", "check_moves", "constant_notes"]
+__all__ = ["Calibration", "calibrate", "check_moves", "collect_statistics", "constant_notes"]
 
 _SIZES = (torch.ops.aten.sym_size.int, torch.ops.aten.sym_numel.default)
 """What asks an input for no number of its own."""
@@ -53,7 +55,7 @@ class Calibration:
         """Returns how it is stored."""
         override = override_of(self.overrides, _layer(value))
         mode = override.of("activation_mode", self.mode)
-        return Scheme(bits=self.bits_of(value), mode=mode, per=PerTensor())
+        return Scheme(bits=self.bits_of(value), mode=mode, per=ByTensor())
 
 
 def calibrate(
@@ -76,10 +78,10 @@ def calibrate(
     else:
         seen = _told(values, settings)
     ends = {
-        name: (one.min, one.max)
-        if one.min == one.max
-        else settings.range.ends(one, settings.scheme_of(name))
-        for name, one in seen.items()
+        name: (own.min, own.max)
+        if own.min == own.max
+        else settings.range.ends(own, settings.scheme_of(name))
+        for name, own in seen.items()
     }
     for joined in concatenations(values):
         low = min(ends[name][0] for name in joined)
@@ -124,6 +126,31 @@ def _layer(value: str) -> str:
     return value.removesuffix(".output")
 
 
+def collect_statistics(
+    model: nn.Module,
+    example: tuple[Tensor, ...],
+    calibration: Sequence[Batch],
+    *,
+    samples: int = 512,
+) -> dict[str, Statistics]:
+    """Returns the statistics of every activation that quantising `model` would round.
+
+    Batch norms are folded first, so that a name stands for what the quantised network has.
+
+    Raises:
+        QuantizeError: if there is no calibration data, or an activation is not finite.
+    """
+    if not calibration:
+        raise QuantizeError("there is no calibration data to take statistics of: give some.")
+    module = prepared(model, example)
+    values = values_of(module, sites_of(module)[0])
+    seen = {value.node: StatisticsObserver() for value in values}
+    names = {value.node: value.name for value in values}
+    for take in (StatisticsObserver.observe, StatisticsObserver.observe_again):
+        watch(module, calibration, samples, names, lambda node, x, take=take: take(seen[node], x))
+    return {names[node]: moments.statistics() for node, moments in seen.items()}
+
+
 def check_moves(
     module: GraphModule, seen: Mapping[Node, Observer], names: Mapping[Node, str]
 ) -> None:
@@ -135,7 +162,7 @@ def check_moves(
     Raises:
         QuantizeError: naming the first value that is constant.
     """
-    still = {node for node, one in seen.items() if one.constant}
+    still = {node for node, own in seen.items() if own.constant}
     moving: set[Node] = set()
     for node in module.graph.nodes if still else ():
         told = node.op == "placeholder" or moving & set(node.all_input_nodes)
@@ -153,9 +180,9 @@ def check_moves(
 def constant_notes(ranges: Sequence[ValueRange]) -> list[str]:
     """Returns what to tell of values that were the same on all samples."""
     return [
-        f"{one.value} was {one.low:g} on every calibration sample: its grid is made for that"
-        for one in ranges
-        if one.low == one.high
+        f"{value.value} was {value.low:g} on every calibration sample: its grid is made for that"
+        for value in ranges
+        if value.low == value.high
     ]
 
 
@@ -207,4 +234,4 @@ def _original(value: Value, values: Sequence[Value]) -> str:
     if not is_copy(value.node):
         return value.name
     read = operand(value.node, 0)
-    return next(one.name for one in values if read in (one.node, *passes(one)))
+    return next(other.name for other in values if read in (other.node, *passes(other)))

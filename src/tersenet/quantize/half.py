@@ -96,7 +96,7 @@ class Half(Method[HalfPlan]):
                 shapes[name] = tuple(tensor.shape)
         total = sum(tensor.numel() for tensor in found.values())
         share = sum(found[name].numel() for name in shapes) / max(1, total)
-        reasons = "; ".join(f"{one.site}: {one.reason}" for one in skips[:5])
+        reasons = "; ".join(f"{skip.site}: {skip.reason}" for skip in skips[:5])
         if not shapes:
             raise QuantizeError(
                 f"no weight can be stored as {self.dtype} "
@@ -169,7 +169,7 @@ def _loss_of_lines(tensor: Tensor, kind: torch.dtype) -> float:
     error = (tensor.to(kind).double() - whole).square()
     worst = 0.0
     for dim in (0, 1):
-        others = [one for one in range(tensor.ndim) if one != dim]
+        others = [other for other in range(tensor.ndim) if other != dim]
         sizes = whole.square().sum(others).sqrt()
         lost = error.sum(others).sqrt()[sizes > 0] / sizes[sizes > 0]
         worst = max(worst, float(lost.max()) / _rounding(kind) if lost.numel() else 0.0)

@@ -16,10 +16,9 @@ from tersenet.quantize.graph.copies import is_copy
 from tersenet.quantize.graph.fold import tensor_of
 from tersenet.quantize.graph.insert import ValueRange, WeightSettings
 from tersenet.quantize.graph.structure import Value, WeightSite, tail
-from tersenet.quantize.grids.granularity import PerTensor
+from tersenet.quantize.grids.granularity import ByTensor
 from tersenet.quantize.grids.linear import round_trip
-from tersenet.quantize.ranges.weight_min_max import WholeWeight
-from tersenet.quantize.ranges.weight_range import WeightRange, weight_grid
+from tersenet.quantize.ranges.weight_range import WeightRange, WholeWeight, weight_grid
 
 __all__ = ["LayerNoise", "costliest", "layer_noise", "sqnr"]
 
@@ -81,15 +80,21 @@ def layer_noise(
         found = []
         for site, node in zip(sites, returned, strict=True):
             weight = tensor_of(module, site.weight).detach()
-            read = [one for one in site.node.all_input_nodes if one in copies]
-            own = {one: by_node[one] for one in (node, *read) if one in by_node}
+            read = [activation for activation in site.node.all_input_nodes if activation in copies]
+            own = {
+                activation: by_node[activation]
+                for activation in (node, *read)
+                if activation in by_node
+            }
             alone = _Partly(module, {site.weight: rounded[site.weight]}, own, ())
             weight_db = sqnr(weight, rounded[site.weight])
             each = {
-                one: sqnr(clean.kept[one], round_trip(clean.kept[one], value.grid))
-                for one, value in own.items()
+                activation: sqnr(
+                    clean.kept[activation], round_trip(clean.kept[activation], value.grid)
+                )
+                for activation, value in own.items()
             }
-            worst = min(each, key=lambda one: each[one], default=None)
+            worst = min(each, key=lambda activation: each[activation], default=None)
             found.append(
                 LayerNoise(
                     site=site.name,
@@ -107,7 +112,7 @@ def layer_noise(
 
 def costliest(found: Sequence[LayerNoise], count: int = 3) -> list[LayerNoise]:
     """Returns the layers whose quantisation alone disturbs the output most."""
-    return sorted(found, key=lambda one: one.output_db)[:count]
+    return sorted(found, key=lambda layer: layer.output_db)[:count]
 
 
 def _advice_on(value: ValueRange) -> str:
@@ -118,7 +123,7 @@ def _advice_on(value: ValueRange) -> str:
 
 
 def _advice(settings: WeightSettings, site: WeightSite) -> str:
-    if isinstance(settings.scheme.per, PerTensor):
+    if isinstance(settings.scheme.per, ByTensor):
         return "its weights share one scale: per channel, or equalise"
     if settings.scheme.bits < 8:
         return "its weights: rounding gptq or block, or 8 bits by an override"

@@ -35,7 +35,7 @@ from tersenet.quantize.graph.copies import carried_values, copied, copy_name
 from tersenet.quantize.graph.insert import ValueRange, WeightSettings
 from tersenet.quantize.graph.observe import head
 from tersenet.quantize.graph.structure import Value, WeightSite, sites_of, values_of
-from tersenet.quantize.grids.granularity import AnyGranularity, PerChannel
+from tersenet.quantize.grids.granularity import AnyGranularity, ByChannel
 from tersenet.quantize.grids.linear import Mode
 from tersenet.quantize.grids.scheme import Scheme
 from tersenet.quantize.noise import costliest, layer_noise
@@ -73,7 +73,7 @@ class Static(ByLayer[QuantizePlan]):
     """Of a weight; up to 4 it takes half a byte in the file."""
     mode: Mode = "restricted"
     """Of a weight's levels: around zero, with or without the lowest, or from its least value."""
-    per: AnyGranularity = Field(default=PerChannel())
+    per: AnyGranularity = Field(default=ByChannel())
     """What shares a weight's scale: tensor, channel, or `group: {size: 32}`."""
     weight_range: AnyWeightRange = Field(default=WholeWeight())
     """Of a weight: min-max, or mse, which clips each scale to least squared error."""
@@ -140,12 +140,14 @@ class Static(ByLayer[QuantizePlan]):
             )
         module, unbalanced = self._prepared(subject.model, subject)
         sites, skips = self._wanted(module)
-        asked = bool(self.only or self.skip or any(one.keep_float for one in self.overrides))
+        asked = bool(
+            self.only or self.skip or any(override.keep_float for override in self.overrides)
+        )
         share = check_share(module, sites, skips, asked=asked, way_out=_WAY_OUT)
         weights = weight_settings(module, sites, self.scheme_of, runtime=subject.deployment.runtime)
         values, settings = self._values(module, sites)
         ranges, samples = calibrate(module, values, subject.calibration, settings, bench)
-        notes = [f"{one.site} {one.reason}" for one in unbalanced]
+        notes = [f"{skip.site} {skip.reason}" for skip in unbalanced]
         if any(self.scheme_of(site.name) != self._asked_of(site.name) for site in sites):
             notes.append("7-bit weights: this processor's kernels sum products of 8 bits in 16")
         notes += constant_notes(ranges)
@@ -256,7 +258,7 @@ class Static(ByLayer[QuantizePlan]):
         names = [site.name for site in layers]
         tables = [site.name for site in every if site.table]
         options = {"only": self.only, "skip": self.skip}
-        others = [*tables, *(one.site for one in refused)]
+        others = [*tables, *(skip.site for skip in refused)]
         check_patterns("quantize static", options, "layers", names, unlisted=others)
         patterns = {"overrides": [override.layers for override in self.overrides]}
         inputs = ["input", *map(copy_name, names)]
@@ -309,8 +311,8 @@ class Static(ByLayer[QuantizePlan]):
             sites,
             values,
             inputs,
-            weights={one.site: one for one in weights},
-            ranges={one.value: one for one in ranges},
+            weights={weight.site: weight for weight in weights},
+            ranges={value.value: value for value in ranges},
             weight_range=self.weight_range,
         )
         worst = "; ".join(

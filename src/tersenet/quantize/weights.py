@@ -21,7 +21,7 @@ from tersenet.quantize.graph.build import (
     weight_settings,
 )
 from tersenet.quantize.graph.structure import sites_of
-from tersenet.quantize.grids.granularity import AnyGranularity, PerChannel
+from tersenet.quantize.grids.granularity import AnyGranularity, ByChannel
 from tersenet.quantize.grids.linear import Mode
 from tersenet.quantize.grids.scheme import Scheme
 from tersenet.quantize.ranges import AnyWeightRange, WholeWeight
@@ -49,7 +49,7 @@ class Weights(Method[QuantizePlan]):
     """Of a weight; up to 4 it takes half a byte in the file."""
     mode: Mode = "restricted"
     """Of the levels: around zero, with or without the lowest, or from a weight's least value."""
-    per: AnyGranularity = Field(default=PerChannel())
+    per: AnyGranularity = Field(default=ByChannel())
     """What shares a scale: tensor, channel, or `group: {size: 32}`."""
     weight_range: AnyWeightRange = Field(default=WholeWeight())
     """min-max, or mse, which clips each scale to least squared error."""
@@ -63,7 +63,9 @@ class Weights(Method[QuantizePlan]):
     @property
     def idle(self) -> Mapping[str, str]:
         """Samples that the rounding does not look at."""
-        return {} if self.rounding.needs_data else {"samples": "it needs a rounding by data"}
+        return (
+            {} if self.rounding.needs_data else {"samples": "it needs a rounding by data, as gptq"}
+        )
 
     def plan(self, subject: Subject, bench: Workbench) -> QuantizePlan:
         """Lists the weights.
@@ -86,7 +88,7 @@ class Weights(Method[QuantizePlan]):
             {"skip": self.skip},
             "layers",
             [site.name for site in every],
-            unlisted=[one.site for one in refused],
+            unlisted=[skip.site for skip in refused],
         )
         sites, skips = selected(every, skip=self.skip)
         skips = [*refused, *skips]

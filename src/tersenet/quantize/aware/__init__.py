@@ -1,6 +1,12 @@
-"""Training for few bits: formulas one a file, the graph that is trained, and what ships."""
+"""Training for few bits: the network learns on the grids that it will ship with.
 
-from tersenet.quantize.aware.aware import Aware, QuantizeAwarePlan
+`aware` is the method. `bits` says how many bits each layer and value has; `network` makes the graph
+that is trained, with the quantisers of `weights` and `activations` where the file has its integers
+(their mathematics: `formulas`) and batch norms as `norm`; `deploy` turns the trained graph into the
+one that ships. In goes a float network, or one that `graph.lift` took back to floats.
+"""
+
+from tersenet.quantize.aware.aware import Aware, AwarePlan
 from tersenet.quantize.aware.bits import Bits
 from tersenet.quantize.aware.formulas.binary import pack_signs, sign_product, xnor
 from tersenet.quantize.aware.formulas.dorefa import dorefa, dorefa_activation
@@ -11,7 +17,7 @@ from tersenet.quantize.aware.formulas.wrpn import wrpn
 
 __all__ = [
     "Aware",
-    "QuantizeAwarePlan",
+    "AwarePlan",
     "Bits",
     "dorefa",
     "dorefa_activation",

@@ -2,7 +2,7 @@
 
 import abc
 from dataclasses import dataclass
-from typing import Literal, TypeAlias, final
+from typing import ClassVar, Final, Literal, TypeAlias, final
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +13,13 @@ from tersenet.quantize.aware.formulas.lsq import first_step, lsq, lsq_plus
 from tersenet.quantize.aware.formulas.pact import pact
 from tersenet.quantize.aware.formulas.straight import sign_clipped
 
-__all__ = ["ActivationKind", "ActivationQuantiser", "SeenActivation", "activation_quantiser"]
+__all__ = [
+    "ACTIVATIONS",
+    "ActivationKind",
+    "ActivationQuantiser",
+    "SeenActivation",
+    "activation_quantiser",
+]
 
 ActivationKind: TypeAlias = Literal["lsq", "lsq+", "pact", "dorefa", "wrpn", "sign", "ema"]
 
@@ -31,8 +37,15 @@ class SeenActivation:
 class ActivationQuantiser(nn.Module, abc.ABC):
     """An activation in, its levels' reals out; gradients pass. Levels are 0 to 2**bits − 1."""
 
-    def __init__(self, *, bits: int) -> None:
+    most_bits: ClassVar[int] = 8
+    negatives: ClassVar[bool] = True
+    """Whether its grid holds values of either sign."""
+    signs: ClassVar[bool] = False
+    """Whether it keeps signs alone, which are read before the ReLU: after it there is but one."""
+
+    def __init__(self, seen: SeenActivation, *, bits: int) -> None:
         super().__init__()
+        del seen
         self.bits = bits
 
     @property
@@ -59,7 +72,7 @@ class LearnedActivation(ActivationQuantiser):
     zero: Tensor
 
     def __init__(self, seen: SeenActivation, *, bits: int) -> None:
-        super().__init__(bits=bits)
+        super().__init__(seen, bits=bits)
         zero = 0 if seen.low >= 0 else 2 ** (bits - 1)
         self.register_buffer("zero", torch.tensor(float(zero)))
         self.low, self.high = -zero, self.top - zero
@@ -83,7 +96,7 @@ class LearnedOffset(ActivationQuantiser):
     """LSQ+: the level of zero learns too."""
 
     def __init__(self, seen: SeenActivation, *, bits: int) -> None:
-        super().__init__(bits=bits)
+        super().__init__(seen, bits=bits)
         low, high = min(seen.low, 0.0), max(seen.high, 0.0)
         self.step = nn.Parameter(torch.tensor((high - low) / self.top))
         self.zero = nn.Parameter(torch.tensor(-low / (high - low) * self.top))
@@ -104,8 +117,10 @@ class LearnedOffset(ActivationQuantiser):
 class PactActivation(ActivationQuantiser):
     """Clipped at a bound that learns."""
 
+    negatives: ClassVar[bool] = False
+
     def __init__(self, seen: SeenActivation, *, bits: int) -> None:
-        super().__init__(bits=bits)
+        super().__init__(seen, bits=bits)
         self.bound = nn.Parameter(torch.tensor(seen.high))
 
     def begin(self, step: Tensor, zero: int) -> None:
@@ -127,8 +142,7 @@ class PactActivation(ActivationQuantiser):
 class ClippedActivation(ActivationQuantiser):
     """Clipped to [0, 1]: DoReFa and WRPN."""
 
-    def __init__(self, seen: SeenActivation, *, bits: int) -> None:
-        super().__init__(bits=bits)
+    negatives: ClassVar[bool] = False
 
     def forward(self, x: Tensor) -> Tensor:
         return dorefa_activation(x, bits=self.bits)
@@ -141,8 +155,8 @@ class ClippedActivation(ActivationQuantiser):
 class SignActivation(ActivationQuantiser):
     """+1 or −1: of what stands before the ReLU, whose output has one sign alone."""
 
-    def __init__(self, seen: SeenActivation, *, bits: int) -> None:
-        super().__init__(bits=bits)
+    most_bits: ClassVar[int] = 1
+    signs: ClassVar[bool] = True
 
     def forward(self, x: Tensor) -> Tensor:
         return sign_clipped(x)
@@ -165,7 +179,7 @@ class AveragedActivation(ActivationQuantiser):
     high: Tensor
 
     def __init__(self, seen: SeenActivation, *, bits: int) -> None:
-        super().__init__(bits=bits)
+        super().__init__(seen, bits=bits)
         self.register_buffer("low", torch.tensor(min(seen.low, 0.0)))
         self.register_buffer("high", torch.tensor(max(seen.high, 0.0)))
 
@@ -187,7 +201,7 @@ class AveragedActivation(ActivationQuantiser):
         return step, (-self.low / step).round()
 
 
-_KINDS: dict[ActivationKind, type[ActivationQuantiser]] = {
+ACTIVATIONS: Final[dict[ActivationKind, type[ActivationQuantiser]]] = {
     "lsq": LearnedActivation,
     "lsq+": LearnedOffset,
     "pact": PactActivation,
@@ -196,7 +210,6 @@ _KINDS: dict[ActivationKind, type[ActivationQuantiser]] = {
     "sign": SignActivation,
     "ema": AveragedActivation,
 }
-_NOT_NEGATIVE = {"pact", "dorefa", "wrpn"}
 
 
 def activation_quantiser(
@@ -207,19 +220,17 @@ def activation_quantiser(
     Raises:
         QuantizeError: if bits are not 1 to 8, or one bit is due to values of either sign.
     """
-    if not 1 <= bits <= 8:
-        raise QuantizeError(f"activations have 1 to 8 bits, not {bits}: give that many.")
-    if kind == "sign":
-        if bits != 1:
-            raise QuantizeError(f"sign activations have 1 bit, not {bits}: give that many.")
-        return SignActivation(seen, bits=bits)
-    if bits == 1 and seen.low < 0:
-        raise QuantizeError(
-            "an activation of either sign has no grid of one bit that holds zero: give it two."
-        )
-    if kind in _NOT_NEGATIVE and seen.low < 0:
-        kind = "ema"
-    return _KINDS[kind](seen, bits=bits)  # pyright: ignore[reportCallIssue]
+    cls = ACTIVATIONS[kind]
+    if not 1 <= bits <= cls.most_bits:
+        span = "1 bit" if cls.most_bits == 1 else f"1 to {cls.most_bits} bits"
+        raise QuantizeError(f"{kind} activations have {span}, not {bits}: give that many.")
+    if seen.low < 0 and not cls.signs:
+        if bits == 1:
+            raise QuantizeError(
+                "an activation of either sign has no grid of one bit that holds zero: give it two."
+            )
+        cls = cls if cls.negatives else AveragedActivation
+    return cls(seen, bits=bits)
 
 
 def _positive(step: Tensor) -> Tensor:

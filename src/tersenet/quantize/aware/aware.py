@@ -30,12 +30,12 @@ from tersenet.quantize.graph.lift import Lifted, lift
 from tersenet.quantize.graph.structure import WeightSite
 from tersenet.train import TrainingOptions, fit, response_loss
 
-__all__ = ["Aware", "QuantizeAwarePlan"]
+__all__ = ["Aware", "AwarePlan"]
 
 
 @final
 @dataclass(frozen=True, kw_only=True)
-class QuantizeAwarePlan:
+class AwarePlan:
     """The bits of every layer, and how long to train."""
 
     bits: dict[str, Bits]
@@ -52,8 +52,8 @@ class QuantizeAwarePlan:
     def summary(self) -> str:
         """One line for a person."""
         counts: dict[str, int] = {}
-        for one in self.bits.values():
-            name = f"W{one.weight}A{one.activation}"
+        for layer in self.bits.values():
+            name = f"W{layer.weight}A{layer.activation}"
             counts[name] = counts.get(name, 0) + 1
         told = ", ".join(f"{count} at {name}" for name, count in counts.items())
         return (
@@ -65,7 +65,7 @@ class QuantizeAwarePlan:
 @final
 @method("aware")
 @dataclass(frozen=True, kw_only=True, config={"extra": "forbid"})
-class Aware(ByLayer[QuantizeAwarePlan]):
+class Aware(ByLayer[AwarePlan]):
     """Trains with integer weights and activations simulated, then stores them.
 
     Use it below 8 bits, where ranges alone no longer do. It starts from the subject's weights,
@@ -76,7 +76,7 @@ class Aware(ByLayer[QuantizeAwarePlan]):
     """
 
     family: ClassVar[str] = "quantize"
-    plan_type: ClassVar[type] = QuantizeAwarePlan
+    plan_type: ClassVar[type] = AwarePlan
     computes_in: ClassVar[Precision | None] = "int8"
     bits_option: ClassVar[str] = "weight_bits"
 
@@ -121,7 +121,7 @@ class Aware(ByLayer[QuantizeAwarePlan]):
         """Without the original's answers there is nothing to soften."""
         return {} if self.weight else {"temperature": "it needs a weight above 0"}
 
-    def plan(self, subject: Subject, bench: Workbench) -> QuantizeAwarePlan:
+    def plan(self, subject: Subject, bench: Workbench) -> AwarePlan:
         """Chooses layers and bits, and counts the steps.
 
         Raises:
@@ -146,12 +146,12 @@ class Aware(ByLayer[QuantizeAwarePlan]):
             edge_bits=self.edge_bits,
             overrides=self.overrides,
         )
-        for one in bits.values():
-            check_weight_bits(kind_at(self.weights, one.weight), one.weight)
+        for layer in bits.values():
+            check_weight_bits(kind_at(self.weights, layer.weight), layer.weight)
         steps = max(1, round(self.epochs * subject.training.steps_per_epoch))
         kinds = (self.weights, self.activations)
         begun = f"starts from {len(known.weights)} weights that were quantised before"
-        return QuantizeAwarePlan(
+        return AwarePlan(
             bits=bits,
             kinds=kinds,
             share=share,
@@ -174,7 +174,7 @@ class Aware(ByLayer[QuantizeAwarePlan]):
         return dataclasses.replace(self, overrides=own | self.overrides)
 
     def apply(
-        self, model: nn.Module, plan: QuantizeAwarePlan, subject: Subject, bench: Workbench
+        self, model: nn.Module, plan: AwarePlan, subject: Subject, bench: Workbench
     ) -> tuple[GraphModule, Sequence[Edit]]:
         """Trains a graph that starts from `model`, and returns it with integers in place.
 
@@ -192,7 +192,7 @@ class Aware(ByLayer[QuantizeAwarePlan]):
     def trained(
         self,
         model: nn.Module,
-        plan: QuantizeAwarePlan,
+        plan: AwarePlan,
         subject: Subject,
         bench: Workbench,
         *,
@@ -227,7 +227,7 @@ class Aware(ByLayer[QuantizeAwarePlan]):
                 hard_weight=self.hard_weight,
                 squared=True,
             )
-            decayed = (one.decayed() for one in trainable.activations.values())
+            decayed = (quantiser.decayed() for quantiser in trainable.activations.values())
             return loss + self.weight_decay * torch.stack(list(decayed)).sum()
 
         options = TrainingOptions(

@@ -117,8 +117,8 @@ def values_at(module: GraphModule, placed: Iterable[Placed]) -> list[Value]:
     """Returns `placed` as values of a graph of the same network, in which copies are made."""
     nodes = {node.name: node for node in module.graph.nodes}
     return [
-        Value(name=one.name, node=nodes[one.node])
-        if one.layer is None
-        else copied(module, one.name, nodes[one.layer], nodes[one.node])
-        for one in placed
+        Value(name=spot.name, node=nodes[spot.node])
+        if spot.layer is None
+        else copied(module, spot.name, nodes[spot.layer], nodes[spot.node])
+        for spot in placed
     ]

@@ -54,20 +54,20 @@ def deploy(
             high=own.high,
         )
     ranges = {}
-    for one in trained.placed:
-        if one.signs:
+    for spot in trained.placed:
+        if spot.signs:
             continue
-        step, zero = trained.activations[one.name].grid()
+        step, zero = trained.activations[spot.name].grid()
         low = -zero.item() * step.item()
-        ranges[one.name] = ValueRange(
-            value=one.name,
+        ranges[spot.name] = ValueRange(
+            value=spot.name,
             low=low,
-            high=low + (2**one.bits - 1) * step.item(),
+            high=low + (2**spot.bits - 1) * step.item(),
             scale=step.item(),
             zero_point=int(zero.item()),
-            bits=one.bits,
+            bits=spot.bits,
         )
-    signs = any(one.signs for one in trained.placed)
+    signs = any(spot.signs for spot in trained.placed)
     return _inserted(folded, bits, grids, ranges, signs=signs)
 
 
@@ -86,7 +86,7 @@ def edits_of(trained: Trainable, bits: Mapping[str, Bits]) -> list[Edit]:
                 "activation": bits[name].activation,
                 "low": trained.weights[name].low,
                 "high": trained.weights[name].high,
-                "signs": any(one.signs for one in trained.placed),
+                "signs": any(spot.signs for spot in trained.placed),
             },
         )
         for name in trained.sites
@@ -129,12 +129,12 @@ def _inserted(
     values = {value.name: value for value in values_at(folded, placed)}
     if ranges is None:  # for tensors to be loaded into
         ranges = {
-            one.name: ValueRange(
-                value=one.name, low=0, high=2**one.bits - 1, scale=1, zero_point=0, bits=one.bits
+            spot.name: ValueRange(
+                value=spot.name, low=0, high=2**spot.bits - 1, scale=1, zero_point=0, bits=spot.bits
             )
-            for one in placed
+            for spot in placed
         }
-    after_signs = {one.name.removesuffix(".input") for one in placed if one.signs}
+    after_signs = {spot.name.removesuffix(".input") for spot in placed if spot.signs}
     grids = {name: _finer(grid) if name in after_signs else grid for name, grid in grids.items()}
     settings = {
         site.name: WeightSettings(
@@ -144,7 +144,7 @@ def _inserted(
         )
         for site in sites
     }
-    signed = [values.pop(one.name) for one in placed if one.signs]
+    signed = [values.pop(spot.name) for spot in placed if spot.signs]
     linear = list(values.values())
     _round_biases(folded, [site for site in sites if site.name in after_signs], grids)
     module = insert(folded, sites, linear, weights=settings, ranges=ranges, grids=grids)

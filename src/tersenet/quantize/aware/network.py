@@ -17,8 +17,10 @@ from torch.fx import GraphModule, Node
 from tersenet.core.selection import check_patterns
 from tersenet.core.types import Batch, Edit, EditKind, Skip
 from tersenet.errors import QuantizeError
-from tersenet.export.tracing import BATCH_NORM, operand, trace
+from tersenet.export import trace
+from tersenet.export.tracing import BATCH_NORM, operand
 from tersenet.quantize.aware.activations import (
+    ACTIVATIONS,
     ActivationKind,
     ActivationQuantiser,
     SeenActivation,
@@ -97,7 +99,7 @@ def build(
     module = normalise(trace(model, example))
     folded = fold_batch_norm(copy.deepcopy(module))
     sites = [site for site in sites_of(folded)[0] if site.name in bits]
-    placed = place(folded, sites, bits, signs=activations == "sign")
+    placed = place(folded, sites, bits, signs=ACTIVATIONS[activations].signs)
     gains = _flip_negative_gains(module, folded)
     seen = _observe(folded, placed, calibration)
     layers = {node.name: node for node in module.graph.nodes}
@@ -235,22 +237,22 @@ def _quantise_activations(
 ) -> dict[str, ActivationQuantiser]:
     found = {}
     # Copies first: what they are taken of is not quantised yet where it stands before a ReLU.
-    for one in sorted(placed, key=lambda one: not one.signs):
-        exact = kind if one.bits < 8 else "ema"
+    for spot in sorted(placed, key=lambda spot: not spot.signs):
+        exact = kind if spot.bits < 8 else "ema"
         try:
-            own = activation_quantiser(exact, seen[one.name], bits=one.bits)
+            own = activation_quantiser(exact, seen[spot.name], bits=spot.bits)
         except QuantizeError as error:
-            raise QuantizeError(f"{one.name}: {error}") from error
-        path = f"{_HOME}.activations.{one.name}.grid"
+            raise QuantizeError(f"{spot.name}: {error}") from error
+        path = f"{_HOME}.activations.{spot.name}.grid"
         module.add_submodule(path, own)
-        found[one.name] = own
-        if one.layer is not None:
-            layer = layers[one.layer]
-            source = nodes[one.node] if one.signs else operand(layer, 0)
+        found[spot.name] = own
+        if spot.layer is not None:
+            layer = layers[spot.layer]
+            source = nodes[spot.node] if spot.signs else operand(layer, 0)
             with module.graph.inserting_before(layer):
                 layer.args = (module.graph.call_module(path, (source,)), *layer.args[1:])
             continue
-        node = nodes[one.node]
+        node = nodes[spot.node]
         with module.graph.inserting_after(node):
             new = module.graph.call_module(path, (node,))
         node.replace_all_uses_with(new, delete_user_cb=lambda user, own=new: user is not own)
@@ -281,15 +283,15 @@ def _observe(
         QuantizeError: if one is not finite, or all that reaches the output is constant.
     """
     nodes = {node.name: node for node in folded.graph.nodes}
-    by_node = {nodes[one.node]: one.name for one in reversed(placed)}
+    by_node = {nodes[spot.node]: spot.name for spot in reversed(placed)}
     seen = {node: _Magnitudes() for node in by_node}
     samples = sum(len(inputs) for inputs, _ in calibration)
     watch(folded, calibration, samples, by_node, lambda node, x: seen[node].observe(x))
     check_moves(folded, seen, by_node)
     return {
-        one.name: SeenActivation(low=own.min, high=own.max, mean_magnitude=own.sum / own.count)
-        for one in placed
-        for own in [seen[nodes[one.node]]]
+        spot.name: SeenActivation(low=own.min, high=own.max, mean_magnitude=own.sum / own.count)
+        for spot in placed
+        for own in [seen[nodes[spot.node]]]
     }
 
 
@@ -303,7 +305,7 @@ def layers_of(
     """
     every, refused = sites_of(folded)
     names = [site.name for site in every]
-    others = [one.site for one in refused]
+    others = [skip.site for skip in refused]
     check_patterns("quantize aware", {"skip": skip}, "layers", names, unlisted=others)
     wanted, skips = selected(every, skip=skip)
     # A table is looked up, and a transposed convolution counts its outputs second.

@@ -41,8 +41,9 @@ class WeightQuantiser(nn.Module, abc.ABC):
     seen: Tensor
     """Steps trained so far: saved, so that training resumes exactly."""
 
-    def __init__(self, weight: Tensor, *, masked: bool) -> None:
+    def __init__(self, weight: Tensor, *, bits: int, masked: bool) -> None:
         super().__init__()
+        self.bits = bits
         kept = (weight.detach() != 0).to(weight.dtype) if masked else None
         self.register_buffer("kept", kept)
         self.register_buffer("seen", torch.zeros((), dtype=torch.int64))
@@ -75,7 +76,7 @@ class LearnedWeight(WeightQuantiser):
     """LSQ, one step for each output channel."""
 
     def __init__(self, weight: Tensor, *, bits: int, masked: bool) -> None:
-        super().__init__(weight, masked=masked)
+        super().__init__(weight, bits=bits, masked=masked)
         self.low, self.high = (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1) if bits > 1 else (-1, 1)
         magnitude = weight.detach().abs().flatten(1).mean(1)
         magnitude = torch.where(magnitude > 0, magnitude, magnitude.mean())
@@ -98,7 +99,7 @@ class FollowedWeight(WeightQuantiser):
     """The range of each output channel as it is at every step: Jacob et al. 2017, section 3."""
 
     def __init__(self, weight: Tensor, *, bits: int, masked: bool) -> None:
-        super().__init__(weight, masked=masked)
+        super().__init__(weight, bits=bits, masked=masked)
         self.high = 2 ** (bits - 1) - 1
         self.low = -self.high
 
@@ -116,8 +117,7 @@ class DoReFaWeight(WeightQuantiser):
     """Odd multiples of 1/(2ᵏ − 1): as levels they take a bit more than they hold."""
 
     def __init__(self, weight: Tensor, *, bits: int, masked: bool) -> None:
-        super().__init__(weight, masked=masked)
-        self.bits = bits
+        super().__init__(weight, bits=bits, masked=masked)
         self.high = 2**bits - 1
         self.low = -self.high
 
@@ -134,8 +134,7 @@ class WrpnWeight(WeightQuantiser):
     """Levels of [−1, 1]."""
 
     def __init__(self, weight: Tensor, *, bits: int, masked: bool) -> None:
-        super().__init__(weight, masked=masked)
-        self.bits = bits
+        super().__init__(weight, bits=bits, masked=masked)
         self.high = 2 ** (bits - 1) - 1
         self.low = -self.high
 
@@ -152,9 +151,6 @@ class SignWeight(WeightQuantiser):
 
     low, high = -1, 1
 
-    def __init__(self, weight: Tensor, *, bits: int, masked: bool) -> None:
-        super().__init__(weight, masked=masked)
-
     def on_grid(self, weight: Tensor) -> Tensor:
         return sign_clipped(weight)
 
@@ -168,9 +164,6 @@ class XnorWeight(WeightQuantiser):
 
     low, high = -1, 1
 
-    def __init__(self, weight: Tensor, *, bits: int, masked: bool) -> None:
-        super().__init__(weight, masked=masked)
-
     def on_grid(self, weight: Tensor) -> Tensor:
         return xnor(weight)
 
@@ -183,9 +176,6 @@ class TwnWeight(WeightQuantiser):
     """−, 0 or +, and a scale for each output channel."""
 
     low, high = -1, 1
-
-    def __init__(self, weight: Tensor, *, bits: int, masked: bool) -> None:
-        super().__init__(weight, masked=masked)
 
     def on_grid(self, weight: Tensor) -> Tensor:
         return ternary(weight)
@@ -201,7 +191,7 @@ class TtqWeight(WeightQuantiser):
     low, high = -127, 127
 
     def __init__(self, weight: Tensor, *, bits: int, masked: bool) -> None:
-        super().__init__(weight, masked=masked)
+        super().__init__(weight, bits=bits, masked=masked)
         scale = ternary(weight).detach().abs().amax()
         self.plus, self.minus = nn.Parameter(scale.clone()), nn.Parameter(scale.clone())
 
@@ -236,7 +226,7 @@ def weight_quantiser(
     """Returns a fresh quantiser for `weight`. Raises as `check_weight_bits`."""
     check_weight_bits(kind, bits)
     cls, _, _ = WEIGHTS[kind]
-    return cls(weight, bits=bits, masked=masked)  # pyright: ignore[reportCallIssue]
+    return cls(weight, bits=bits, masked=masked)
 
 
 def kind_at(kind: WeightKind, bits: int) -> WeightKind:

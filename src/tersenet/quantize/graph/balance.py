@@ -55,11 +55,11 @@ def balance(
     for source, readers in places.items():
         tensors, reason = _takers(source, readers)
         if reason:
-            skips += [Skip(one.name, reason) for one in readers]
+            skips += [Skip(site.name, reason) for site in readers]
         else:
             before[source] = tensors
     if not before:
-        reasons = "; ".join(f"{one.site}: {one.reason}" for one in skips[:5])
+        reasons = "; ".join(f"{skip.site}: {skip.reason}" for skip in skips[:5])
         raise QuantizeError(
             "no linear layer reads what a layer norm or another linear layer alone returns"
             f"{f' ({reasons})' if reasons else ''}: leave balance out."
@@ -72,10 +72,10 @@ def balance(
         found = x.abs().flatten(0, -2).amax(0)
         largest[node] = torch.maximum(found, largest.get(node, found))
 
-    watch(module, calibration, samples, {one: one.name for one in before}, see)
+    watch(module, calibration, samples, {node: node.name for node in before}, see)
     with torch.no_grad():
         for source, tensors in before.items():
-            weights = [tensor_of(module, one.weight) for one in places[source]]
+            weights = [tensor_of(module, site.weight) for site in places[source]]
             scale = _scale(largest[source], weights, strength)
             for weight in weights:
                 weight.mul_(scale)
@@ -86,7 +86,7 @@ def balance(
 
 
 def _scale(activation: Tensor, weights: Sequence[Tensor], strength: float) -> Tensor:
-    column = torch.stack([one.abs().amax(0) for one in weights]).amax(0)
+    column = torch.stack([weight.abs().amax(0) for weight in weights]).amax(0)
     scale = activation**strength / column ** (1 - strength)
     # A channel without values or without weights has nothing to balance.
     usable = (activation > 0) & (column > 0)
@@ -95,7 +95,7 @@ def _scale(activation: Tensor, weights: Sequence[Tensor], strength: float) -> Te
 
 def _takers(source: Node, readers: Sequence[WeightSite]) -> tuple[list[Node], str]:
     """The tensors to be divided for `source` to be, by row; or why there are none."""
-    if _ends(source) != {one.node for one in readers}:
+    if _ends(source) != {site.node for site in readers}:
         return [], "not balanced: other operators read the same activation"
     if source.target is aten.layer_norm.default:
         weight, bias = operand(source, 2), operand(source, 3)
@@ -107,8 +107,8 @@ def _takers(source: Node, readers: Sequence[WeightSite]) -> tuple[list[Node], st
         if layer.target is not aten.linear.default or shared:
             return [], "not balanced: what it reads comes from no layer norm or linear layer"
         weight, bias = operand(layer, 1), operand(layer, 2)
-    tensors = [one for one in (weight, bias) if one is not None]
-    if any(one.op != "get_attr" or len(one.users) > 1 for one in tensors):
+    tensors = [tensor for tensor in (weight, bias) if tensor is not None]
+    if any(tensor.op != "get_attr" or len(tensor.users) > 1 for tensor in tensors):
         return [], "not balanced: the layer before it shares its weight"
     return tensors, ""
 

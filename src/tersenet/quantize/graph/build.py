@@ -59,7 +59,7 @@ class QuantizePlan:
     @property
     def summary(self) -> str:
         """One line for a person."""
-        kinds = sorted({one.text for one in self.weights})
+        kinds = sorted({weight.text for weight in self.weights})
         layers = (
             f"{len(self.weights)} layers with {100 * self.share:.1f} % of the weights to "
             f"{' and '.join(kinds)}"
@@ -67,7 +67,7 @@ class QuantizePlan:
         if not self.values:
             return layers
         bits = "/".join(
-            sorted({f"{'int' if one.signed else 'uint'}{one.bits}" for one in self.values})
+            sorted({f"{'int' if value.signed else 'uint'}{value.bits}" for value in self.values})
         )
         seen = f"{self.samples} samples" if self.samples else "statistics"
         return f"{layers}, {len(self.values)} activations to {bits} from {seen}"
@@ -98,7 +98,7 @@ def matched(
     Raises:
         QuantizeError: if the plan is of another network.
     """
-    sites = sites_of_shapes(module, {one.site: one.shape for one in weights})
+    sites = sites_of_shapes(module, {weight.site: weight.shape for weight in weights})
     if not ranges:
         return sites, []
     values = values_of(module, sites)
@@ -142,7 +142,7 @@ def stored(
     grids: Mapping[str, Grid] | None = None,
 ) -> GraphModule:
     """Returns the prepared graph `module`, as `matched` left it, with integers in place."""
-    by_name = {one.site: one for one in weights}
+    by_name = {weight.site: weight for weight in weights}
     insert(module, sites, values, weights=by_name, ranges=ranges, grids=grids)
     erase_copies(module)
     return module
@@ -156,18 +156,18 @@ def edits_of(
 ) -> list[Edit]:
     """Returns one edit per site; the first also tells what the activations are stored in."""
     rest = {
-        "values": {one.value: [one.bits, one.signed] for one in ranges},
+        "values": {value.value: [value.bits, value.signed] for value in ranges},
         "equalised": equalised,
     }
     return [
         Edit(
-            site=one.site,
+            site=weight.site,
             kind=EditKind.ENCODE,
             before="fp32",
-            after=one.text,
-            data={"shape": list(one.shape)} | one.scheme.data | (rest if index == 0 else {}),
+            after=weight.text,
+            data={"shape": list(weight.shape)} | weight.scheme.data | (rest if index == 0 else {}),
         )
-        for index, one in enumerate(weights)
+        for index, weight in enumerate(weights)
     ]
 
 
@@ -196,8 +196,8 @@ def replayed(model: nn.Module, edits: Sequence[Edit], example: tuple[Tensor, ...
         for name, (bits, signed) in first["values"].items()
     }
     # Weights are only filled in later, so all zeros must do: grids of ones stand for any.
-    for one in sites_of(module)[0]:
-        weight = tensor_of(module, one.weight)
+    for site in sites_of(module)[0]:
+        weight = tensor_of(module, site.weight)
         with torch.no_grad():
             weight.fill_(1)
     sites, values = matched(module, weights, ranges)
@@ -226,7 +226,7 @@ def check_share(
     """
     total = sum(p.numel() for p in module.parameters() if p.ndim > 1)
     share = sum(tensor_of(module, site.weight).numel() for site in sites) / max(1, total)
-    reasons = "; ".join(f"{one.site}: {one.reason}" for one in skips[:5])
+    reasons = "; ".join(f"{skip.site}: {skip.reason}" for skip in skips[:5])
     why = f" ({reasons})" if reasons else ""
     if not sites:
         raise QuantizeError(f"no layer is left that can be quantised{why}: leave this step out.")

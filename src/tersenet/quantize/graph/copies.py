@@ -59,7 +59,7 @@ def is_copy(node: Node) -> bool:
 
 def erase_copies(module: GraphModule) -> None:
     """Takes the identities out again; what was written after them stays."""
-    for node in [one for one in module.graph.nodes if is_copy(one)]:
+    for node in [node for node in module.graph.nodes if is_copy(node)]:
         source = operand(node, 0)
         assert isinstance(source, Node)
         node.replace_all_uses_with(source)

@@ -53,7 +53,7 @@ def _pairs(module: GraphModule) -> list[tuple[WeightSite, WeightSite]]:
     """Layers of which the second alone reads the first, in the order they run."""
     sites, _ = sites_of(module)
     # A channel is dimension 1 of what a convolution returns; that of a linear layer may not be.
-    own = {one.node: one for one in sites if one.node.target in CONVOLUTIONS}
+    own = {site.node: site for site in sites if site.node.target in CONVOLUTIONS}
     pairs = []
     for first in own.values():
         (node, *others) = first.node.users
@@ -108,7 +108,7 @@ def _divide(module: GraphModule, first: WeightSite, second: WeightSite, scale: T
 
 def _capped(module: GraphModule, scales: dict[str, Tensor]) -> GraphModule:
     graph = module.graph
-    sites = {one.name: one for one in sites_of(module)[0]}
+    sites = {site.name: site for site in sites_of(module)[0]}
     for name, scale in scales.items():
         (clamp,) = sites[name].node.users
         if clamp.target not in _CAPS:

@@ -60,7 +60,7 @@ def lift(model: nn.Module) -> Lifted:
         return Lifted(model=model, weights={}, values={})
     module = copy.deepcopy(model)
     weights, values = dict[str, KnownGrid](), dict[str, KnownGrid]()
-    for node in [one for one in module.graph.nodes if one.target is DEQUANTIZE]:
+    for node in [node for node in module.graph.nodes if node.target is DEQUANTIZE]:
         source = operand(node, 0)
         if source.target is QUANTIZE:
             name, known = _value(module, source)
@@ -101,7 +101,8 @@ def _weight(module: GraphModule, dequantise: Node) -> KnownGrid:
 def _fill(module: GraphModule, dequantise: Node, name: str) -> None:
     """Puts the reals of a stored tensor where it was before it was stored."""
     found = [
-        tensor_of(module, one) if isinstance(one, Node) else one for one in dequantise.args[:5]
+        tensor_of(module, argument) if isinstance(argument, Node) else argument
+        for argument in dequantise.args[:5]
     ]
     reals = DEQUANTIZE(*found)
     (user, *others) = dequantise.users
@@ -115,6 +116,6 @@ def _fill(module: GraphModule, dequantise: Node, name: str) -> None:
         last.replace_all_uses_with(module.graph.get_attr(name))
     if last is not dequantise:
         module.graph.erase_node(last)
-    read = [one for one in dequantise.all_input_nodes if len(one.users) == 1]
+    read = [source for source in dequantise.all_input_nodes if len(source.users) == 1]
     for node in (dequantise, *read):
         module.graph.erase_node(node)

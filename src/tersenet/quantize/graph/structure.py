@@ -206,9 +206,9 @@ def concatenations(values: Sequence[Value]) -> list[set[str]]:
     for value in values:
         if value.node.target is not aten.cat.default:
             continue
-        joined = {names[one] for one in _joined(value.node) if one in names} | {value.name}
-        touching = [one for one in sets if one & joined]
-        sets = [one for one in sets if not one & joined] + [joined.union(*touching)]
+        joined = {names[node] for node in _joined(value.node) if node in names} | {value.name}
+        touching = [joint for joint in sets if joint & joined]
+        sets = [joint for joint in sets if not joint & joined] + [joined.union(*touching)]
     return sets
 
 
@@ -251,9 +251,9 @@ def _joined(node: Node) -> set[Node]:
         operands = operand(node, 0)
     if node.kwargs.get("alpha", 1) != 1:
         return set()
-    if not all(isinstance(one, Node) and one.op != "get_attr" for one in operands):
+    if not all(isinstance(read, Node) and read.op != "get_attr" for read in operands):
         return set()
-    return {_root(one) for one in operands if isinstance(one, Node)}
+    return {_root(read) for read in operands if isinstance(read, Node)}
 
 
 def _site_name(node: Node, weight: Node) -> str:
@@ -264,11 +264,11 @@ def _site_name(node: Node, weight: Node) -> str:
 
 def _value_name(node: Node, layers: dict[Node, WeightSite]) -> str:
     source = operand(node, 0) if node.target in ACTIVATIONS else node
-    for one in (node, source):
-        if one in layers:
-            return f"{layers[one].name}.output"
+    for layer in (node, source):
+        if layer in layers:
+            return f"{layers[layer].name}.output"
     if node.op == "placeholder":
-        alone = sum(one.op == "placeholder" for one in node.graph.nodes) == 1
+        alone = sum(other.op == "placeholder" for other in node.graph.nodes) == 1
         return "input" if alone else f"input.{node.name}"
     if source.target is operator.getitem:  # the first of what a batch norm left unfolded returns
         return f"{_path(source) or source.name}.output"

@@ -11,7 +11,7 @@ from torch.nn import functional
 from tersenet.core.entry import Part
 from tersenet.core.parts import Parts
 
-__all__ = ["GRANULARITIES", "AnyGranularity", "Granularity", "PerChannel", "PerGroup", "PerTensor"]
+__all__ = ["GRANULARITIES", "AnyGranularity", "Granularity", "ByChannel", "ByGroup", "ByTensor"]
 
 GRANULARITIES: Final[Parts[type["Granularity"]]] = Parts(
     "granularity", package="tersenet.quantize.grids.granularity", plugins="tersenet.granularities"
@@ -54,7 +54,7 @@ AnyGranularity: TypeAlias = Annotated[Granularity, Part("granularity", lambda: G
 @final
 @GRANULARITIES.register("tensor")
 @dataclass(frozen=True, config={"extra": "forbid"})
-class PerTensor(Granularity):
+class ByTensor(Granularity):
     """One scale for all of it."""
 
     def rows(self, x: Tensor, *, axis: int) -> Tensor:
@@ -66,7 +66,7 @@ class PerTensor(Granularity):
 @final
 @GRANULARITIES.register("channel")
 @dataclass(frozen=True, config={"extra": "forbid"})
-class PerChannel(Granularity):
+class ByChannel(Granularity):
     """A scale for each output channel (Krishnamoorthi 2018, arXiv:1806.08342)."""
 
     def rows(self, x: Tensor, *, axis: int) -> Tensor:
@@ -77,7 +77,7 @@ class PerChannel(Granularity):
 @final
 @GRANULARITIES.register("group")
 @dataclass(frozen=True, kw_only=True, config={"extra": "forbid"})
-class PerGroup(Granularity):
+class ByGroup(Granularity):
     """A scale for each so many weights of a channel; such layers compute in float."""
 
     size: int = Field(default=32, ge=2)
@@ -95,11 +95,11 @@ class PerGroup(Granularity):
 
     def rows(self, x: Tensor, *, axis: int) -> Tensor:
         """Returns (channel, group, value)."""
-        rows = PerChannel().rows(x, axis=axis)
+        rows = ByChannel().rows(x, axis=axis)
         # Zeros are on every grid, so filling up with them moves no range and adds no error.
         return functional.pad(rows, (0, -rows.shape[1] % self.size)).unflatten(1, (-1, self.size))
 
     @classmethod
-    def of_group(cls, size: int) -> "PerGroup":
+    def of_group(cls, size: int) -> "ByGroup":
         """Returns groups of that size."""
         return cls(size=size)

@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from tersenet.errors import QuantizeError
-from tersenet.quantize.grids.granularity import PerTensor
+from tersenet.quantize.grids.granularity import ByTensor
 from tersenet.quantize.grids.linear import Grid, dequantize, quantize
 from tersenet.quantize.grids.scheme import Scheme
 
@@ -35,12 +35,12 @@ def integer_linear(
     Raises:
         QuantizeError: if a range is not finite or of zero width, or sums could overflow.
     """
-    entering = Scheme(mode="asymmetric", per=PerTensor()).grid(x)
+    entering = Scheme(mode="asymmetric", per=ByTensor()).grid(x)
     stored = Scheme().grid(weight)
     ours, theirs = quantize(x, entering), quantize(weight, stored)
     if output is None:
         reals = dequantize(ours, entering) @ dequantize(theirs, stored).T
-        output = Scheme(mode="asymmetric", per=PerTensor()).grid(reals)
+        output = Scheme(mode="asymmetric", per=ByTensor()).grid(reals)
     if simulate:
         return quantize(dequantize(ours, entering) @ dequantize(theirs, stored).T, output)
     if weight.shape[1] * 255 * 127 >= 2**31:

@@ -8,7 +8,7 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 from torch import Tensor
 
-from tersenet.quantize.grids.granularity import GRANULARITIES, AnyGranularity, PerChannel
+from tersenet.quantize.grids.granularity import GRANULARITIES, AnyGranularity, ByChannel
 from tersenet.quantize.grids.linear import Grid, Mode, asymmetric, symmetric
 
 __all__ = ["Scheme"]
@@ -24,18 +24,13 @@ class Scheme:
 
     bits: int = Field(default=8, ge=2, le=16)
     mode: Mode = "restricted"
-    per: AnyGranularity = Field(default=PerChannel())
+    per: AnyGranularity = Field(default=ByChannel())
     """What shares a scale."""
 
     @property
     def text(self) -> str:
         """As a person would say it."""
         return f"{'uint' if self.mode == 'asymmetric' else 'int'}{self.bits} per {self.per.text}"
-
-    @property
-    def high(self) -> int:
-        """The largest level."""
-        return 2**self.bits - 1 if self.mode == "asymmetric" else 2 ** (self.bits - 1) - 1
 
     @property
     def data(self) -> dict[str, Any]:

@@ -1,4 +1,10 @@
-"""Bits layer by layer: what each costs the answers, and the best choice within a budget."""
+"""Bits layer by layer: what each costs the answers, and the best choice within a budget.
+
+`mixed` is the method. `sensitivity` measures how far the answers move with one layer rounded,
+`hessian` estimates it from the loss's curvature, `latency` times what layers gain in float;
+`choice` picks the bits of least harm within the budget, and a method that takes bits by layer
+(`ByLayer`) quantises with them.
+"""
 
 from tersenet.quantize.mixed.choice import choose
 from tersenet.quantize.mixed.hessian import hessian_sensitivity, hessian_traces

@@ -56,7 +56,7 @@ def hessian_traces(
         QuantizeError: if an estimate is not finite.
     """
     weights = [tensor_of(module, site.weight) for site in sites]
-    learned = [one.requires_grad for one in weights]
+    learned = [weight.requires_grad for weight in weights]
     for weight in weights:
         weight.requires_grad_(True)
     sums, count = [0.0] * len(sites), sum(len(targets) for _, targets in batches)
@@ -66,8 +66,11 @@ def hessian_traces(
             slopes = torch.autograd.grad(total, weights, create_graph=True)
             for probe in range(probes):
                 signs = [
-                    torch.randint(0, 2, one.shape, generator=generator).mul(2).sub(1).to(one.dtype)
-                    for one in weights
+                    torch.randint(0, 2, weight.shape, generator=generator)
+                    .mul(2)
+                    .sub(1)
+                    .to(weight.dtype)
+                    for weight in weights
                 ]
                 curved = torch.autograd.grad(
                     slopes, weights, signs, retain_graph=probe < probes - 1

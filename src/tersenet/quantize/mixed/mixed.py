@@ -16,7 +16,7 @@ from tersenet.core.selection import check_patterns, first_match
 from tersenet.core.types import Edit, Method, Precision, Skip, Subject, Workbench
 from tersenet.errors import QuantizeError
 from tersenet.measure import compare_many
-from tersenet.quantize.aware import QuantizeAwarePlan
+from tersenet.quantize.aware import AwarePlan
 from tersenet.quantize.by_layer import ByLayer
 from tersenet.quantize.graph.build import QuantizePlan, prepared
 from tersenet.quantize.graph.fold import tensor_of
@@ -51,7 +51,7 @@ class MixedPlan:
     """In bytes, or in milliseconds where `ms` is there."""
     ms: float | None = None
     """A batch is predicted to take, from the measured time of each layer."""
-    then: QuantizePlan | QuantizeAwarePlan
+    then: QuantizePlan | AwarePlan
 
     @property
     def skips(self) -> Sequence[Skip]:

@@ -41,17 +41,17 @@ def kl_sensitivity(
         tick: told how many layers are done.
     """
     with torch.inference_mode():
-        expected = [module(one).log_softmax(1) for one in inputs]
-    count, found = sum(len(one) for one in inputs), {}
+        expected = [module(batch).log_softmax(1) for batch in inputs]
+    count, found = sum(len(batch) for batch in inputs), {}
     for done, site in enumerate(sites, 1):
         own = {}
         for bit in bits:
             with rounded(module, site, bit), torch.inference_mode():
                 moved = sum(
                     functional.kl_div(
-                        module(one).log_softmax(1), answers, reduction="sum", log_target=True
+                        module(batch).log_softmax(1), answers, reduction="sum", log_target=True
                     ).item()
-                    for one, answers in zip(inputs, expected, strict=True)
+                    for batch, answers in zip(inputs, expected, strict=True)
                 )
             # Rounding of floats may take a divergence of nothing below zero.
             own[bit] = max(0.0, moved / count)

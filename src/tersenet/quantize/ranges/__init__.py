@@ -15,9 +15,13 @@ from tersenet.quantize.ranges.min_max import MinMax
 from tersenet.quantize.ranges.moving_average import MovingAverage
 from tersenet.quantize.ranges.mse import LeastError
 from tersenet.quantize.ranges.percentile import Percentile
-from tersenet.quantize.ranges.weight_min_max import WholeWeight
 from tersenet.quantize.ranges.weight_mse import LeastWeightError
-from tersenet.quantize.ranges.weight_range import WEIGHT_RANGES, AnyWeightRange, WeightRange
+from tersenet.quantize.ranges.weight_range import (
+    WEIGHT_RANGES,
+    AnyWeightRange,
+    WeightRange,
+    WholeWeight,
+)
 
 __all__ = [
     "RANGES",

@@ -24,10 +24,12 @@ class Range(abc.ABC, Generic[S]):
     name: ClassVar[str]
     of_statistics: ClassVar[bool] = False
     """Whether a file of `Statistics` tells all that it needs."""
+    observes: ClassVar[type[Observer]] = Observer
+    """What is kept of an activation for it to decide by."""
 
     def observer(self) -> Observer:
-        """Returns a fresh observer of one activation, which sees what this range decides by."""
-        return Observer()
+        """Returns a fresh observer of one activation."""
+        return self.observes()
 
     @abc.abstractmethod
     def ends(self, seen: S, scheme: Scheme) -> tuple[float, float]:

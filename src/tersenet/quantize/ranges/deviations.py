@@ -8,6 +8,7 @@ from pydantic.dataclasses import dataclass
 from tersenet.quantize.grids.scheme import Scheme
 from tersenet.quantize.ranges.base import RANGES, Range
 from tersenet.quantize.ranges.histogram import Histogram
+from tersenet.quantize.ranges.observer import Observer
 from tersenet.quantize.ranges.statistics import Statistics
 
 __all__ = ["Deviations"]
@@ -20,13 +21,10 @@ class Deviations(Range[Histogram | Statistics]):
     """Around the mean, but no more than was seen: for values that are nearly normal."""
 
     of_statistics: ClassVar[bool] = True
+    observes: ClassVar[type[Observer]] = Histogram
 
     count: float = Field(default=4.0, gt=0)
     """Standard deviations on either side of the mean."""
-
-    def observer(self) -> Histogram:
-        """Returns a histogram."""
-        return Histogram()
 
     def ends(self, seen: Histogram | Statistics, scheme: Scheme) -> tuple[float, float]:
         """Returns the bounds."""

@@ -4,7 +4,7 @@ Migacz, "8-bit Inference with TensorRT", 2017: the values inside the range, with
 added to its ends, against each level's count spread evenly over its values.
 """
 
-from typing import final
+from typing import ClassVar, final
 
 import numpy as np
 from pydantic.dataclasses import dataclass
@@ -12,6 +12,7 @@ from pydantic.dataclasses import dataclass
 from tersenet.quantize.grids.scheme import Scheme
 from tersenet.quantize.ranges.base import RANGES, Range
 from tersenet.quantize.ranges.histogram import Histogram
+from tersenet.quantize.ranges.observer import Observer
 from tersenet.quantize.ranges.searched import best_range
 
 __all__ = ["LeastDivergence"]
@@ -23,9 +24,7 @@ __all__ = ["LeastDivergence"]
 class LeastDivergence(Range[Histogram]):
     """TensorRT's calibration, for 8 bits: at 4 it cuts too little."""
 
-    def observer(self) -> Histogram:
-        """Returns a histogram."""
-        return Histogram()
+    observes: ClassVar[type[Observer]] = Histogram
 
     def ends(self, seen: Histogram, scheme: Scheme) -> tuple[float, float]:
         """Returns the range found."""

@@ -1,6 +1,6 @@
 """The range of least mean squared error, between clipping and rounding."""
 
-from typing import final
+from typing import ClassVar, final
 
 import numpy as np
 from pydantic.dataclasses import dataclass
@@ -8,6 +8,7 @@ from pydantic.dataclasses import dataclass
 from tersenet.quantize.grids.scheme import Scheme
 from tersenet.quantize.ranges.base import RANGES, Range
 from tersenet.quantize.ranges.histogram import Histogram
+from tersenet.quantize.ranges.observer import Observer
 from tersenet.quantize.ranges.searched import best_range
 
 __all__ = ["LeastError"]
@@ -19,9 +20,7 @@ __all__ = ["LeastError"]
 class LeastError(Range[Histogram]):
     """The best of a search over the largest magnitude: at few bits it clips, at 8 hardly."""
 
-    def observer(self) -> Histogram:
-        """Returns a histogram."""
-        return Histogram()
+    observes: ClassVar[type[Observer]] = Histogram
 
     def ends(self, seen: Histogram, scheme: Scheme) -> tuple[float, float]:
         """Returns the range found."""

@@ -1,6 +1,6 @@
 """The middle share of values: a few outliers then no longer coarsen every step."""
 
-from typing import final
+from typing import ClassVar, final
 
 import numpy as np
 from pydantic import Field
@@ -9,6 +9,7 @@ from pydantic.dataclasses import dataclass
 from tersenet.quantize.grids.scheme import Scheme
 from tersenet.quantize.ranges.base import RANGES, Range
 from tersenet.quantize.ranges.histogram import Histogram
+from tersenet.quantize.ranges.observer import Observer
 
 __all__ = ["Percentile"]
 
@@ -19,12 +20,10 @@ __all__ = ["Percentile"]
 class Percentile(Range[Histogram]):
     """All but the tails on either side. Zeros count: after a ReLU the lower end stays at zero."""
 
+    observes: ClassVar[type[Observer]] = Histogram
+
     share: float = Field(default=99.99, ge=50, le=100)
     """Of values kept, in percent: 99.99 clips half a hundredth of a percent at each end."""
-
-    def observer(self) -> Histogram:
-        """Returns a histogram."""
-        return Histogram()
 
     def ends(self, seen: Histogram, scheme: Scheme) -> tuple[float, float]:
         """Returns the two percentiles, to the width of a bin."""

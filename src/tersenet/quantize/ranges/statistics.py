@@ -10,14 +10,14 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, final
 
-import torch
 import yaml
 from torch import Tensor
 
 from tersenet.core.files import write_atomically
 from tersenet.errors import QuantizeError
+from tersenet.quantize.ranges.observer import Observer
 
-__all__ = ["Moments", "Statistics", "read_statistics", "write_statistics"]
+__all__ = ["StatisticsObserver", "Statistics", "read_statistics", "write_statistics"]
 
 
 @final
@@ -37,41 +37,30 @@ class Statistics:
     @staticmethod
     def of(x: Tensor) -> "Statistics":
         """Returns the statistics of one batch, sample first."""
-        seen = Moments()
-        seen.first(x)
-        seen.second(x)
+        seen = StatisticsObserver()
+        seen.observe(x)
+        seen.observe_again(x)
         return seen.statistics()
 
 
 @final
-class Moments:
+class StatisticsObserver(Observer):
     """Gathers statistics in two passes over batches: deviations need the mean."""
 
     def __init__(self) -> None:
-        self.low, self.high = float("inf"), float("-inf")
-        self.lows = self.highs = self.total = self.squares = self.distances = 0.0
-        self.samples = self.values = 0
+        super().__init__()
+        self.total = self.squares = self.distances = 0.0
+        self.values = 0
         self.shape: tuple[int, ...] = ()
 
-    def first(self, x: Tensor) -> None:
-        """Takes a batch into account, sample first, in the first pass.
-
-        Raises:
-            QuantizeError: if it holds NaN or infinity.
-        """
-        rows = x.detach().double().flatten(1) if x.ndim > 1 else x.detach().double()[:, None]
-        low, high = rows.amin(1), rows.amax(1)
-        if not torch.isfinite(rows).all():
-            raise QuantizeError("activations are NaN or infinite")
-        self.low, self.high = min(self.low, low.min().item()), max(self.high, high.max().item())
-        self.lows += low.sum().item()
-        self.highs += high.sum().item()
-        self.total += rows.sum().item()
-        self.samples += len(rows)
-        self.values += rows.numel()
+    def observe(self, x: Tensor) -> None:
+        """Takes a batch into account in the first pass, sample first."""
+        super().observe(x.detach().double())
+        self.total += x.detach().double().sum().item()
+        self.values += x.numel()
         self.shape = self.shape or tuple(x.shape)
 
-    def second(self, x: Tensor) -> None:
+    def observe_again(self, x: Tensor) -> None:
         """Takes a batch into account in the second pass."""
         away = x.detach().double() - self.total / self.values
         self.squares += away.square().sum().item()
@@ -80,10 +69,10 @@ class Moments:
     def statistics(self) -> Statistics:
         """Returns what both passes came to."""
         return Statistics(
-            min=self.low,
-            max=self.high,
-            avg_min=self.lows / self.samples,
-            avg_max=self.highs / self.samples,
+            min=self.min,
+            max=self.max,
+            avg_min=self.avg_min,
+            avg_max=self.avg_max,
             mean=self.total / self.values,
             std=(self.squares / max(1, self.values - 1)) ** 0.5,
             b=self.distances / self.values,
@@ -94,9 +83,9 @@ class Moments:
 def write_statistics(found: Mapping[str, Statistics], path: Path) -> None:
     """Writes statistics: by layer, under `output`, the eight fields."""
     tree: dict[str, Any] = {}
-    for name, one in found.items():
+    for name, statistics in found.items():
         layer = name.removesuffix(".output")
-        tree[layer] = {"output": asdict(one) | {"shape": list(one.shape)}}
+        tree[layer] = {"output": asdict(statistics) | {"shape": list(statistics.shape)}}
     write_atomically(path, yaml.safe_dump(tree, sort_keys=False).encode())
 
 
@@ -108,14 +97,14 @@ def read_statistics(path: Path) -> dict[str, Statistics]:
     """
     try:
         tree = yaml.safe_load(path.read_text(encoding="utf-8"))
-        names = {one.name for one in fields(Statistics)}
+        names = {field.name for field in fields(Statistics)}
         found = {}
         for layer, kinds in tree.items():
             entry = {key: kinds["output"][key] for key in names}
             shape = entry.pop("shape")
             shape = shape.strip("()").split(",") if isinstance(shape, str) else shape
             entry = {key: float(value) for key, value in entry.items()}
-            sizes = tuple(int(one) for one in shape if str(one).strip())
+            sizes = tuple(int(size) for size in shape if str(size).strip())
             name = layer if layer.startswith("input") else f"{layer}.output"
             found[name] = Statistics(shape=sizes, **entry)
     except OSError as error:

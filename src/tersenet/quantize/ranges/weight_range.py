@@ -1,8 +1,9 @@
-"""What a range of weights is, which there are, and the grid of a layer's weight by one of them."""
+"""What a range of weights is, the plainest one, and the grid of a layer's weight by any."""
 
 import abc
-from typing import Annotated, ClassVar, Final, TypeAlias
+from typing import Annotated, ClassVar, Final, TypeAlias, final
 
+from pydantic.dataclasses import dataclass
 from torch import Tensor
 
 from tersenet.core.entry import Part
@@ -12,7 +13,7 @@ from tersenet.quantize.graph.structure import WeightSite
 from tersenet.quantize.grids.linear import Grid
 from tersenet.quantize.grids.scheme import Scheme
 
-__all__ = ["WEIGHT_RANGES", "AnyWeightRange", "WeightRange", "weight_grid"]
+__all__ = ["WEIGHT_RANGES", "AnyWeightRange", "WeightRange", "WholeWeight", "weight_grid"]
 
 WEIGHT_RANGES: Final[Parts[type["WeightRange"]]] = Parts(
     "weight range", package="tersenet.quantize.ranges", plugins="tersenet.weight_ranges"
@@ -31,6 +32,17 @@ class WeightRange(abc.ABC):
         Raises:
             QuantizeError: if the weight is not finite.
         """
+
+
+@final
+@WEIGHT_RANGES.register("min-max")
+@dataclass(frozen=True, config={"extra": "forbid"})
+class WholeWeight(WeightRange):
+    """From the least to the largest of all that share a scale."""
+
+    def grid(self, weight: Tensor, scheme: Scheme, *, axis: int) -> Grid:
+        """Returns the scheme's own grid."""
+        return scheme.grid(weight, axis=axis)
 
 
 AnyWeightRange: TypeAlias = Annotated[WeightRange, Part("weight range", lambda: WEIGHT_RANGES)]

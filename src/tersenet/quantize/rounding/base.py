@@ -32,9 +32,9 @@ class Piece:
     sites: Mapping[Node, WeightSite]
     """By the weight's node, as the next two."""
     weights: Mapping[Node, Tensor]
-    """In float."""
+    """The weights to round, in float."""
     grids: Mapping[Node, Grid]
-    """What each is rounded to."""
+    """What weights are rounded to."""
     original: Env
     """What the float network has computed before the stretch, batch by batch."""
     quantised: Env

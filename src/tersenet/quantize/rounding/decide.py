@@ -14,8 +14,7 @@ from tersenet.quantize.graph.insert import ValueRange, WeightSettings
 from tersenet.quantize.graph.observe import head
 from tersenet.quantize.graph.structure import Value, WeightSite, concatenations
 from tersenet.quantize.grids.linear import Grid
-from tersenet.quantize.ranges.weight_min_max import WholeWeight
-from tersenet.quantize.ranges.weight_range import WeightRange, weight_grid
+from tersenet.quantize.ranges.weight_range import WeightRange, WholeWeight, weight_grid
 from tersenet.quantize.rounding.base import Piece, Rounding
 from tersenet.quantize.rounding.lockstep import Correction, Env, Stretch, lockstep
 from tersenet.quantize.rounding.nearest import Nearest
@@ -55,13 +54,13 @@ def quantised(
     Raises:
         QuantizeError: if the plan is of another network, or a weight is not finite.
     """
-    ranges = {one.value: one for one in plan.values}
+    ranges = {value.value: value for value in plan.values}
     sites, values = matched(module, plan.weights, ranges)
     grids, ranges = decide_weights(
         module,
         sites,
         values,
-        weights={one.site: one for one in plan.weights},
+        weights={weight.site: weight for weight in plan.weights},
         ranges=ranges,
         calibration=calibration,
         settings=settings,
@@ -96,14 +95,12 @@ def decide_weights(
         )
         for site in sites
     }
-    by_name = {site.name: grids[site.weight] for site in sites}
+    own = {site.weight: site for site in sites}
+    by_name = {site.name: grids[node] for node, site in own.items()}
     if not settings.by_data:
         return by_name, dict(ranges)
-    own = {site.weight: site for site in sites}
     by_node = {value.node: ranges[value.name] for value in values}
-    shared = {name for joined in concatenations(values) for name in joined}
-    free = {value.node for value in values if value.name not in shared}
-    done = 0
+    free, done = _free(values), 0
 
     def decide(stretch: Stretch, original: Env, twin: Env) -> Mapping[Node, Tensor]:
         nonlocal done
@@ -111,9 +108,9 @@ def decide_weights(
         bench.tick("rounding", done, len(sites))
         piece = Piece(
             stretch=stretch,
-            sites={node: own[node] for node in stretch.weights},
+            sites=own,
             weights={node: tensor_of(module, node).detach() for node in stretch.weights},
-            grids={node: grids[node] for node in stretch.weights},
+            grids=grids,
             original=_with_tensors(module, stretch, original),
             quantised=_with_tensors(module, stretch, twin),
             ranges=by_node,
@@ -132,12 +129,18 @@ def decide_weights(
         biases={site.node: site.bias for site in sites if site.bias is not None},
         correction=settings.bias_correction,
     )
-    return by_name, dict(ranges) | {one.value: one for one in by_node.values()}
+    return by_name, dict(ranges) | {value.value: value for value in by_node.values()}
+
+
+def _free(values: Sequence[Value]) -> set[Node]:
+    """The values whose ranges are no others', as those that are put side by side are."""
+    shared = {name for joined in concatenations(values) for name in joined}
+    return {value.node for value in values if value.name not in shared}
 
 
 def _with_tensors(module: GraphModule, stretch: Stretch, env: Env) -> Env:
     """`env` with the parameters that the stretch reads, whether or not they came up yet."""
-    read = {one for node in stretch.nodes for one in node.all_input_nodes}
+    read = {used for node in stretch.nodes for used in node.all_input_nodes}
     return env | {
         node: [tensor_of(module, node).detach()]
         for node in read

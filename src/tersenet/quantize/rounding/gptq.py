@@ -94,8 +94,8 @@ def gptq(
     rows = weight.flatten(1).unflatten(0, (groups, -1)).double()  # (group, out, value)
     hessian, cross = _moments(layer, weight, original, quantised)
     ridge = damping * hessian.diagonal(dim1=1, dim2=2).mean(1).clamp(min=1e-12)[:, None]
-    for one in (hessian, cross):
-        one.diagonal(dim1=1, dim2=2).add_(ridge)
+    for matrix in (hessian, cross):
+        matrix.diagonal(dim1=1, dim2=2).add_(ridge)
     # Towards W X Xq^T (Xq Xq^T)^-1: what of the original the quantised inputs can still tell.
     target = torch.linalg.solve(hessian, (rows @ cross).mT).mT
     order = hessian.diagonal(dim1=1, dim2=2).argsort(1, descending=True)  # (group, value)
@@ -138,8 +138,8 @@ def patches(layer: Node, x: Tensor, weight: Tensor) -> Tensor:
     spread = _pair(dilation, 1, flat)
     if padding == "same":
         total = [d * (k - 1) for d, k in zip(spread, size, strict=True)]
-        left = [one // 2 for one in total]
-        right = [one - half for one, half in zip(total, left, strict=True)]
+        left = [width // 2 for width in total]
+        right = [width - half for width, half in zip(total, left, strict=True)]
         x = functional.pad(x, (left[1], right[1], left[0], right[0]))
         padding = 0
     pads = _pair(0 if padding == "valid" else padding, 0, flat)

@@ -13,11 +13,13 @@ arXiv:2203.05740), the largest gain of the three where activations have few bits
 block's activations are learned along, as there.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final, final
 
 import torch
+from pydantic import Field
+from pydantic.dataclasses import dataclass
 from torch import Tensor
 from torch.fx import Node
 
@@ -25,11 +27,11 @@ from tersenet.core.memory import require_memory
 from tersenet.export.tracing import bytes_per_sample
 from tersenet.quantize.graph.insert import ValueRange
 from tersenet.quantize.grids.linear import Grid, round_trip, spread
-from tersenet.quantize.rounding.base import Piece, Rounded
+from tersenet.quantize.rounding.base import Piece, Rounded, Rounding
 from tersenet.quantize.rounding.lockstep import Env, Stretch, run_node
 from tersenet.train.layout import SafeConvolutions
 
-__all__ = ["reconstruct"]
+__all__ = ["LearnedRounding"]
 
 _STRETCH: Final = 1.2
 _SHIFT: Final = -0.1
@@ -45,24 +47,31 @@ _STRENGTH: Final = 1e-2
 the output."""
 
 
-def reconstruct(piece: Piece, *, steps: int, drop: float, step_rate: float) -> Rounded:
-    """Returns the weights of `piece` on their grids, rounded so that its output is kept.
+@dataclass(frozen=True, kw_only=True, config={"extra": "forbid"})
+class LearnedRounding(Rounding):
+    """Learns on what a stretch of the network computes, whatever that stretch is."""
 
-    Beside them stand the ranges of its activations that were free to change.
+    steps: int = Field(default=400, ge=1)
+    """Of Adam, for each layer or block."""
+    drop: float = Field(default=0.5, ge=0, lt=1)
+    """Chance of an activation to stay float in a step (QDrop)."""
+    step_rate: float = Field(default=1e-3, ge=0)
+    """Of Adam, on the logarithms of activations' steps; 0 leaves them."""
 
-    Args:
-        piece: a layer or block.
-        steps: of Adam.
-        drop: chance of an activation to stay unquantised in a step.
-        step_rate: of Adam, on the logarithms of activations' steps.
+    def round(self, piece: Piece) -> Rounded:
+        """Returns the weights rounded so that the stretch's output is kept.
 
-    Raises:
-        ResourceError: if there is not the memory for what the stretch computes of all samples.
-    """
-    _check_memory(piece)
+        Beside them stand the ranges of its activations that were free to change.
+        """
+        return _reconstruct(piece, self)
+
+
+def _reconstruct(piece: Piece, settings: LearnedRounding) -> Rounded:
     stretch = piece.stretch
     inside = {node for node in stretch.nodes if node.op != "get_attr"}
-    entering = _Entering(piece, inside)
+    outside = {read for node in inside for read in node.all_input_nodes} - inside
+    _check_memory(piece, inside, outside)
+    entering = _Entering(piece, outside)
     with torch.no_grad():
         target = _run(stretch, entering.whole(), {})
     soft = {
@@ -74,21 +83,21 @@ def reconstruct(piece: Piece, *, steps: int, drop: float, step_rate: float) -> R
     free = [node for node in learned if node in piece.free]
     optimiser = torch.optim.Adam(
         [
-            {"params": [one.logit for one in soft.values()]},
-            {"params": [learned[node].log for node in free], "lr": step_rate},
+            {"params": [weight.logit for weight in soft.values()]},
+            {"params": [learned[node].log for node in free], "lr": settings.step_rate},
         ],
         lr=_RATE,
     )
     generator, variance = torch.Generator().manual_seed(0), target.var().clamp(min=1e-12)
-    size = sum(one.logit.numel() for one in soft.values())
+    size = sum(weight.logit.numel() for weight in soft.values())
     with torch.enable_grad(), SafeConvolutions():
-        for step in range(steps):
+        for step in range(settings.steps):
             rows = torch.randint(len(target), (min(_SAMPLES, len(target)),), generator=generator)
-            env = entering.mixed(rows, drop, generator)
-            env |= {node: one.weight() for node, one in soft.items()}
-            output = _run(stretch, env, learned, drop=drop, generator=generator)
+            env = entering.mixed(rows, settings.drop, generator)
+            env |= {node: weight.weight() for node, weight in soft.items()}
+            output = _run(stretch, env, learned, drop=settings.drop, generator=generator)
             loss = (output - target[rows]).square().mean() / variance
-            done = (step / steps - _WARM) / (1 - _WARM)
+            done = (step / settings.steps - _WARM) / (1 - _WARM)
             if done > 0:
                 loose = _looseness(list(soft.values()), beta=20 + (2 - 20) * done)
                 loss = loss + _STRENGTH * loose / size
@@ -96,17 +105,15 @@ def reconstruct(piece: Piece, *, steps: int, drop: float, step_rate: float) -> R
             loss.backward()
             optimiser.step()
     return Rounded(
-        weights={node: one.rounded() for node, one in soft.items()},
+        weights={node: weight.rounded() for node, weight in soft.items()},
         ranges={node: learned[node].range() for node in free},
     )
 
 
-def _check_memory(piece: Piece) -> None:
-    inside = {node for node in piece.stretch.nodes if node.op != "get_attr"}
-    outside = {one for node in inside for one in node.all_input_nodes if _is_activation(one)}
-    outside -= inside
-    samples = sum(map(len, piece.original[next(iter(outside))])) if outside else 0
-    computed, read = (sum(map(bytes_per_sample, some)) for some in (inside, outside))
+def _check_memory(piece: Piece, inside: Collection[Node], outside: Collection[Node]) -> None:
+    entering = [node for node in outside if _is_activation(node)]
+    samples = sum(map(len, piece.original[entering[0]])) if entering else 0
+    computed, read = (sum(map(bytes_per_sample, some)) for some in (inside, entering))
     # The inputs of both networks, joined, and what comes of one; a step's own with gradients,
     # about five values for each that is rounded; a weight as logits, with Adam's two moments.
     learning = 10 * min(_SAMPLES, samples) * (computed + read)
@@ -122,15 +129,12 @@ def _check_memory(piece: Piece) -> None:
 class _Entering:
     """What a stretch reads from outside, in both networks, all samples in one tensor."""
 
-    def __init__(self, piece: Piece, inside: set[Node]) -> None:
-        outside = sorted(
-            {read for node in inside for read in node.all_input_nodes} - inside,
-            key=lambda node: node.name,
-        )
-        self.activations = [node for node in outside if _is_activation(node)]
+    def __init__(self, piece: Piece, outside: Collection[Node]) -> None:
+        ordered = sorted(outside, key=lambda node: node.name)
+        self.activations = [node for node in ordered if _is_activation(node)]
         self.real = {node: torch.cat(piece.original[node]) for node in self.activations}
         self.rough = {node: torch.cat(piece.quantised[node]) for node in self.activations}
-        others = [node for node in outside if node not in self.real]
+        others = [node for node in ordered if node not in self.real]
         self.fixed_real = {node: piece.original[node][0] for node in others}
         self.fixed_rough = {node: piece.quantised[node][0] for node in others}
 
@@ -149,7 +153,9 @@ class _Entering:
 
 def _looseness(weights: Sequence["_Soft"], *, beta: float) -> Tensor:
     """How far from zero or one the h of all weights are together: the sum of 1 - |2 h - 1|^beta."""
-    return torch.stack([(1 - (2 * one.h() - 1).abs().pow(beta)).sum() for one in weights]).sum()
+    return torch.stack(
+        [(1 - (2 * weight.h() - 1).abs().pow(beta)).sum() for weight in weights]
+    ).sum()
 
 
 @final
@@ -189,16 +195,18 @@ class _Step:
 
     def rounded(self, x: Tensor) -> Tensor:
         """LSQ (Esser et al. 2020, arXiv:1902.08153): straight through the rounding alone."""
-        one = self.given
-        scale = one.scale * self.log.exp()
+        given = self.given
+        scale = given.scale * self.log.exp()
         levels = x / scale
         levels = levels + (levels.round() - levels).detach()
-        zero, highest = one.zero_point, one.least + 2**one.bits - 1
-        return levels.clamp(one.least - zero, highest - zero) * scale
+        zero, highest = given.zero_point, given.least + 2**given.bits - 1
+        return levels.clamp(given.least - zero, highest - zero) * scale
 
     def range(self) -> ValueRange:
-        one, ratio = self.given, self.log.exp().item()
-        return replace(one, low=one.low * ratio, high=one.high * ratio, scale=one.scale * ratio)
+        given, ratio = self.given, self.log.exp().item()
+        return replace(
+            given, low=given.low * ratio, high=given.high * ratio, scale=given.scale * ratio
+        )
 
 
 def _is_activation(node: Node) -> bool:
@@ -224,7 +232,7 @@ def _run(
     for node in stretch.nodes:
         if node.op == "get_attr":
             continue
-        boxed: Env = {one: [known[one]] for one in node.all_input_nodes}
+        boxed: Env = {used: [known[used]] for used in node.all_input_nodes}
         found = run_node(node, boxed, 0)
         if node in steps and generator is not None:
             found = _mixed(found, steps[node].rounded(found), drop, generator)

@@ -152,8 +152,8 @@ def _compute(twins: _Twins, node: Node, batches: Sequence[Tensor]) -> None:
 
 def run_node(node: Node, env: Env, index: int) -> Any:
     """Returns what `node` computes from what `env` has of batch `index`."""
-    args = map_arg(node.args, lambda one: env[one][index])
-    kwargs = map_arg(node.kwargs, lambda one: env[one][index])
+    args = map_arg(node.args, lambda used: env[used][index])
+    kwargs = map_arg(node.kwargs, lambda used: env[used][index])
     target: Any = node.target
     return target(*args, **kwargs)
 

@@ -30,7 +30,7 @@ def stretches(
         begun.append(node)
         if not alone:
             continue
-        inside = tuple(weights[one] for one in begun if one in weights)
+        inside = tuple(weights[node] for node in begun if node in weights)
         if inside:
             found.append(Stretch(nodes=tuple(begun), weights=inside, output=node))
         begun = []
