@@ -87,8 +87,8 @@ def average_maps(
             for group in groups:
                 for site in group.sources:
                     for maps in watch.maps(site):
-                        found = statistic(maps.clamp_min(0) if rectified else maps)
-                        count = torch.full_like(found, len(inputs))
-                        total[group.name] += to_units(group, site, found * count)
+                        values = statistic(maps.clamp_min(0) if rectified else maps)
+                        count = torch.full_like(values, len(inputs))
+                        total[group.name] += to_units(group, site, values * count)
                         weight[group.name] += to_units(group, site, count)
     return {name: total[name] / weight[name].clamp_min(1) for name in total}

@@ -160,7 +160,7 @@ class Watch:
 
     def maps(self, site: str) -> list[Float[Tensor, "_ channel *_"]]:
         """Returns what a site gave at each call of the last run: (sample, channel, …)."""
-        return [self._by_channel(site, one.detach()) for one in self._outputs[site]]
+        return [self._by_channel(site, output.detach()) for output in self._outputs[site]]
 
     def effects(self, loss: Tensor) -> dict[str, Float[Tensor, "_ _"]]:
         """Returns Σ a · ∂loss/∂a over positions and calls, (sample, channel), by site.
@@ -168,11 +168,11 @@ class Watch:
         From one backward pass: samples do not interact, so the gradient of the summed loss by a
         sample's activations is that of its own loss.
         """
-        kept = [(site, one) for site, found in self._outputs.items() for one in found]
-        slopes = torch.autograd.grad(loss, [one for _, one in kept], allow_unused=True)
+        kept = [(site, output) for site, outputs in self._outputs.items() for output in outputs]
+        slopes = torch.autograd.grad(loss, [output for _, output in kept], allow_unused=True)
         total: dict[str, Tensor] = {}
-        for (site, one), slope in zip(kept, slopes, strict=True):
-            product = torch.zeros_like(one) if slope is None else one.detach() * slope
+        for (site, output), slope in zip(kept, slopes, strict=True):
+            product = torch.zeros_like(output) if slope is None else output.detach() * slope
             effect = self._by_channel(site, product).flatten(2).sum(2)  # (sample, channel)
             total[site] = total[site] + effect if site in total else effect
         return total
@@ -217,11 +217,11 @@ class _Readers(TorchFunctionMode):
         self.count: Counter[int] = Counter()
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        found = func(*args, **(kwargs or {}))
-        if any(isinstance(one, Tensor) for one in pytree.tree_leaves(found)):
-            read = {id(one) for one in pytree.tree_leaves((args, kwargs))}
+        result = func(*args, **(kwargs or {}))
+        if any(isinstance(value, Tensor) for value in pytree.tree_leaves(result)):
+            read = {id(value) for value in pytree.tree_leaves((args, kwargs))}
             self.count.update(read & self._made.keys())
-        return found
+        return result
 
 
 def _pass_on(output: Tensor) -> Tensor:

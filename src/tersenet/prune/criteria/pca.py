@@ -103,7 +103,7 @@ def unexplained(covariance: Float[Tensor, "unit unit"]) -> Float[Tensor, " unit"
     vary independently of each other.
     """
     left = covariance.double().clone()
-    found = torch.zeros(len(left), dtype=torch.float64)
+    variances = torch.zeros(len(left), dtype=torch.float64)
     rounding = float(left.diagonal().max()) * len(left) * torch.finfo(torch.float64).eps
     picked = torch.zeros(len(left), dtype=torch.bool)
     for _ in range(len(left)):
@@ -111,6 +111,6 @@ def unexplained(covariance: Float[Tensor, "unit unit"]) -> Float[Tensor, " unit"
         unit = int(rest.argmax())
         if rest[unit] <= rounding:
             break
-        found[unit], picked[unit] = rest[unit], True
+        variances[unit], picked[unit] = rest[unit], True
         left -= left[unit].outer(left[unit]) / left[unit, unit].clone()
-    return found
+    return variances
