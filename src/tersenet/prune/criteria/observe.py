@@ -26,7 +26,7 @@ from tersenet.prune.criterion import Criterion
 from tersenet.train.layout import SafeConvolutions
 from tersenet.train.loss import summed_loss
 
-__all__ = ["Watch", "calibration_of", "mean_effects", "observe", "to_units", "why_unwatched"]
+__all__ = ["Watch", "calibration_of", "mean_effects", "observe", "to_units"]
 
 Hook: TypeAlias = Callable[[nn.Module, Any, Tensor], Tensor]
 _BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
@@ -40,14 +40,6 @@ def calibration_of(criterion: Criterion, subject: Subject, batches: int) -> Sequ
             "a criterion that needs none, such as l1."
         )
     return subject.calibration[:batches]
-
-
-def why_unwatched(group: ChannelGroup) -> str | None:
-    """Returns why a group's units cannot be watched where they are made; None if they can."""
-    for member in group.filters:
-        if member.tensor != f"{member.site}.weight":
-            return f"'{member.tensor}' is no module's weight: its output cannot be watched"
-    return None
 
 
 def mean_effects(
