@@ -1,4 +1,4 @@
-"""Another package is installed, and its method and network are used in a recipe by name."""
+"""Another package is installed, and its parts are used in a recipe by name."""
 
 import json
 import os
@@ -24,6 +24,7 @@ data: {fashion-mnist: {train_images: 256, test_images: 100, batch_size: 32, cali
 deployment: {batches: [1], iterations: 2, seconds: 0}
 steps:
   - quantize: {round: {digits: 3}}
+  - prune: {largest: {keep: 0.5, multiple_of: null}}
 """
 
 
@@ -52,7 +53,7 @@ def _run(site: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_its_method_and_network_are_used_by_name(installed: Path, tmp_path: Path) -> None:
+def test_its_parts_are_used_by_name(installed: Path, tmp_path: Path) -> None:
     net = nn.Sequential(
         nn.Conv2d(1, 6, 3, stride=2), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(),
         nn.Linear(6, 10),
@@ -64,6 +65,8 @@ def test_its_method_and_network_are_used_by_name(installed: Path, tmp_path: Path
     assert done.returncode == 0, done.stderr
     steps = [json.loads(line) for line in (run / "journal.jsonl").read_text().splitlines()]
     assert steps[1]["step"]["summary"] == "rounds weights to 3 binary digits"
+    assert steps[2]["step"]["name"] == "prune largest"
+    assert "keeps 50.0 % of the units" in steps[2]["step"]["summary"]
 
     # Without the package the same recipe is refused by name, at its line.
     done = _run(tmp_path, "compress", str(tmp_path / "recipe.yaml"), "--out", str(tmp_path / "no"))

@@ -15,6 +15,7 @@ from tersenet.decompose import CP, Tucker
 from tersenet.encode.fisher import curvatures
 from tersenet.quantize import Static
 from tersenet.quantize.rounding import BlockRounding
+from tersenet.train.least_squares import NormalEquations
 
 Step = Callable[[], object]
 

@@ -78,8 +78,15 @@ class Criterion(abc.ABC):
         """
 
     def why_not(self, group: ChannelGroup) -> str | None:
-        """Returns why the units of a group cannot be judged; None if they can."""
-        del group
+        """Returns why the units of a group cannot be judged; None if they can.
+
+        Unless a criterion says otherwise: with data, units are watched where a module makes them.
+        """
+        if self.needs is Needs.NOTHING:
+            return None
+        for member in group.filters:
+            if member.tensor != f"{member.site}.weight":
+                return f"'{member.tensor}' is no module's weight: its output cannot be watched"
         return None
 
     def widths(self, subject: Subject, groups: Sequence[ChannelGroup]) -> Mapping[str, int]:

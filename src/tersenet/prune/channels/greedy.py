@@ -50,10 +50,10 @@ def greedy(
     goal = whole - int(keep * whole + 1e-9)  # 0.7 * 10 is 7.000000000000001
     done, scales = 0, dict.fromkeys(left, 1.0)
     while done < goal:
-        found = score(masked, groups)
+        scored = score(masked, groups)
         if by_mean and done == 0:
-            scales = {name: one.mean().clamp_min(1e-30).item() for name, one in found.items()}
-        scores = {name: (one / scales[name]).tolist() for name, one in found.items()}
+            scales = {name: own.mean().clamp_min(1e-30).item() for name, own in scored.items()}
+        scores = {name: (own / scales[name]).tolist() for name, own in scored.items()}
         order = sorted(
             (scores[name][unit], name, unit) for name, units in left.items() for unit in units
         )

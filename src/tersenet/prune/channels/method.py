@@ -20,12 +20,11 @@ from tersenet.prune.channels.plan import PrunePlan
 from tersenet.prune.channels.rounding import (
     MultipleOf,
     allowed_counts,
-    measured_staircases,
     round_counts,
 )
 from tersenet.prune.counts import best_units, global_counts, layer_counts
 from tersenet.prune.criterion import CRITERION, Criterion, Scope
-from tersenet.prune.staircase import Staircase
+from tersenet.prune.staircase import Staircase, staircases
 
 __all__ = ["Channels", "Counts"]
 
@@ -199,7 +198,8 @@ class Channels(Method[PrunePlan]):
         scores, measured = self.criterion.score(subject, groups), {}
         counts = given
         if counts is None:
-            measured = measured_staircases(self.multiple_of, subject, graph, groups, bench)
+            if self.multiple_of == "auto":
+                measured = staircases(groups, graph.sites, subject.deployment, bench)
             counts = round_counts(
                 self._wanted(subject, groups, scores),
                 allowed_counts(self.multiple_of, groups, measured, least=self.least),

@@ -43,7 +43,7 @@ class PrunePlan:
     def summary(self) -> str:
         """One line for a person."""
         if not self.keep:
-            why = "; ".join(f"'{one.site}': {one.reason}" for one in self.skips[:2])
+            why = "; ".join(f"'{skip.site}': {skip.reason}" for skip in self.skips[:2])
             return f"{self.method}: nothing can go, the network stays as it is ({why})"
         changed = sum(len(kept) < self.sizes[name] for name, kept in self.keep.items())
         (params, fewer_params), (macs, fewer_macs) = self.params, self.macs

@@ -6,32 +6,14 @@ from typing import Annotated, Literal, TypeAlias
 from pydantic import Field
 from torch import Tensor
 
-from tersenet.core.types import Subject, Workbench
 from tersenet.graph import ChannelGroup, Graph
 from tersenet.prune.counts import Cut, fit_counts, relative_scores, weighed_counts
-from tersenet.prune.staircase import Staircase, staircases
+from tersenet.prune.staircase import Staircase
 
-__all__ = ["MultipleOf", "allowed_counts", "measured_staircases", "round_counts"]
+__all__ = ["MultipleOf", "allowed_counts", "round_counts"]
 
 MultipleOf: TypeAlias = Annotated[int, Field(ge=1)] | Literal["auto"] | None
 """What kept counts are multiples of; auto: of nothing, but counts that the runtime likes."""
-
-
-def measured_staircases(
-    multiple_of: MultipleOf,
-    subject: Subject,
-    graph: Graph,
-    groups: Sequence[ChannelGroup],
-    bench: Workbench,
-) -> dict[str, Staircase]:
-    """Returns what counts cost, by group; nothing where no runtime is to be asked.
-
-    Raises:
-        MeasureError: if the runtime cannot be used.
-    """
-    if multiple_of != "auto":
-        return {}
-    return staircases(groups, graph.sites, subject.deployment, bench)
 
 
 def allowed_counts(

@@ -17,7 +17,7 @@ from torch import Tensor
 from tersenet.core.types import Batch, Subject
 from tersenet.graph import ChannelGroup
 from tersenet.prune.criteria.maps import average_zeros, feature_map_norm
-from tersenet.prune.criteria.observe import calibration_of, observe, to_units, why_unwatched
+from tersenet.prune.criteria.observe import calibration_of, observe, to_units
 from tersenet.prune.criterion import Criterion, Needs, Scope, criterion
 
 __all__ = ["Activation", "average_maps"]
@@ -56,18 +56,9 @@ class Activation(Criterion):
     def score(
         self, subject: Subject, groups: Sequence[ChannelGroup]
     ) -> dict[str, Float[Tensor, " unit"]]:
-        """Returns the statistic for each unit of each group.
-
-        Raises:
-            DataError: if there is no calibration data.
-            StructureError: if a site cannot be watched.
-        """
+        """Returns the statistic for each unit of each group."""
         data = calibration_of(self, subject, self.batches)
         return average_maps(subject, groups, data, _STATISTICS[self.by], rectified=self.rectified)
-
-    def why_not(self, group: ChannelGroup) -> str | None:
-        """Returns why the group's units cannot be watched, if they cannot."""
-        return why_unwatched(group)
 
 
 def average_maps(
@@ -87,8 +78,8 @@ def average_maps(
             for group in groups:
                 for site in group.sources:
                     for maps in watch.maps(site):
-                        found = statistic(maps.clamp_min(0) if rectified else maps)
-                        count = torch.full_like(found, len(inputs))
-                        total[group.name] += to_units(group, site, found * count)
+                        values = statistic(maps.clamp_min(0) if rectified else maps)
+                        count = torch.full_like(values, len(inputs))
+                        total[group.name] += to_units(group, site, values * count)
                         weight[group.name] += to_units(group, site, count)
     return {name: total[name] / weight[name].clamp_min(1) for name in total}

@@ -47,11 +47,7 @@ class BNScale(Criterion):
     def score(
         self, subject: Subject, groups: Sequence[ChannelGroup]
     ) -> dict[str, Float[Tensor, " unit"]]:
-        """Returns the mean |γ_c| for each unit of each group.
-
-        Raises:
-            StructureError: if a group has no batch norm with a scale.
-        """
+        """Returns the mean |γ_c| for each unit of each group."""
         tensors = tensors_of(subject.model)
         return {group.name: _scales(group, tensors) for group in groups}
 

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from tersenet.core.types import Subject
 from tersenet.graph import ChannelGroup
-from tersenet.prune.criteria.observe import calibration_of, mean_effects, why_unwatched
+from tersenet.prune.criteria.observe import calibration_of, mean_effects
 from tersenet.prune.criterion import Criterion, Needs, criterion
 
 __all__ = ["Fisher"]
@@ -53,19 +53,10 @@ class Fisher(Criterion):
     def score(
         self, subject: Subject, groups: Sequence[ChannelGroup]
     ) -> dict[str, Float[Tensor, " unit"]]:
-        """Returns Δ_c less what the unit's work is worth, in nats, for each unit of each group.
-
-        Raises:
-            DataError: if there is no calibration data, or no loss for its targets.
-            StructureError: if a site cannot be watched.
-        """
+        """Returns Δ_c less what the unit's work is worth, in nats, for each unit of each group."""
         data = calibration_of(self, subject, self.batches)
         squared = mean_effects(subject, groups, data, size=lambda effect: effect.square())
         return {
             group.name: squared[group.name] / 2 - self.mac_weight * group.macs_per_channel / 1e6
             for group in groups
         }
-
-    def why_not(self, group: ChannelGroup) -> str | None:
-        """Returns why the group's units cannot be watched, if they cannot."""
-        return why_unwatched(group)

@@ -16,7 +16,7 @@ from tersenet.core.types import Subject
 from tersenet.graph import ChannelGroup
 from tersenet.prune.criteria.activation import average_maps
 from tersenet.prune.criteria.maps import mean_rank
-from tersenet.prune.criteria.observe import calibration_of, why_unwatched
+from tersenet.prune.criteria.observe import calibration_of
 from tersenet.prune.criterion import Criterion, Needs, Scope, criterion
 
 __all__ = ["HRank"]
@@ -45,15 +45,6 @@ class HRank(Criterion):
     def score(
         self, subject: Subject, groups: Sequence[ChannelGroup]
     ) -> dict[str, Float[Tensor, " unit"]]:
-        """Returns the mean rank for each unit of each group.
-
-        Raises:
-            DataError: if there is no calibration data.
-            StructureError: if a site cannot be watched.
-        """
+        """Returns the mean rank for each unit of each group."""
         data = calibration_of(self, subject, self.batches)
         return average_maps(subject, groups, data, mean_rank, rectified=self.rectified)
-
-    def why_not(self, group: ChannelGroup) -> str | None:
-        """Returns why the group's units cannot be watched, if they cannot."""
-        return why_unwatched(group)

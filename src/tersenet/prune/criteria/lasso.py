@@ -51,19 +51,14 @@ class LassoSelection(Criterion):
     def score(
         self, subject: Subject, groups: Sequence[ChannelGroup]
     ) -> dict[str, Float[Tensor, " unit"]]:
-        """Returns the λ at which each unit enters, as a share of the largest, by group.
-
-        Raises:
-            DataError: if there is no calibration data.
-            StructureError: if no layer that can be rebuilt reads a group.
-        """
+        """Returns the λ at which each unit enters, as a share of the largest, by group."""
         data = calibration_of(self, subject, self.batches)
         products = grams(subject.model, groups, data, positions=self.positions)
         return {name: entry_penalties(gram) for name, gram in products.items()}
 
     def why_not(self, group: ChannelGroup) -> str | None:
         """Returns why no layer can be rebuilt from the group's units, if so."""
-        return why_not_rebuilt(group)
+        return super().why_not(group) or why_not_rebuilt(group)
 
 
 def lasso_coefficients(

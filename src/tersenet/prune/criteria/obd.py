@@ -17,7 +17,7 @@ from torch.func import functional_call
 from tersenet.core.types import Subject
 from tersenet.graph import ChannelGroup
 from tersenet.graph.reading import evaluating
-from tersenet.prune.criteria.observe import calibration_of, why_unwatched
+from tersenet.prune.criteria.observe import calibration_of
 from tersenet.prune.criteria.second_order import damage
 from tersenet.prune.criteria.taylor import filters_of
 from tersenet.prune.criteria.weights import unit_sums
@@ -55,19 +55,11 @@ class OBD(Criterion):
     def score(
         self, subject: Subject, groups: Sequence[ChannelGroup]
     ) -> dict[str, Float[Tensor, " unit"]]:
-        """Returns the summed saliency for each unit of each group.
-
-        Raises:
-            DataError: if there is no calibration data, or no loss for its targets.
-        """
+        """Returns the summed saliency for each unit of each group."""
         weights = filters_of(subject, groups)
         diagonal = self._diagonal(subject, weights)
         salient = {name: damage(w.detach(), diagonal[name]) for name, w in weights.items()}
         return {group.name: unit_sums(group, salient).clamp_min(0) for group in groups}
-
-    def why_not(self, group: ChannelGroup) -> str | None:
-        """Returns why the group's units cannot be watched, if they cannot."""
-        return why_unwatched(group)
 
     def _diagonal(self, subject: Subject, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Returns the estimated h_ii of the mean loss for each weight."""

@@ -26,7 +26,7 @@ from tersenet.prune.criterion import Criterion
 from tersenet.train.layout import SafeConvolutions
 from tersenet.train.loss import summed_loss
 
-__all__ = ["Watch", "calibration_of", "mean_effects", "observe", "to_units", "why_unwatched"]
+__all__ = ["Watch", "calibration_of", "mean_effects", "observe", "to_units"]
 
 Hook: TypeAlias = Callable[[nn.Module, Any, Tensor], Tensor]
 _BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
@@ -40,14 +40,6 @@ def calibration_of(criterion: Criterion, subject: Subject, batches: int) -> Sequ
             "a criterion that needs none, such as l1."
         )
     return subject.calibration[:batches]
-
-
-def why_unwatched(group: ChannelGroup) -> str | None:
-    """Returns why a group's units cannot be watched where they are made; None if they can."""
-    for member in group.filters:
-        if member.tensor != f"{member.site}.weight":
-            return f"'{member.tensor}' is no module's weight: its output cannot be watched"
-    return None
 
 
 def mean_effects(
@@ -160,7 +152,7 @@ class Watch:
 
     def maps(self, site: str) -> list[Float[Tensor, "_ channel *_"]]:
         """Returns what a site gave at each call of the last run: (sample, channel, …)."""
-        return [self._by_channel(site, one.detach()) for one in self._outputs[site]]
+        return [self._by_channel(site, output.detach()) for output in self._outputs[site]]
 
     def effects(self, loss: Tensor) -> dict[str, Float[Tensor, "_ _"]]:
         """Returns Σ a · ∂loss/∂a over positions and calls, (sample, channel), by site.
@@ -168,11 +160,11 @@ class Watch:
         From one backward pass: samples do not interact, so the gradient of the summed loss by a
         sample's activations is that of its own loss.
         """
-        kept = [(site, one) for site, found in self._outputs.items() for one in found]
-        slopes = torch.autograd.grad(loss, [one for _, one in kept], allow_unused=True)
+        kept = [(site, output) for site, outputs in self._outputs.items() for output in outputs]
+        slopes = torch.autograd.grad(loss, [output for _, output in kept], allow_unused=True)
         total: dict[str, Tensor] = {}
-        for (site, one), slope in zip(kept, slopes, strict=True):
-            product = torch.zeros_like(one) if slope is None else one.detach() * slope
+        for (site, output), slope in zip(kept, slopes, strict=True):
+            product = torch.zeros_like(output) if slope is None else output.detach() * slope
             effect = self._by_channel(site, product).flatten(2).sum(2)  # (sample, channel)
             total[site] = total[site] + effect if site in total else effect
         return total
@@ -217,11 +209,11 @@ class _Readers(TorchFunctionMode):
         self.count: Counter[int] = Counter()
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        found = func(*args, **(kwargs or {}))
-        if any(isinstance(one, Tensor) for one in pytree.tree_leaves(found)):
-            read = {id(one) for one in pytree.tree_leaves((args, kwargs))}
+        result = func(*args, **(kwargs or {}))
+        if any(isinstance(value, Tensor) for value in pytree.tree_leaves(result)):
+            read = {id(value) for value in pytree.tree_leaves((args, kwargs))}
             self.count.update(read & self._made.keys())
-        return found
+        return result
 
 
 def _pass_on(output: Tensor) -> Tensor:

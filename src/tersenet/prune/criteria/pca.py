@@ -18,7 +18,7 @@ from torch import Tensor
 from tersenet.core.types import Subject
 from tersenet.graph import ChannelGroup
 from tersenet.prune.criteria.maps import components_holding
-from tersenet.prune.criteria.observe import calibration_of, observe, to_units, why_unwatched
+from tersenet.prune.criteria.observe import calibration_of, observe, to_units
 from tersenet.prune.criterion import Criterion, Needs, Scope, criterion
 
 __all__ = ["PCA", "unexplained"]
@@ -48,18 +48,9 @@ class PCA(Criterion):
     def score(
         self, subject: Subject, groups: Sequence[ChannelGroup]
     ) -> dict[str, Float[Tensor, " unit"]]:
-        """Returns the variance each unit has left when it is picked, for each group by name.
-
-        Raises:
-            DataError: if there is no calibration data.
-            StructureError: if a site cannot be watched.
-        """
+        """Returns the variance each unit has left when it is picked, for each group by name."""
         covariances = self._covariances(subject, groups)
         return {name: unexplained(covariance) for name, covariance in covariances.items()}
-
-    def why_not(self, group: ChannelGroup) -> str | None:
-        """Returns why the group's units cannot be watched, if they cannot."""
-        return why_unwatched(group)
 
     def widths(self, subject: Subject, groups: Sequence[ChannelGroup]) -> Mapping[str, int]:
         """Returns how many principal components hold the variance of each group. As `score`."""
@@ -103,7 +94,7 @@ def unexplained(covariance: Float[Tensor, "unit unit"]) -> Float[Tensor, " unit"
     vary independently of each other.
     """
     left = covariance.double().clone()
-    found = torch.zeros(len(left), dtype=torch.float64)
+    variances = torch.zeros(len(left), dtype=torch.float64)
     rounding = float(left.diagonal().max()) * len(left) * torch.finfo(torch.float64).eps
     picked = torch.zeros(len(left), dtype=torch.bool)
     for _ in range(len(left)):
@@ -111,6 +102,6 @@ def unexplained(covariance: Float[Tensor, "unit unit"]) -> Float[Tensor, " unit"
         unit = int(rest.argmax())
         if rest[unit] <= rounding:
             break
-        found[unit], picked[unit] = rest[unit], True
+        variances[unit], picked[unit] = rest[unit], True
         left -= left[unit].outer(left[unit]) / left[unit, unit].clone()
-    return found
+    return variances

@@ -19,7 +19,6 @@ from torch import Tensor, nn
 from tersenet.core.types import Batch
 from tersenet.errors import StructureError
 from tersenet.graph import ChannelGroup, Member
-from tersenet.prune.criteria.observe import why_unwatched
 from tersenet.train.least_squares import (
     NormalEquations,
     is_linear_map,
@@ -66,8 +65,7 @@ def grams(
 
 def why_not_rebuilt(group: ChannelGroup) -> str | None:
     """Returns why nothing can be rebuilt from a group's units; None if something can."""
-    why = why_unwatched(group)
-    return why or (None if _readers(group) else "no layer with weights reads it")
+    return None if _readers(group) else "no layer with weights reads it"
 
 
 def contributions(

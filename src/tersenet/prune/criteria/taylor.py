@@ -18,7 +18,7 @@ from torch.func import functional_call
 from tersenet.core.types import Batch, Subject
 from tersenet.graph import ChannelGroup
 from tersenet.graph.reading import evaluating
-from tersenet.prune.criteria.observe import calibration_of, mean_effects, why_unwatched
+from tersenet.prune.criteria.observe import calibration_of, mean_effects
 from tersenet.prune.criteria.weights import unit_sums
 from tersenet.prune.criterion import Criterion, Needs, criterion
 from tersenet.train.layout import SafeConvolutions
@@ -55,20 +55,11 @@ class Taylor(Criterion):
     def score(
         self, subject: Subject, groups: Sequence[ChannelGroup]
     ) -> dict[str, Float[Tensor, " unit"]]:
-        """Returns Δ_c for each unit of each group.
-
-        Raises:
-            DataError: if there is no calibration data, or no loss for its targets.
-            StructureError: if a site cannot be watched.
-        """
+        """Returns Δ_c for each unit of each group."""
         data = calibration_of(self, subject, self.batches)
         if self.of == "gates":
             return mean_effects(subject, groups, data, size=self._size)
         return self._of_weights(subject, groups, data)
-
-    def why_not(self, group: ChannelGroup) -> str | None:
-        """Returns why the group's units cannot be watched, if they cannot."""
-        return why_unwatched(group)
 
     def _of_weights(
         self, subject: Subject, groups: Sequence[ChannelGroup], data: Sequence[Batch]

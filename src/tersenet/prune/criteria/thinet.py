@@ -45,19 +45,14 @@ class ThiNet(Criterion):
     def score(
         self, subject: Subject, groups: Sequence[ChannelGroup]
     ) -> dict[str, Float[Tensor, " unit"]]:
-        """Returns each unit's place in the order of removal, from 0 to below 1, by group.
-
-        Raises:
-            DataError: if there is no calibration data.
-            StructureError: if no layer that can be rebuilt reads a group.
-        """
+        """Returns each unit's place in the order of removal, from 0 to below 1, by group."""
         data = calibration_of(self, subject, self.batches)
         products = grams(subject.model, groups, data, positions=self.positions)
         return {name: _places(gram) for name, gram in products.items()}
 
     def why_not(self, group: ChannelGroup) -> str | None:
         """Returns why no layer can be rebuilt from the group's units, if so."""
-        return why_not_rebuilt(group)
+        return super().why_not(group) or why_not_rebuilt(group)
 
 
 def removal_order(gram: Float[Tensor, "unit unit"]) -> list[int]:

@@ -27,13 +27,13 @@ def score_gains(
     Unless the scores are `comparable` across groups, they are taken as multiples of their group's
     mean: groups of many or large filters would otherwise win by their size alone.
     """
-    found = {}
+    gains = {}
     for name, counts in options.items():
         best = scores[name].double().sort(descending=True).values
         kept = torch.cat([torch.zeros(1), best.cumsum(0)])  # by count
         scale = 1.0 if comparable else float(best.mean().clamp_min(1e-30))
-        found[name] = np.array([float(kept[count]) / scale for count in counts])
-    return found
+        gains[name] = np.array([float(kept[count]) / scale for count in counts])
+    return gains
 
 
 def loss_gains(
@@ -54,7 +54,7 @@ def loss_gains(
         DataError: if there is no loss for the targets of the data.
     """
     least = recalibrated_loss(subject, copy.deepcopy(subject.model), data)
-    found = {}
+    gains = {}
     for done, group in enumerate(groups):
         bench.tick("measuring losses", done, len(groups))
         losses = []
@@ -67,8 +67,8 @@ def loss_gains(
             for unit in set(range(group.size)) - kept:
                 zero_unit_(model, group, unit)
             losses.append(recalibrated_loss(subject, model, data))
-        found[group.name] = -np.array(losses)
-    return found
+        gains[group.name] = -np.array(losses)
+    return gains
 
 
 def block_gains(
@@ -76,18 +76,18 @@ def block_gains(
 ) -> dict[str, np.ndarray]:
     """Returns minus the loss without each block alone, and with it. Measured as `loss_gains`."""
     least = recalibrated_loss(subject, copy.deepcopy(subject.model), data)
-    found = {}
+    gains = {}
     for done, block in enumerate(blocks):
         bench.tick("measuring losses without blocks", done, len(blocks))
         model = copy.deepcopy(subject.model)
         drop(model, {block.name: block.swaps})
-        found[block.name] = -np.array([recalibrated_loss(subject, model, data), least])
-    return found
+        gains[block.name] = -np.array([recalibrated_loss(subject, model, data), least])
+    return gains
 
 
 def recalibrated_loss(subject: Subject, model: nn.Module, data: Sequence[Batch]) -> float:
     """Returns the mean loss in nats after taking batch-norm statistics on the same data."""
-    norms = [one for one in model.modules() if isinstance(one, _BATCH_NORMS)]
+    norms = [module for module in model.modules() if isinstance(module, _BATCH_NORMS)]
     model.eval()
     for norm in norms:
         norm.reset_running_stats()

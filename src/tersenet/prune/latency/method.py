@@ -24,7 +24,7 @@ from tersenet.errors import DataError, StructureError
 from tersenet.graph import ChannelGroup, Graph, macs, parameters, trace
 from tersenet.graph.blocks import Block, find_blocks, replay_removals
 from tersenet.prune.channels.groups import considered
-from tersenet.prune.channels.rounding import MultipleOf, allowed_counts, measured_staircases
+from tersenet.prune.channels.rounding import MultipleOf, allowed_counts
 from tersenet.prune.counts import best_units
 from tersenet.prune.criteria import Taylor
 from tersenet.prune.criterion import CRITERION, Criterion
@@ -33,7 +33,7 @@ from tersenet.prune.file_time import Counts, FileTimer, Trial, fit_to_time, smal
 from tersenet.prune.latency.gains import block_gains, loss_gains, score_gains
 from tersenet.prune.latency.plan import LatencyPlan
 from tersenet.prune.latency.width_choice import widths_within
-from tersenet.prune.staircase import computing
+from tersenet.prune.staircase import Staircase, computing, staircases
 from tersenet.prune.width_costs import Costs, measure_costs
 
 __all__ = ["LatencyAware"]
@@ -112,7 +112,9 @@ class LatencyAware(Method[LatencyPlan]):
         decided = computing(groups, graph.sites, subject.deployment, bench)
         subject = dataclasses.replace(subject, deployment=decided)
         scores = self.criterion.score(subject, groups)
-        stairs = measured_staircases(self.multiple_of, subject, graph, groups, bench)
+        stairs: dict[str, Staircase] = {}
+        if self.multiple_of == "auto":
+            stairs = staircases(groups, graph.sites, decided, bench)
         allowed = allowed_counts(self.multiple_of, groups, stairs, least=self.least)
         options = {name: tuple(sorted(counts)) for name, counts in allowed.items()}
         blocks = self._blocks(subject)

@@ -36,7 +36,7 @@ def widths_within(
         budget_ms: by `costs`.
         inside: the block that a group lies in, for those that do.
     """
-    gains = [_gain(name, one, (inside or {}).get(name)) for name, one in worth.items()]
+    gains = [_gain(name, values, (inside or {}).get(name)) for name, values in worth.items()]
     sizes = {name: len(counts) for name, counts in options.items()}
     present = {name: counts[-1] for name, counts in options.items()}
     best, joint = {name: counts[0] for name, counts in options.items()}, True
@@ -49,13 +49,13 @@ def widths_within(
             joint = False
             continue
         picks = dict.fromkeys(sizes, 0) if picks is None else picks
-        found = {name: options[name][i] for name, i in picks.items()}
+        counts = {name: options[name][i] for name, i in picks.items()}
         value = total(gains, picks)[1]
-        if costs.ms(found) <= budget_ms and value > most:
-            best, most = found, value
-        if found == present:
+        if costs.ms(counts) <= budget_ms and value > most:
+            best, most = counts, value
+        if counts == present:
             break
-        present = found
+        present = counts
     return best
 
 

@@ -69,17 +69,17 @@ def by_sensitivity(
     def rates(bound: float) -> dict[str, float]:
         return {name: largest_below(curve, bound) for name, curve in curves.items()}
 
-    def removed(found: Mapping[str, float]) -> float:
-        return sum(sizes[name] * rate for name, rate in found.items())
+    def removed(shares: Mapping[str, float]) -> float:
+        return sum(sizes[name] * rate for name, rate in shares.items())
 
     low = min(cost for curve in curves.values() for _, cost in curve)
     high = max(cost for curve in curves.values() for _, cost in curve)
     for _ in range(60):
         middle = (low + high) / 2
         low, high = (low, middle) if removed(rates(middle)) >= wanted else (middle, high)
-    found = rates(high)
-    total = removed(found)
+    shares = rates(high)
+    total = removed(shares)
     if total >= wanted:
-        return {name: rate * wanted / total for name, rate in found.items()}
+        return {name: rate * wanted / total for name, rate in shares.items()}
     missing = (wanted - total) / (sum(sizes.values()) - total)
-    return {name: rate + missing * (1 - rate) for name, rate in found.items()}
+    return {name: rate + missing * (1 - rate) for name, rate in shares.items()}

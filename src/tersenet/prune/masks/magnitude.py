@@ -76,7 +76,7 @@ class Magnitude(Method[MaskPlan]):
     @model_validator(mode="after")
     def _check(self) -> "Magnitude":
         given = (self.sparsity, self.threshold, self.deviations, self.rates or None)
-        asked = sum(one is not None for one in given)
+        asked = sum(option is not None for option in given)
         if n_of_m(self.pattern) and asked:
             raise ValueError("a pattern n:m says the sparsity itself; take the other out")
         if not n_of_m(self.pattern) and asked != 1:
@@ -150,20 +150,22 @@ class Magnitude(Method[MaskPlan]):
         """Returns how many units of each weight go; of a pattern n:m, how many weights."""
         ratio = n_of_m(self.pattern)
         if ratio is not None:
-            return {one.tensor: one.count * (ratio.m - ratio.n) for one in chosen}
+            return {units.tensor: units.count * (ratio.m - ratio.n) for units in chosen}
         tensors = tensors_of(subject.model)
-        found = {one.tensor: magnitudes(tensors[one.tensor], one) for one in chosen}
+        scores = {units.tensor: magnitudes(tensors[units.tensor], units) for units in chosen}
         if self.sparsity is None and not self.rates:
-            return {one.tensor: self._below(one, found[one.tensor], tensors) for one in chosen}
+            return {
+                units.tensor: self._below(units, scores[units.tensor], tensors) for units in chosen
+            }
         if self.scope == "global" and self.sparsity is not None:
-            return _least_of_all(chosen, found, self.sparsity, kept_only=self.of == "kept")
+            return _least_of_all(chosen, scores, self.sparsity, kept_only=self.of == "kept")
         shares = self._shares(subject, chosen, bench)
         gone = {}
-        for one in chosen:
-            zero = int((found[one.tensor] == 0).sum())
+        for units in chosen:
+            zero = int((scores[units.tensor] == 0).sum())
             done = zero if self.of == "kept" else 0
-            count = done + _reach(shares[one.tensor], one.count - done)
-            gone[one.tensor] = min(max(count, zero), one.count - 1)
+            count = done + _reach(shares[units.tensor], units.count - done)
+            gone[units.tensor] = min(max(count, zero), units.count - 1)
         return gone
 
     def _shares(
@@ -172,24 +174,24 @@ class Magnitude(Method[MaskPlan]):
         """Returns the sparsity of each weight, by tensor."""
         if self.sparsity is None:
             return {
-                one.tensor: first_match(self.rates.items(), *_names_of(one.site)) or 0.0
-                for one in chosen
+                units.tensor: first_match(self.rates.items(), *_names_of(units.site)) or 0.0
+                for units in chosen
             }
         if self.scope == "erk":
-            return erk({one.tensor: one.shape for one in chosen}, self.sparsity)
+            return erk({units.tensor: units.shape for units in chosen}, self.sparsity)
         if self.scope == "sensitivity":
             curves = loss_curves(subject, chosen, bench)
-            sizes = {one.tensor: one.weights for one in chosen}
+            sizes = {units.tensor: units.weights for units in chosen}
             return by_sensitivity(curves, sizes, self.sparsity)
-        return {one.tensor: self.sparsity for one in chosen}
+        return {units.tensor: self.sparsity for units in chosen}
 
-    def _below(self, units: Units, found: Tensor, tensors: Mapping[str, Tensor]) -> int:
+    def _below(self, units: Units, scores: Tensor, tensors: Mapping[str, Tensor]) -> int:
         """Returns how many units of a weight are at or below the threshold."""
         if self.threshold is not None:
             bound = self.threshold
         else:
             bound = (self.deviations or 0) * tensors[units.tensor].detach().std().item()
-        count = int((found <= bound).sum())
+        count = int((scores <= bound).sum())
         if count == units.count:
             raise StructureError(
                 f"the threshold {bound:.3g} of prune magnitude would zero all {count} units of "
@@ -221,19 +223,19 @@ def _reach(share: float, count: int) -> int:
 
 
 def _least_of_all(
-    chosen: Sequence[Units], found: Mapping[str, Tensor], sparsity: float, *, kept_only: bool
+    chosen: Sequence[Units], scores: Mapping[str, Tensor], sparsity: float, *, kept_only: bool
 ) -> dict[str, int]:
     """Returns how many units of each weight are among the least of the network.
 
     The fewest that reach the sparsity, counted in weights; the best unit of a layer stays.
     """
     values, owners, sizes = [], [], []
-    for index, one in enumerate(chosen):
-        own = found[one.tensor].clone()
+    for index, units in enumerate(chosen):
+        own = scores[units.tensor].clone()
         own[own.argmax()] = torch.inf
         values.append(own)
-        owners.append(torch.full((one.count,), index))
-        sizes.append(torch.full((one.count,), one.unit_weights))
+        owners.append(torch.full((units.count,), index))
+        sizes.append(torch.full((units.count,), units.unit_weights))
     value, order = torch.cat(values).sort(stable=True)
     owner, size = torch.cat(owners)[order], torch.cat(sizes)[order]
     total = size.cumsum(0)
@@ -242,7 +244,7 @@ def _least_of_all(
     wanted = max(zeros, done + _reach(sparsity, int(total[-1]) - done))
     count = min(int(torch.searchsorted(total, wanted)) + 1, int(value.isfinite().sum()))
     gone = torch.bincount(owner[: count if wanted else 0], minlength=len(chosen)).tolist()
-    return {one.tensor: number for one, number in zip(chosen, gone, strict=True)}
+    return {units.tensor: number for units, number in zip(chosen, gone, strict=True)}
 
 
 def _zero_share(weight: Tensor) -> str:

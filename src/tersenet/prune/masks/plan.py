@@ -32,14 +32,14 @@ class MaskPlan:
     def zeros(self) -> int:
         """Weights that will be zero."""
         return sum(
-            self.gone[one.tensor] * (one.unit_weights if one.at_most is None else 1)
-            for one in self.weights
+            self.gone[units.tensor] * (units.unit_weights if units.at_most is None else 1)
+            for units in self.weights
         )
 
     @property
     def summary(self) -> str:
         """One line for a person."""
-        whole = sum(one.weights for one in self.weights)
+        whole = sum(units.weights for units in self.weights)
         return (
             f"{self.method} by {self.pattern}, {self.shared}: {100 * self.zeros / whole:.2f} % of "
             f"{whole:,} weights in {len(self.weights)} layers become zero; all "

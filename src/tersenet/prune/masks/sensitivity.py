@@ -51,15 +51,15 @@ def loss_curves(subject: Subject, weights: Sequence[Units], bench: Workbench) ->
         )
     model = copy.deepcopy(subject.model)
     base, steps = _loss(model, subject), len(weights) * (len(LEVELS) - 1)
-    found: dict[str, Curve] = {}
+    curves: dict[str, Curve] = {}
     for index, units in enumerate(weights):
         curve = [(0.0, 0.0)]
         for done, level in enumerate(LEVELS[1:], 1 + index * (len(LEVELS) - 1)):
             with zeroed(model, units, level):
                 curve.append((level, _loss(model, subject) - base))
             bench.tick(f"sensitivity of {units.site}", done, steps)
-        found[units.tensor] = curve
-    return found
+        curves[units.tensor] = curve
+    return curves
 
 
 def _loss(model: nn.Module, subject: Subject) -> float:

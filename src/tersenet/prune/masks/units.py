@@ -53,8 +53,8 @@ def cut(
     why_not: Callable[[Site], str | None] = lambda site: None,
 ) -> tuple[list[Units], list[Skip]]:
     """Returns the weights of `sites` cut by a pattern, and the sites left alone, with reasons."""
-    tensors, found, skips = tensors_of(model), [], []
-    for site in {one.tensor: one for one in sites}.values():
+    tensors, pieces, skips = tensors_of(model), [], []
+    for site in {site.tensor: site for site in sites}.values():
         weight = tensors[site.tensor]
         reason = why_not(site)
         if reason is None and not isinstance(weight, nn.Parameter):
@@ -76,11 +76,11 @@ def cut(
                     at_most=ratio.n if ratio else None,
                 )
                 if units.count > 1 or ratio:
-                    found.append(units)
+                    pieces.append(units)
                     continue
                 reason = "has a single unit"
         skips.append(Skip(site.layer.site, reason))
-    return found, skips
+    return pieces, skips
 
 
 def magnitudes(weight: Tensor, units: Units) -> Float[Tensor, " unit"]:

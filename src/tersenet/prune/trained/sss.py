@@ -55,10 +55,10 @@ class BranchScale(nn.Module):
     def step_(self, *, rate: float, strength: float) -> None:
         """Takes one step from where the gradient was taken, whatever an optimiser did since."""
         slope = torch.zeros(1) if self.ahead.grad is None else self.ahead.grad
-        found = soft_threshold(self.at - rate * slope, rate * strength)
-        self.speed.copy_(found - self.at + _MOMENTUM * self.speed)
-        self.scale.copy_(found)
-        self.ahead.copy_(found + _MOMENTUM * self.speed)
+        shrunk = soft_threshold(self.at - rate * slope, rate * strength)
+        self.speed.copy_(shrunk - self.at + _MOMENTUM * self.speed)
+        self.scale.copy_(shrunk)
+        self.ahead.copy_(shrunk + _MOMENTUM * self.speed)
         self.at.copy_(self.ahead)
 
 
@@ -166,11 +166,11 @@ class SSS(Method[LayerPlan]):
         for handle in handles:
             handle.remove()
         delattr(own, _SCALES)
-        found = {
+        values = {
             block.name: scale.scale.item() for block, scale in zip(blocks, scales, strict=True)
         }
-        _fold_(own, blocks, found)
-        return own, found, skips
+        _fold_(own, blocks, values)
+        return own, values, skips
 
     def _blocks(self, subject: Subject) -> tuple[list[Block], list[Skip]]:
         every = find_blocks(subject.model, subject.example)

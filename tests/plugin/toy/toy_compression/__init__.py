@@ -1,4 +1,4 @@
-"""Another package that gives tersenet a method and a network."""
+"""Another package that gives tersenet a method, a criterion and a network."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass as plain_dataclass
@@ -11,7 +11,9 @@ from torch import Tensor, nn
 
 from tersenet.core.registry import method
 from tersenet.core.types import Edit, EditKind, Method, Skip, Subject, Workbench
+from tersenet.graph import ChannelGroup
 from tersenet.models import MODELS
+from tersenet.prune.criterion import Criterion, criterion
 
 
 def toy_net(*, width: int = 4) -> nn.Module:
@@ -67,3 +69,16 @@ class Round(Method[RoundPlan]):
     def replay(self, model: nn.Module, edits: Sequence[Edit], example: tuple[Tensor, ...]) -> Any:
         """Changes no structure."""
         return model
+
+
+@criterion("largest")
+@dataclass(frozen=True, kw_only=True, config={"extra": "forbid"})
+class Largest(Criterion):
+    """Scores a unit by its largest weight."""
+
+    def score(self, subject: Subject, groups: Sequence[ChannelGroup]) -> dict[str, Tensor]:
+        """Returns it for each unit of each group."""
+        weights = {
+            group.name: subject.model.get_parameter(group.filters[0].tensor) for group in groups
+        }
+        return {name: weight.detach().abs().flatten(1).amax(1) for name, weight in weights.items()}
