@@ -1,6 +1,8 @@
 """Modules of a network: what each reads and makes, who shares tensors, others in their places."""
 
-from collections.abc import Mapping
+import contextlib
+import functools
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeAlias, final
 
@@ -10,9 +12,11 @@ from torch import Tensor, nn
 from tersenet.errors import StructureError
 from tersenet.graph.reading import evaluating
 
-__all__ = ["Call", "Shape", "calls_of", "owners", "place_", "place_all_"]
+__all__ = ["Call", "Shape", "calls_of", "owners", "place_", "place_all_", "watching"]
 
 Shape: TypeAlias = tuple[int, ...]
+See: TypeAlias = Callable[[str, nn.Module, tuple[Any, ...], Any], None]
+"""Told at each call of a module: its name, itself, its inputs and its output."""
 
 
 @final
@@ -25,26 +29,33 @@ class Call:
     makes: Shape | None
 
 
-def calls_of(
-    model: nn.Module, modules: Mapping[str, nn.Module], example: tuple[Tensor, ...]
-) -> dict[str, list[Call]]:
-    """Returns the calls of each module that runs on the example, in the order of execution."""
-    calls: dict[str, list[Call]] = {}
-
-    def hook(name: str) -> Any:
-        def note(_: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
-            first = inputs[0] if inputs else None
-            calls.setdefault(name, []).append(Call(_shape(first), _shape(output)))
-
-        return note
-
-    handles = [module.register_forward_hook(hook(name)) for name, module in modules.items()]
+@contextlib.contextmanager
+def watching(model: nn.Module, names: Iterable[str], see: See) -> Iterator[nn.Module]:
+    """Has `see` called whenever one of the named modules is, in eval mode, without gradients."""
+    handles = [
+        model.get_submodule(name).register_forward_hook(functools.partial(see, name))
+        for name in names
+    ]
     try:
         with evaluating(model), torch.no_grad():
-            model(*example)
+            yield model
     finally:
         for handle in handles:
             handle.remove()
+
+
+def calls_of(
+    model: nn.Module, names: Iterable[str], example: tuple[Tensor, ...]
+) -> dict[str, list[Call]]:
+    """Returns the calls of each named module that runs, in the order of execution."""
+    calls: dict[str, list[Call]] = {}
+
+    def note(name: str, _: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
+        first = inputs[0] if inputs else None
+        calls.setdefault(name, []).append(Call(_shape(first), _shape(output)))
+
+    with watching(model, names, note):
+        model(*example)
     return calls
 
 

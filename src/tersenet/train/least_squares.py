@@ -18,7 +18,7 @@ from torch.nn import functional
 
 from tersenet.core.memory import require_memory
 from tersenet.errors import StructureError
-from tersenet.graph.reading import evaluating
+from tersenet.graph.modules import watching
 
 __all__ = [
     "NormalEquations",
@@ -51,16 +51,11 @@ def seeing(model: nn.Module, names: Iterable[str], see: See) -> Iterator[nn.Modu
     What it is given may be overwritten later by an activation function in place: copy rows.
     """
 
-    def hook(name: str) -> Callable[[nn.Module, Any, Any], None]:
-        return lambda module, inputs, output: see(name, module, inputs[0].detach(), output.detach())
+    def see_first(name: str, module: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> None:
+        see(name, module, inputs[0].detach(), output.detach())
 
-    handles = [model.get_submodule(name).register_forward_hook(hook(name)) for name in names]
-    try:
-        with evaluating(model), torch.no_grad():
-            yield model
-    finally:
-        for handle in handles:
-            handle.remove()
+    with watching(model, names, see_first):
+        yield model
 
 
 def places(layer: nn.Module, outputs: Tensor, *, each: int, generator: torch.Generator) -> Places:
