@@ -1,4 +1,4 @@
-"""`tersenet study NAME` is made from a study's signature: options, help, folder and what is shown."""
+"""`tersenet study NAME` comes of a study's signature: options, help, folder and what is shown."""
 
 import json
 import operator
