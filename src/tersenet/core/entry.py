@@ -104,10 +104,10 @@ def _below(name: str, error: ValidationError) -> ValidationError:
         error.title,
         [
             InitErrorDetails(
-                type=PydanticCustomError(one["type"], "{text}", {"text": one["msg"]}),  # type: ignore[arg-type]
-                loc=(name, *one["loc"]),
-                input=one["input"],
+                type=PydanticCustomError(fault["type"], "{text}", {"text": fault["msg"]}),  # type: ignore[arg-type]
+                loc=(name, *fault["loc"]),
+                input=fault["input"],
             )
-            for one in error.errors()
+            for fault in error.errors()
         ],
     )

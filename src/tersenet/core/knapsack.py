@@ -93,7 +93,7 @@ def solve(
             name: sizes[name] * math.prod(sizes[other] for other in scope)
             for name, scope in scopes.items()
         }
-        name = min(left, key=lambda one: (cases[one], order[one]))
+        name = min(left, key=lambda variable: (cases[variable], order[variable]))
         if cases[name] > _MOST_CASES:
             raise TooCoupledError(f"{cases[name]} joint choices around '{name}'")
         involved = [table for table in tables if name in table[0]]
@@ -129,13 +129,13 @@ def _eliminate(
         front = _empty(len(order))
         front.picks[0, order[name]] = choice
         for names, fronts in involved:
-            one = fronts[tuple(picks[other] for other in names)]
-            front = _join(front, one, budget, resolution)
+            own = fronts[tuple(picks[other] for other in names)]
+            front = _join(front, own, budget, resolution)
         ways.append(front)
     return _thin(
-        np.concatenate([one.cost for one in ways]),
-        np.concatenate([one.gain for one in ways]),
-        np.concatenate([one.picks for one in ways]),
+        np.concatenate([way.cost for way in ways]),
+        np.concatenate([way.gain for way in ways]),
+        np.concatenate([way.picks for way in ways]),
         budget,
         resolution,
     )
@@ -160,10 +160,10 @@ def _empty(classes: int) -> _Front:
     return _Front(np.zeros(1), np.zeros(1), np.full((1, classes), -1))
 
 
-def _join(one: _Front, other: _Front, budget: float, resolution: int) -> _Front:
-    cost = (one.cost[:, None] + other.cost).ravel()
-    gain = (one.gain[:, None] + other.gain).ravel()
-    picks = np.maximum(one.picks[:, None], other.picks).reshape(len(cost), one.picks.shape[1])
+def _join(own: _Front, other: _Front, budget: float, resolution: int) -> _Front:
+    cost = (own.cost[:, None] + other.cost).ravel()
+    gain = (own.gain[:, None] + other.gain).ravel()
+    picks = np.maximum(own.picks[:, None], other.picks).reshape(len(cost), own.picks.shape[1])
     return _thin(cost, gain, picks, budget, resolution)
 
 

@@ -71,8 +71,8 @@ def check_patterns(
     Raises:
         StructureError: naming the pattern.
     """
-    every = [(one,) if isinstance(one, str) else tuple(one) for one in known]
-    others = [(one,) if isinstance(one, str) else tuple(one) for one in unlisted]
+    every = [(names,) if isinstance(names, str) else tuple(names) for names in known]
+    others = [(names,) if isinstance(names, str) else tuple(names) for names in unlisted]
     for option, patterns in options.items():
         for pattern in patterns:
             if not any(matches(pattern, *names) for names in (*every, *others)):
