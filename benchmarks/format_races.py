@@ -13,7 +13,7 @@ from numba import njit
 
 from tersenet.formats import Dense, FastMatrix, Levels, Matrix, best_format, predicted_us
 from tersenet.formats.choice import FAST
-from tersenet.formats.fast.base import aligned
+from tersenet.formats.fast.base import align
 
 __all__ = [
     "add_best",
@@ -168,7 +168,7 @@ def add_floor(
     """
     count = 1 + 3 * CACHE_BYTES // matrix.memory_bytes
     layers = [copied(matrix) for _ in range(count)]
-    streams = [aligned(np.ones(max(1, matrix.stream_bytes // 8), np.uint64)) for _ in layers]
+    streams = [align(np.ones(max(1, matrix.stream_bytes // 8), np.uint64)) for _ in layers]
     passes = in_turns(
         {
             "products": lambda: [layer @ x for layer in layers],
@@ -208,7 +208,7 @@ def add_floor(
 def copied(matrix: FastMatrix) -> FastMatrix:
     """The same matrix in memory of its own."""
     fields = {field.name: getattr(matrix, field.name) for field in dataclasses.fields(matrix)}  # type: ignore[arg-type]
-    arrays = {key: aligned(one) for key, one in fields.items() if isinstance(one, np.ndarray)}
+    arrays = {key: align(one) for key, one in fields.items() if isinstance(one, np.ndarray)}
     return type(matrix)(**fields | arrays)
 
 

@@ -64,7 +64,7 @@ def put_right(data: bytes) -> bytes:
     """A container of the records in `data`, each (kind, 2 lengths, head, payload)."""
     from tersenet.codec.container.records import (
         KINDS,
-        chained,
+        chain_bytes,
         end_head,
         write_front,
         write_preamble,
@@ -80,7 +80,7 @@ def put_right(data: bytes) -> bytes:
         front = write_front(kind if kind in KINDS else b"E", head, len(payload))
         check = zlib.crc32(front + payload).to_bytes(4, "little")
         out += front + payload + check
-        chain = zlib.crc32(chained(front, check), chain)
+        chain = zlib.crc32(chain_bytes(front, check), chain)
         tensors += kind == b"T"
     front = write_front(b"E", end_head(tensors, chain), 0)
     return out + front + zlib.crc32(front).to_bytes(4, "little")

@@ -15,7 +15,7 @@ from tersenet.core.types import Score, Subject, Workbench
 from tersenet.encode import Feedback, RateDistortion, absorb_norms_, divergence
 from tersenet.encode.coded import edits_of
 from tersenet.encode.files import decode_file
-from tersenet.encode.search import Trial, largest, smallest
+from tersenet.encode.search import RateTrial, search
 from tersenet.errors import DataError
 from tersenet.models import resnet
 from tersenet.run import History, load, save
@@ -164,10 +164,10 @@ def test_what_is_missing_is_said():
 
 @pytest.mark.parametrize("edge", [1e-12, 3e-7, 0.5])
 def test_the_search_closes_in_on_the_edge(edge):
-    def attempt(lam: float) -> Trial:
-        return Trial(lam, int(1e6 * lam**-0.1), None, {})
+    def attempt(lam: float) -> RateTrial:
+        return RateTrial(lam, int(1e6 * lam**-0.1), None, {})
 
-    found = largest(attempt, lambda one: one.lam <= edge, start=1e-6, trials=20)
+    found = search(attempt, lambda one: one.lam <= edge, start=1e-6, trials=20, rising=False)
     assert edge / 1.3 < found.lam <= edge
-    found = smallest(attempt, lambda one: one.lam >= edge, start=1e-6, trials=20)
+    found = search(attempt, lambda one: one.lam >= edge, start=1e-6, trials=20, rising=True)
     assert edge <= found.lam < 1.3 * edge

@@ -9,7 +9,7 @@ import torch
 from tersenet.codec import encode_levels
 from tersenet.core.files import load_weights
 from tersenet.encode import RateDistortion
-from tersenet.encode.rate_distortion import averaged, ideal_step, quantise_diagonal
+from tersenet.encode.rate_distortion import average_fisher, ideal_step, quantise_diagonal
 from tersenet.models import lenet5
 from tersenet.study import rate_distortion
 from tersenet.train.tasks import load_fashion_mnist
@@ -66,11 +66,11 @@ def test_pruned_weights_stay_zero_along_the_trellis():
 def test_means_of_the_fisher_information():
     fisher = {"a": torch.tensor([[0.0, 4.0]]), "b": torch.tensor([[1.0] * 6]), "c": torch.ones(2)}
     weights = {name: one.numpy() for name, one in fisher.items()}
-    assert averaged(fisher, weights, over="weight", floor=0.5)["a"].tolist() == [[1, 3]]
-    assert averaged(fisher, weights, over="layer", floor=0.5)["a"].tolist() == [[2, 2]]
-    pooled = averaged(fisher, weights, over="weight", floor=0.5, pooled=0.5)
+    assert average_fisher(fisher, weights, over="weight", floor=0.5)["a"].tolist() == [[1, 3]]
+    assert average_fisher(fisher, weights, over="layer", floor=0.5)["a"].tolist() == [[2, 2]]
+    pooled = average_fisher(fisher, weights, over="weight", floor=0.5, pooled=0.5)
     np.testing.assert_allclose(pooled["a"], np.sqrt(1.25 / 2) * np.array([[1, 3]]), rtol=1e-6)
-    network = averaged(fisher, weights, over="network", floor=0.5)
+    network = average_fisher(fisher, weights, over="network", floor=0.5)
     assert network["a"].tolist() == [[1.25, 1.25]]  # (4 + 6) / 8
     assert network["c"].tolist() == [1, 1]
 

@@ -17,10 +17,10 @@ from tersenet.formats import (
     Even,
     Grouped,
     Network,
+    NetworkStep,
     Packed,
     Panels,
     Sliced,
-    Step,
     Tiled,
     load_network,
     network_bytes,
@@ -70,7 +70,7 @@ def windows(x, kernel, stride, padding, dilation=(1, 1), fill=0.0):
 
 def run(operation, x):
     """A network of one operation, so that layouts are turned as they are in a network."""
-    return Network(x.shape[1:], (Step(operation=operation, reads=(0,)),))(x)
+    return Network(x.shape[1:], (NetworkStep(operation=operation, reads=(0,)),))(x)
 
 
 @settings(max_examples=40)
@@ -140,13 +140,13 @@ def test_depthwise_convolutions_by_their_definition(
 
 def test_clips_gates_channels_and_joins_survive_a_file(tmp_path):
     steps = (
-        Step(operation=Clip(low=-0.5, high=1.25), reads=(0,)),
-        Step(operation=Channels(span=(1, 3)), reads=(1,)),
-        Step(operation=HardSigmoid(), reads=(2,)),
-        Step(operation=Multiply(), reads=(2, 3)),
-        Step(operation=Concatenate(), reads=(4, 0, 2)),
-        Step(operation=AdaptiveAveragePool(size=(1, 1)), reads=(5,)),
-        Step(operation=Multiply(), reads=(5, 6)),
+        NetworkStep(operation=Clip(low=-0.5, high=1.25), reads=(0,)),
+        NetworkStep(operation=Channels(span=(1, 3)), reads=(1,)),
+        NetworkStep(operation=HardSigmoid(), reads=(2,)),
+        NetworkStep(operation=Multiply(), reads=(2, 3)),
+        NetworkStep(operation=Concatenate(), reads=(4, 0, 2)),
+        NetworkStep(operation=AdaptiveAveragePool(size=(1, 1)), reads=(5,)),
+        NetworkStep(operation=Multiply(), reads=(5, 6)),
     )
     path = tmp_path / "network.tnn"
     path.write_bytes(network_bytes(Network((3, 2, 4), steps)))
@@ -210,13 +210,15 @@ def residual():
     weight = levels((3, 27))
     ones = np.ones(3, np.float32)
     steps = (
-        Step(operation=Convolution(matrix=Even.encode(weight), kernel=(3, 3), padding=(1, 1)),
+        NetworkStep(operation=Convolution(matrix=Even.encode(weight), kernel=(3, 3),
+                                          padding=(1, 1)),
              reads=(0,)),
-        Step(operation=Relu(), reads=(1,)),
-        Step(operation=PerChannel(scale=2 * ones, bias=ones), reads=(2,)),
-        Step(operation=Add(), reads=(0, 3)),
-        Step(operation=Flatten(), reads=(4,)),
-        Step(operation=Linear(matrix=Tiled.encode(levels((10, 75))), bias=np.ones(10, np.float32)),
+        NetworkStep(operation=Relu(), reads=(1,)),
+        NetworkStep(operation=PerChannel(scale=2 * ones, bias=ones), reads=(2,)),
+        NetworkStep(operation=Add(), reads=(0, 3)),
+        NetworkStep(operation=Flatten(), reads=(4,)),
+        NetworkStep(operation=Linear(matrix=Tiled.encode(levels((10, 75))),
+                                     bias=np.ones(10, np.float32)),
              reads=(5,)),
     )  # fmt: skip
     return Network((3, 5, 5), steps), weight
@@ -255,7 +257,7 @@ def test_the_input_is_left_as_it_was():
 @pytest.mark.parametrize("kind", HELD)
 def test_files_hold_each_format_and_compute_the_same(kind, tmp_path):
     matrix = levels((70, 150), zeros=0.9)
-    steps = (Step(operation=Linear(matrix=kind.encode(matrix)), reads=(0,)),)
+    steps = (NetworkStep(operation=Linear(matrix=kind.encode(matrix)), reads=(0,)),)
     network = Network((150,), steps)
     path = tmp_path / "network.tnn"
     path.write_bytes(network_bytes(network))
@@ -279,7 +281,7 @@ def test_a_mapped_file_is_not_copied(tmp_path):
 
 
 def test_a_format_that_only_counts_has_no_place_in_a_network_file():
-    steps = (Step(operation=Linear(matrix=Cer.encode(levels((4, 4)))), reads=(0,)),)
+    steps = (NetworkStep(operation=Linear(matrix=Cer.encode(levels((4, 4)))), reads=(0,)),)
     with pytest.raises(FormatError, match="cannot hold a Cer matrix"):
         network_bytes(Network((4,), steps))
 
@@ -305,7 +307,7 @@ def test_a_format_that_only_counts_has_no_place_in_a_network_file():
 )  # fmt: skip
 def test_a_step_that_does_not_fit_is_refused_before_anything_runs(operation, shape):
     with pytest.raises(FormatError, match=type(operation).__name__):
-        Network(shape, (Step(operation=operation, reads=(0,)),))
+        Network(shape, (NetworkStep(operation=operation, reads=(0,)),))
 
 
 def test_inputs_and_steps_that_do_not_fit_are_refused():
@@ -314,7 +316,7 @@ def test_inputs_and_steps_that_do_not_fit_are_refused():
         with pytest.raises(FormatError, match="takes real numbers of shape"):
             network(bad)
     with pytest.raises(FormatError, match="not there yet"):
-        Network((3,), (Step(operation=Relu(), reads=(1,)),))
+        Network((3,), (NetworkStep(operation=Relu(), reads=(1,)),))
     with pytest.raises(FormatError, match="no steps"):
         Network((3,), ())
 
@@ -366,7 +368,7 @@ def survives(forged):
 def test_forged_arrays_are_refused_or_are_a_matrix(kind, data):
     matrix = levels((20, 70), kinds=5, zeros=0.5)
     layer = Linear(matrix=kind.encode(matrix), bias=np.ones(20, np.float32))
-    network = Network((70,), (Step(operation=layer, reads=(0,)),))
+    network = Network((70,), (NetworkStep(operation=layer, reads=(0,)),))
     body = bytearray(network_bytes(network)[:-4])
     first = 8 + struct.unpack("<I", body[4:8])[0]
     for _ in range(data.draw(st.integers(1, 3))):
@@ -379,7 +381,7 @@ def test_forged_arrays_are_refused_or_are_a_matrix(kind, data):
 @given(data=st.data())
 def test_forged_descriptions_are_refused_or_are_a_network(kind, data):
     layer = Linear(matrix=kind.encode(levels((20, 70), zeros=0.5)))
-    network = Network((70,), (Step(operation=layer, reads=(0,)),))
+    network = Network((70,), (NetworkStep(operation=layer, reads=(0,)),))
     body = network_bytes(network)[:-4]
     length = struct.unpack("<I", body[4:8])[0]
     description = json.loads(body[8 : 8 + length])

@@ -18,7 +18,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tersenet.codec.iso import Block, decode_nnc, encode_nnc, nearest_qp, step_of
+from tersenet.codec.iso import LayerUnit, decode_nnc, encode_nnc, nearest_qp, step_of
 from tersenet.codec.levels.quantised import Quantised
 from tersenet.codec.levels.steps import nearest, rd_levels
 from tersenet.errors import FormatError
@@ -81,7 +81,7 @@ def test_what_is_written_is_read(dependent):
         np.testing.assert_array_equal(back[name], expected)
 
 
-BLOCK = Block(weight="conv.weight", bias="conv.bias", norm=("beta", "gamma", "mean", "var"))
+BLOCK = LayerUnit(weight="conv.weight", bias="conv.bias", norm=("beta", "gamma", "mean", "var"))
 
 
 def layer(*, dependent: bool, scan: int, codebook: bool = False) -> dict[str, Quantised]:

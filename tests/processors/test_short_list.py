@@ -20,11 +20,11 @@ from tersenet.formats import (
     Even,
     Grouped,
     Network,
+    NetworkStep,
     Packed,
     Panels,
     Signs,
     Sliced,
-    Step,
     Tiled,
     network_bytes,
     read_network,
@@ -125,11 +125,11 @@ def test_a_network_of_matrices_computes_what_its_definition_says(kind):
     rng = np.random.default_rng(2)
     first, last = (rng.integers(-2, 3, size).astype(np.float32) / 4 for size in ((24, 27), (5, 24)))
     steps = (
-        Step(operation=Convolution(matrix=kind.encode(first), kernel=(3, 3)), reads=(0,)),
-        Step(operation=Relu(), reads=(1,)),
-        Step(operation=AdaptiveAveragePool(size=(1, 1)), reads=(2,)),
-        Step(operation=Flatten(), reads=(3,)),
-        Step(operation=Linear(matrix=kind.encode(last)), reads=(4,)),
+        NetworkStep(operation=Convolution(matrix=kind.encode(first), kernel=(3, 3)), reads=(0,)),
+        NetworkStep(operation=Relu(), reads=(1,)),
+        NetworkStep(operation=AdaptiveAveragePool(size=(1, 1)), reads=(2,)),
+        NetworkStep(operation=Flatten(), reads=(3,)),
+        NetworkStep(operation=Linear(matrix=kind.encode(last)), reads=(4,)),
     )
     network = read_network(network_bytes(Network((3, 8, 8), steps)))
     x = rng.standard_normal((4, 3, 8, 8)).astype(np.float32)

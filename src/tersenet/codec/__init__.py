@@ -13,13 +13,13 @@ it is coded, and up again when it is read:
 """
 
 from tersenet.codec.arithmetic.cabac import Payload, decode_levels, encode_levels
-from tersenet.codec.container.heads import Entry
+from tersenet.codec.container.heads import TensorEntry
 from tersenet.codec.container.reader import MAX_BYTES, Listing, Reader
 from tersenet.codec.container.tensors import Coder, Effort
 from tersenet.codec.container.whole import decode, encode, inspect, stream, with_manifest
 from tersenet.codec.container.writer import Writer
 from tersenet.codec.levels.codebooks import kmeans, logarithmic, powers_of_two, to_codebook
-from tersenet.codec.levels.feedback import FedBack, inverse_factor, rd_feedback
+from tersenet.codec.levels.feedback import FeedbackLevels, inverse_factor, rd_feedback
 from tersenet.codec.levels.quantised import Quantised
 from tersenet.codec.levels.steps import dequantise, nearest, rd_levels, short_step, slope
 
@@ -27,8 +27,8 @@ __all__ = [
     "MAX_BYTES",
     "Coder",
     "Effort",
-    "Entry",
-    "FedBack",
+    "TensorEntry",
+    "FeedbackLevels",
     "Listing",
     "Payload",
     "Quantised",

@@ -19,24 +19,24 @@ from tersenet.codec import Quantised
 from tersenet.core.files import CODED, write_atomically, write_json
 from tersenet.core.types import Edit, EditKind, Method, Skip, Subject, Workbench
 from tersenet.encode.norms import absorb_norms_
-from tersenet.encode.search import Trial, largest, smallest
+from tersenet.encode.search import RateTrial, search
 from tersenet.errors import DataError, FormatError, StructureError
 
 __all__ = [
     "Encoding",
     "EncodePlan",
     "Quantiser",
-    "Step",
+    "Steps",
     "edits_of",
     "restore_",
     "to_arrays",
     "write_",
 ]
 
-Step = Mapping[str, float]
+Steps = Mapping[str, float]
 """What a level is worth, by tensor."""
 
-Quantiser = Callable[[float, Step | None], dict[str, Quantised]]
+Quantiser = Callable[[float, Steps | None], dict[str, Quantised]]
 """From lambda, in nats per bit, and steps (None: choose them) to levels by tensor."""
 
 MAX_DROP: Final = 0.3
@@ -92,7 +92,7 @@ class Encoding(Method[EncodePlan]):
 
     @model_validator(mode="after")
     def _one_budget(self) -> "Encoding":
-        if sum(one is not None for one in (self.lam, self.file_bytes, self.max_drop)) > 1:
+        if sum(budget is not None for budget in (self.lam, self.file_bytes, self.max_drop)) > 1:
             raise ValueError("give one of lam, file_bytes and max_drop, not several")
         return self
 
@@ -112,7 +112,7 @@ class Encoding(Method[EncodePlan]):
             DataError: if there is no calibration data, or no score to hold `max_drop` against.
             StructureError: if there are no float weights to choose levels for.
         """
-        if not any(one.ndim > 1 for one in subject.model.parameters()):
+        if not any(weight.ndim > 1 for weight in subject.model.parameters()):
             raise StructureError(
                 f"encode {self.name} chooses levels for float weights, and this network has none: "
                 "leave out the quantize step before it, or code the finished run's integers as "
@@ -131,15 +131,15 @@ class Encoding(Method[EncodePlan]):
                 )
             before = subject.quality(subject.model.eval())
 
-        def attempt(lam: float) -> Trial:
+        def attempt(lam: float) -> RateTrial:
             levels = quantise(lam, None)
-            steps[lam] = {name: float(one.step) for name, one in levels.items()}
+            steps[lam] = {name: float(tensor.step) for name, tensor in levels.items()}
             data = codec.encode(to_arrays(model) | levels)
             if before is None or subject.quality is None:
-                return Trial(lam, len(data), None, steps[lam])
+                return RateTrial(lam, len(data), None, steps[lam])
             restored = restore_(copy.deepcopy(model), codec.decode(data))
             drop = subject.quality(restored).drop_from(before)[0]
-            return Trial(lam, len(data), drop, steps[lam])
+            return RateTrial(lam, len(data), drop, steps[lam])
 
         found, tried = self._search(_Kept(attempt, bench, self.trials), model)
         return EncodePlan(
@@ -148,7 +148,7 @@ class Encoding(Method[EncodePlan]):
             coded_bytes=found.file_bytes,
             drop=found.drop,
             trials=tried,
-            skips=tuple(_left(model, found.steps)),
+            skips=tuple(_skips(model, found.steps)),
         )
 
     def apply(
@@ -178,33 +178,29 @@ class Encoding(Method[EncodePlan]):
             left -= len(batch)
         return inputs
 
-    def _search(self, attempt: "_Kept", model: nn.Module) -> tuple[Trial, int]:
+    def _search(self, attempt: "_Kept", model: nn.Module) -> tuple[RateTrial, int]:
         if self.lam is not None:
             return attempt(self.lam), 1
         # Some thousandths of a nat in all, shared out: where most networks start to feel it.
-        start = 3e-3 / max(1, sum(one.numel() for one in model.parameters()))
-        if self.file_bytes is not None:
-            found = smallest(
-                attempt,
-                lambda one: one.file_bytes <= (self.file_bytes or 0),
-                start=start,
-                trials=self.trials,
-            )
-        else:
-            drop = MAX_DROP if self.max_drop is None else self.max_drop
-            found = largest(
-                attempt,
-                lambda one: one.drop is not None and one.drop <= drop,
-                start=start,
-                trials=self.trials,
-            )
+        start = 3e-3 / max(1, sum(weight.numel() for weight in model.parameters()))
+        most = MAX_DROP if self.max_drop is None else self.max_drop
+
+        def holds(trial: RateTrial) -> bool:
+            if self.file_bytes is not None:
+                return trial.file_bytes <= self.file_bytes
+            return trial.drop is not None and trial.drop <= most
+
+        rising = self.file_bytes is not None  # what a bit costs makes files smaller, and worse
+        found = search(attempt, holds, start=start, trials=self.trials, rising=rising)
         return found, attempt.count
 
 
 class _Kept:
     """Trials, kept in the step's folder: a run that is killed goes on where it was."""
 
-    def __init__(self, attempt: Callable[[float], Trial], bench: Workbench, trials: int) -> None:
+    def __init__(
+        self, attempt: Callable[[float], RateTrial], bench: Workbench, trials: int
+    ) -> None:
         self.count = 0
         self._attempt, self._bench, self._trials = attempt, bench, trials
         self._path: Path | None = bench.folder / "trials.json" if bench.folder else None
@@ -212,7 +208,7 @@ class _Kept:
         if self._path is not None and self._path.exists():
             self._known = json.loads(self._path.read_text(encoding="utf-8"))
 
-    def __call__(self, lam: float) -> Trial:
+    def __call__(self, lam: float) -> RateTrial:
         self._bench.tick(f"coding at {lam:.3g} nats per bit", self.count, self._trials)
         self.count += 1
         key = float(lam).hex()
@@ -221,7 +217,7 @@ class _Kept:
             self._known[key] = [trial.file_bytes, trial.drop, trial.steps]
             if self._path is not None:
                 write_json(self._path, self._known)
-        return Trial(lam, *self._known[key])
+        return RateTrial(lam, *self._known[key])
 
 
 def write_(
@@ -245,21 +241,22 @@ def edits_of(listing: codec.Listing) -> list[Edit]:
     """
     entries = listing.entries
     coded = [
-        (one, entries[one.source] if one.coder == codec.Coder.SAME else one) for one in entries
+        (entry, entries[entry.source] if entry.coder == codec.Coder.SAME else entry)
+        for entry in entries
     ]
     edits = [
         Edit(
-            site=one.name,
+            site=entry.name,
             kind=EditKind.ENCODE,
             before="fp32",
-            after=f"{8 * one.file_bytes / max(1, prod(one.shape)):.2f} bit/w",
-            data={"bytes": one.file_bytes, "step": levels.steps[0]},
+            after=f"{8 * entry.file_bytes / max(1, prod(entry.shape)):.2f} bit/w",
+            data={"bytes": entry.file_bytes, "step": levels.steps[0]},
         )
-        for one, levels in coded
+        for entry, levels in coded
         if levels.steps
     ]
     file_bytes = listing.file_bytes - listing.manifest_bytes
-    exact = sum(one.file_bytes for one, levels in coded if not levels.steps)
+    exact = sum(entry.file_bytes for entry, levels in coded if not levels.steps)
     edits.append(
         Edit(
             site="*",
@@ -292,7 +289,7 @@ def restore_(model: nn.Module, tensors: Mapping[str, np.ndarray]) -> nn.Module:
     return model.eval()
 
 
-def _left(model: nn.Module, steps: Step) -> list[Skip]:
+def _skips(model: nn.Module, steps: Steps) -> list[Skip]:
     return [
         Skip(name, f"kept bit for bit: {_reason(value)}")
         for name, value in model.named_parameters()

@@ -16,10 +16,10 @@ from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 
 from tersenet.codec import Quantised, short_step
-from tersenet.codec.levels.feedback import FedBack, inverse_factor, rd_feedback
+from tersenet.codec.levels.feedback import FeedbackLevels, inverse_factor, rd_feedback
 from tersenet.core.registry import method
 from tersenet.core.types import Workbench
-from tersenet.encode.coded import Encoding, Quantiser, Step
+from tersenet.encode.coded import Encoding, Quantiser, Steps
 from tersenet.encode.fisher import curvatures, fisher_diagonal
 from tersenet.encode.rate_distortion import (
     FACTORS,
@@ -62,14 +62,15 @@ class Feedback(Encoding):
         generator = torch.Generator().manual_seed(self.seed)
         weights = parameters(model)
         factors = {}
-        for name, one in curvatures(model, inputs, labels=self.labels, generator=generator).items():
-            columns = inverse_factor(one.inputs.numpy(), damping=self.damping)
-            rows = inverse_factor(one.gradients.numpy(), damping=self.damping)
+        found = curvatures(model, inputs, labels=self.labels, generator=generator)
+        for name, curvature in found.items():
+            columns = inverse_factor(curvature.inputs.numpy(), damping=self.damping)
+            rows = inverse_factor(curvature.gradients.numpy(), damping=self.damping)
             factors[f"{name}.weight"] = (columns, rows)
         few = [torch.cat(list(inputs))[:DIAGONAL_SAMPLES]]
         fisher = in_units(fisher_diagonal(model, few, generator=generator), weights)
 
-        def quantise(lam: float, steps: Step | None) -> dict[str, Quantised]:
+        def quantise(lam: float, steps: Steps | None) -> dict[str, Quantised]:
             coded = {}
             for name, own in weights.items():
                 step = steps[name] if steps else None
@@ -95,18 +96,18 @@ class Feedback(Encoding):
         curvature = float(np.exp(-2 * sum(np.log(np.diag(f)).mean() for f in (columns, rows))))
         ideal = ideal_step(lam, curvature, dependent=self.dependent)
         ideal = min(max(ideal, finest_step(weights)), MOST)
-        tried = [step] if step else [short_step(ideal * one) for one in FACTORS]
-        found: list[tuple[float, float, FedBack]] = []
-        for one in tried:
+        tried = [step] if step else [short_step(ideal * factor) for factor in FACTORS]
+        found: list[tuple[float, float, FeedbackLevels]] = []
+        for size in tried:
             fed = rd_feedback(
                 weights.reshape(len(weights), -1),
-                one,
+                size,
                 lam=2 * lam,
                 columns=columns,
                 rows=rows,
                 dependent=self.dependent,
             )
-            found.append((0.5 * fed.distortion + lam * fed.bits, one, fed))
+            found.append((0.5 * fed.distortion + lam * fed.bits, size, fed))
         _, chosen, fed = min(found, key=lambda each: each[:2])
         levels = fed.levels.reshape(weights.shape)
         return Quantised(levels=levels, step=chosen, dependent=self.dependent)

@@ -64,7 +64,9 @@ def encode_file(
         raise ValueError(f"step is {step}: it must be above 0 and finite, as 0.3 is.")
     tensors, manifest = read_file(source)
     under = {} if base is None else read_base(base)
-    if base is not None and not any(_alike(one, under.get(k)) for k, one in tensors.items()):
+    if base is not None and not any(
+        _same_kind(array, under.get(k)) for k, array in tensors.items()
+    ):
         raise WeightsError(
             f"{base} has no tensor in common with {source}, by name, shape and type: give the "
             "weights that these were trained from with base=…, or leave it out."
@@ -94,7 +96,7 @@ def read_base(path: Path) -> dict[str, np.ndarray]:
     return codec.decode(_bytes(path)) if path.suffix == ".tnc" else read_file(path)[0]
 
 
-def _alike(array: np.ndarray, other: np.ndarray | None) -> bool:
+def _same_kind(array: np.ndarray, other: np.ndarray | None) -> bool:
     return other is not None and (array.shape, array.dtype) == (other.shape, other.dtype)
 
 
@@ -109,7 +111,7 @@ def decode_file(source: Path, target: Path, *, base: Path | None = None) -> dict
     """
     data = _bytes(source)
     listing = codec.inspect(data) if data[:4] == b"\x89TNC" else None
-    if base is not None and not (listing and any(one.relative for one in listing.entries)):
+    if base is not None and not (listing and any(entry.relative for entry in listing.entries)):
         raise FormatError(f"{source} is no update to {base}, it is whole: leave out base=….")
     if listing is not None:
         tensors = codec.decode(data, base=None if base is None else read_base(base))
@@ -180,7 +182,9 @@ def _read_state(path: Path) -> dict[str, np.ndarray]:
             f"({type(error).__name__}): save the network's state_dict()."
         ) from error
     state = state.get("state_dict", state) if isinstance(state, dict) else state
-    if not isinstance(state, dict) or not all(isinstance(one, Tensor) for one in state.values()):
+    if not isinstance(state, dict) or not all(
+        isinstance(tensor, Tensor) for tensor in state.values()
+    ):
         raise WeightsError(f"{path} holds other things than tensors: save the state_dict() alone.")
     return {str(name): _to_numpy(str(name), one) for name, one in state.items()}
 

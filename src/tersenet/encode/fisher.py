@@ -21,7 +21,7 @@ from tersenet.train.layout import SafeConvolutions
 
 __all__ = ["Curvature", "curvatures", "divergence", "fisher_diagonal", "quadratic_form"]
 
-Layer: TypeAlias = nn.Conv2d | nn.Linear
+FactoredLayer: TypeAlias = nn.Conv2d | nn.Linear
 
 CHUNK = 32
 """Samples whose patches are in memory at a time."""
@@ -70,10 +70,10 @@ def _squares(
         for name, value in named.items()
     }
     count, felt = 0, set[str]()
-    for sample in (one for batch in inputs for one in batch.split(1)):
+    for sample in (sample for batch in inputs for sample in batch.split(1)):
         with SafeConvolutions():
             outputs = model(sample)
-            loss = functional.cross_entropy(outputs, _sampled(outputs, generator))
+            loss = functional.cross_entropy(outputs, _sample_labels(outputs, generator))
             found = torch.autograd.grad(loss, list(named.values()), allow_unused=True)
         for name, gradient in zip(named, found, strict=True):
             if gradient is not None and gradient.numel():
@@ -98,14 +98,14 @@ def curvatures(
         ResourceError: if there is not the memory for the factors, twice: their inverses are of
             the same size.
     """
-    layers = _factored(model)
+    layers = _factored_layers(model)
     require_memory(
         _peak_bytes(model, layers, inputs),
         what=f"the Fisher information of {len(layers)} layers, as two matrices for each,",
         instead="take encode: rd, which needs a number for each weight",
     )
     model = _differentiable(model)
-    layers = _factored(model)
+    layers = _factored_layers(model)
     calls: dict[str, list[tuple[Tensor, Tensor]]] = {name: [] for name in layers}
 
     def keep(name: str):
@@ -124,7 +124,7 @@ def curvatures(
             ends = [output for name in layers for _, output in calls[name]]
             for label in range(labels):
                 loss = functional.cross_entropy(
-                    outputs, _sampled(outputs, generator), reduction="sum"
+                    outputs, _sample_labels(outputs, generator), reduction="sum"
                 )
                 found = torch.autograd.grad(loss, ends, retain_graph=label < labels - 1)
                 gradients = iter(found)
@@ -140,15 +140,17 @@ def curvatures(
     }
 
 
-def _factored(model: nn.Module) -> dict[str, Layer]:
+def _factored_layers(model: nn.Module) -> dict[str, FactoredLayer]:
     return {
         name: module
         for name, module in model.named_modules()
-        if isinstance(module, Layer) and getattr(module, "groups", 1) == 1
+        if isinstance(module, FactoredLayer) and getattr(module, "groups", 1) == 1
     }
 
 
-def _peak_bytes(model: nn.Module, layers: Mapping[str, Layer], inputs: Sequence[Tensor]) -> float:
+def _peak_bytes(
+    model: nn.Module, layers: Mapping[str, FactoredLayer], inputs: Sequence[Tensor]
+) -> float:
     """Of both factors with their means or inverses, one being made, and one batch's values."""
     shapes = [layer.weight.flatten(1).shape for layer in layers.values()]
     squares = [side**2 for shape in shapes for side in shape]
@@ -224,7 +226,7 @@ def _differentiable(model: nn.Module) -> nn.Module:
     return copy.deepcopy(model).eval().requires_grad_(requires_grad=True)
 
 
-def _sampled(outputs: Tensor, generator: torch.Generator) -> Tensor:
+def _sample_labels(outputs: Tensor, generator: torch.Generator) -> Tensor:
     p = outputs.detach().softmax(1)
     return torch.multinomial(p, 1, generator=generator)[:, 0]
 
@@ -232,7 +234,7 @@ def _sampled(outputs: Tensor, generator: torch.Generator) -> Tensor:
 def _add(
     sums: dict[str, tuple[Tensor, Tensor]],
     name: str,
-    module: Layer,
+    module: FactoredLayer,
     given: Tensor | None,
     gradient: Tensor,
 ) -> None:
@@ -264,7 +266,7 @@ def _moment(values: Float[Tensor, "call one"]) -> Float[Tensor, "one one"]:
     return (values.T @ values).double()
 
 
-def _columns(module: Layer, given: Tensor) -> Iterator[Float[Tensor, "call column"]]:
+def _columns(module: FactoredLayer, given: Tensor) -> Iterator[Float[Tensor, "call column"]]:
     """Yields what each row of the weight is multiplied with, some samples at a time."""
     if isinstance(module, nn.Linear):
         yield given.flatten(0, -2)

@@ -31,7 +31,7 @@ from tersenet.encode.rate_distortion import in_units, parameters, quantise_diago
 from tersenet.errors import DataError
 from tersenet.train import TrainingOptions, fit
 
-__all__ = ["AwarePlan", "RateAware", "bits"]
+__all__ = ["RateAwarePlan", "RateAware", "bits"]
 
 LARGEST: Final = 15
 """Magnitude from which on levels cost alike."""
@@ -43,7 +43,7 @@ SAMPLES: Final = 256
 
 @final
 @pydantic_dataclasses.dataclass(frozen=True, kw_only=True)
-class AwarePlan:
+class RateAwarePlan:
     """How long to train, and the step of each matrix."""
 
     epochs: float
@@ -55,7 +55,7 @@ class AwarePlan:
 @final
 @method("rate-aware")
 @pydantic_dataclasses.dataclass(frozen=True, kw_only=True, config={"extra": "forbid"})
-class RateAware(Method[AwarePlan]):
+class RateAware(Method[RateAwarePlan]):
     """Trains a network into few bytes: levels in the forward pass, their bits in the loss.
 
     Use it where training data is at hand and `feedback` alone is too large; after structured
@@ -66,7 +66,7 @@ class RateAware(Method[AwarePlan]):
     name: ClassVar[str]
     family: ClassVar[str] = "encode"
     last: ClassVar[bool] = True
-    plan_type: ClassVar[type] = AwarePlan
+    plan_type: ClassVar[type] = RateAwarePlan
 
     lam: float = Field(gt=0)
     """What a bit is worth, in units of the loss per sample."""
@@ -88,7 +88,7 @@ class RateAware(Method[AwarePlan]):
         """Without the original's answers there is nothing to soften."""
         return {} if self.weight else {"temperature": "it needs a weight above 0"}
 
-    def plan(self, subject: Subject, bench: Workbench) -> AwarePlan:
+    def plan(self, subject: Subject, bench: Workbench) -> RateAwarePlan:
         """Sets the steps.
 
         Raises:
@@ -102,7 +102,7 @@ class RateAware(Method[AwarePlan]):
         matrices = {k: w for k, w in parameters(subject.model).items() if w.ndim > 1 and w.any()}
         # Of what is not zero: a mask says nothing about how far apart the others lie.
         steps = {k: short_step(self.step * _deviation(w[w != 0])) for k, w in matrices.items()}
-        return AwarePlan(
+        return RateAwarePlan(
             epochs=self.epochs,
             steps={k: step for k, step in steps.items() if step > 0},
             summary=f"{self.epochs:g} epochs on {len(steps)} matrices of levels, "
@@ -110,7 +110,7 @@ class RateAware(Method[AwarePlan]):
         )
 
     def apply(
-        self, model: nn.Module, plan: AwarePlan, subject: Subject, bench: Workbench
+        self, model: nn.Module, plan: RateAwarePlan, subject: Subject, bench: Workbench
     ) -> tuple[nn.Module, Sequence[Edit]]:
         """Trains `model` in place, then codes it as the other methods of this family do."""
         teacher = subject.original
@@ -153,8 +153,8 @@ class RateAware(Method[AwarePlan]):
             for name, step in steps.items()
         }
         with torch.no_grad():  # the vectors are weighed in the network that they will be in
-            for name, one in coded.items():
-                model.get_parameter(name).copy_(torch.from_numpy(one.weights()))
+            for name, matrix in coded.items():
+                model.get_parameter(name).copy_(torch.from_numpy(matrix.weights()))
         inputs = torch.cat([inputs for inputs, _ in subject.calibration])[:SAMPLES]
         generator = torch.Generator().manual_seed(self.seed)
         fisher = in_units(fisher_diagonal(model, [inputs], generator=generator), weights)

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from tersenet.codec import Quantised, encode_levels, rd_levels, short_step
 from tersenet.core.registry import method
 from tersenet.core.types import Workbench
-from tersenet.encode.coded import Encoding, Quantiser, Step
+from tersenet.encode.coded import Encoding, Quantiser, Steps
 from tersenet.encode.fisher import fisher_diagonal
 
 __all__ = [
@@ -98,17 +98,17 @@ def quantise_diagonal(
     tried = (
         [step]
         if step
-        else [short_step(max(min(ideal * one, largest), least) or 1.0) for one in FACTORS]
+        else [short_step(max(min(ideal * factor, largest), least) or 1.0) for factor in FACTORS]
     )
     # What was pruned stays zero, at any price.
     fisher = np.where(weights == 0, np.float32(1e6 * mean), fisher)
     best, least = None, np.inf
-    for one in map(float, map(np.float32, tried)):
-        levels = rd_levels(weights, one, lam=2 * lam, fisher=fisher, dependent=dependent)
+    for step in map(float, map(np.float32, tried)):
+        levels = rd_levels(weights, step, lam=2 * lam, fisher=fisher, dependent=dependent)
         bits = 8 * len(encode_levels(levels, dependent=dependent)) if len(tried) > 1 else 0
-        cost = 0.5 * float((fisher * (levels * one - weights) ** 2).sum()) + lam * bits
+        cost = 0.5 * float((fisher * (levels * step - weights) ** 2).sum()) + lam * bits
         if cost < least:
-            found = Quantised(levels=levels, step=one * unit, dependent=dependent)
+            found = Quantised(levels=levels, step=step * unit, dependent=dependent)
             best, least = found, cost
     assert best is not None
     return best
@@ -150,7 +150,7 @@ class RateDistortion(Encoding):
         bench.tick("estimating the Fisher information", 0, 1)
         generator = torch.Generator().manual_seed(self.seed)
         weights = parameters(model)
-        fisher = averaged(
+        fisher = average_fisher(
             in_units(fisher_diagonal(model, inputs, generator=generator), weights),
             weights,
             over=self.fisher,
@@ -158,7 +158,7 @@ class RateDistortion(Encoding):
             pooled=self.pooled,
         )
 
-        def quantise(lam: float, steps: Step | None) -> dict[str, Quantised]:
+        def quantise(lam: float, steps: Steps | None) -> dict[str, Quantised]:
             return {
                 name: quantise_diagonal(
                     own,
@@ -187,7 +187,7 @@ def parameters(model: nn.Module) -> dict[str, np.ndarray]:
     return found
 
 
-def averaged(
+def average_fisher(
     fisher: Mapping[str, Tensor],
     weights: Mapping[str, np.ndarray],
     *,
@@ -197,7 +197,7 @@ def averaged(
 ) -> dict[str, np.ndarray]:
     """Returns F per weight, or its mean over each tensor, or over all matrices and all vectors."""
     found = {name: fisher[name].cpu().numpy() for name in weights}
-    means = {name: float(one.mean(dtype=np.float64)) for name, one in found.items()}
+    means = {name: float(values.mean(dtype=np.float64)) for name, values in found.items()}
     network: dict[str, float] = {}
     for matrix in (True, False):
         own = [name for name in found if (found[name].ndim > 1) == matrix]
@@ -206,10 +206,12 @@ def averaged(
     if over == "weight":
         return {
             name: (
-                ((1 - floor) * one + floor * means[name])
+                ((1 - floor) * values + floor * means[name])
                 * (network[name] / means[name] if means[name] > 0 else 1.0) ** pooled
-            ).astype(one.dtype)
-            for name, one in found.items()
+            ).astype(values.dtype)
+            for name, values in found.items()
         }
     means = network if over == "network" else means
-    return {name: np.full(one.shape, means[name], one.dtype) for name, one in found.items()}
+    return {
+        name: np.full(values.shape, means[name], values.dtype) for name, values in found.items()
+    }

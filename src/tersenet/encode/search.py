@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from math import sqrt
 from typing import Final, final
 
-__all__ = ["Trial", "largest", "smallest"]
+__all__ = ["RateTrial", "search"]
 
 STRIDE: Final = 4.0
 """Factor between trials until the budget lies between two of them."""
@@ -13,7 +13,7 @@ STRIDE: Final = 4.0
 
 @final
 @dataclass(frozen=True)
-class Trial:
+class RateTrial:
     """One value of lambda, and what came of it."""
 
     lam: float
@@ -22,42 +22,29 @@ class Trial:
     steps: dict[str, float]
 
 
-def largest(
-    attempt: Callable[[float], Trial],
-    holds: Callable[[Trial], bool],
+def search(
+    attempt: Callable[[float], RateTrial],
+    holds: Callable[[RateTrial], bool],
     *,
     start: float,
     trials: int,
-) -> Trial:
-    """Returns the smallest file among trials that hold, where smaller lambdas tend to hold.
+    rising: bool,
+) -> RateTrial:
+    """Returns the trial nearest the edge between those that hold and those that do not.
 
     Strides up or down until the two sides of the edge are known, then halves the interval in
-    logarithm. Where none holds, the one that comes closest: the trial of the least lambda.
+    logarithm. Where none holds, the one that comes closest.
+
+    Args:
+        attempt: tries one lambda.
+        holds: whether its outcome is within the budget.
+        start: the first lambda.
+        trials: how many, at least 1.
+        rising: larger lambdas tend to hold, and the least is sought; else the other way round.
     """
-    return _bisect(attempt, holds, start=start, trials=trials, stride=STRIDE)
-
-
-def smallest(
-    attempt: Callable[[float], Trial],
-    holds: Callable[[Trial], bool],
-    *,
-    start: float,
-    trials: int,
-) -> Trial:
-    """Returns the trial of the least lambda that holds, where larger lambdas tend to hold."""
-    return _bisect(attempt, holds, start=start, trials=trials, stride=1 / STRIDE)
-
-
-def _bisect(
-    attempt: Callable[[float], Trial],
-    holds: Callable[[Trial], bool],
-    *,
-    start: float,
-    trials: int,
-    stride: float,
-) -> Trial:
-    good: Trial | None = None
-    bad: Trial | None = None
+    stride = 1 / STRIDE if rising else STRIDE
+    good: RateTrial | None = None
+    bad: RateTrial | None = None
     lam = start
     for _ in range(trials):
         trial = attempt(lam)

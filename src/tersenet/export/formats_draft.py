@@ -19,7 +19,7 @@ from tersenet.formats import Dense, Levels, Matrix, best_format, predicted_us
 from tersenet.formats.choice import FAST
 from tersenet.formats.fast.base import FEW
 from tersenet.formats.network.operations import Floats, Operation, Shape
-from tersenet.formats.network.running import Network, Step
+from tersenet.formats.network.running import Network, NetworkStep
 
 __all__ = ["Choose", "Draft", "grid_by_channel", "refusal", "stored"]
 
@@ -37,7 +37,7 @@ class Draft:
         self.module = module
         self.choose: Choose = choose
         self.shapes = [input_shape]
-        self.steps: list[Step] = []
+        self.steps: list[NetworkStep] = []
         self.place: dict[Node, int] = {}
 
     def network(self) -> Network:
@@ -50,7 +50,7 @@ class Draft:
             shape = operation.shape(*(self.shapes[place] for place in reads))
         except FormatError as error:
             raise refusal(node, str(error).partition(":")[0]) from error
-        self.steps.append(Step(operation=operation, reads=reads))
+        self.steps.append(NetworkStep(operation=operation, reads=reads))
         self.shapes.append(shape)
         return len(self.steps)
 

@@ -11,7 +11,7 @@ them into a `Matrix`, which multiplies, and says what it takes (`accounting`).
 """
 
 from tersenet.formats.accounting import Access, Operations, StoredArray, energy_pj
-from tersenet.formats.choice import Choice, best_format, predicted_us, smallest_format
+from tersenet.formats.choice import FormatChoice, best_format, predicted_us, smallest_format
 from tersenet.formats.fast.base import FastMatrix
 from tersenet.formats.fast.even import Even
 from tersenet.formats.fast.grouped import Grouped
@@ -23,7 +23,7 @@ from tersenet.formats.fast.tiled import Tiled
 from tersenet.formats.levels import Levels
 from tersenet.formats.matrix import CountedMatrix, Matrix
 from tersenet.formats.network.file import load_network, network_bytes, read_network
-from tersenet.formats.network.running import Network, Step
+from tersenet.formats.network.running import Network, NetworkStep
 from tersenet.formats.paper.cer import Cer, Cser
 from tersenet.formats.paper.classic import Csr, Dense
 from tersenet.formats.paper.files import from_bytes, to_bytes
@@ -31,7 +31,7 @@ from tersenet.formats.paper.files import from_bytes, to_bytes
 __all__ = [
     "Access",
     "Cer",
-    "Choice",
+    "FormatChoice",
     "CountedMatrix",
     "Cser",
     "Csr",
@@ -47,7 +47,7 @@ __all__ = [
     "Panels",
     "Signs",
     "Sliced",
-    "Step",
+    "NetworkStep",
     "StoredArray",
     "Tiled",
     "best_format",

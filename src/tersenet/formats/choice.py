@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike
 
 from tersenet.errors import FormatError
 from tersenet.formats.fast.base import FEW, MANY, FastMatrix
-from tersenet.formats.fast.even import Even, decoded, even_bits, even_codes
+from tersenet.formats.fast.even import Even, even_bits, even_codes, uses_blas
 from tersenet.formats.fast.grouped import Grouped
 from tersenet.formats.fast.packed import BATCHED, Packed
 from tersenet.formats.fast.panels import Panels
@@ -27,7 +27,7 @@ from tersenet.formats.matrix import CountedMatrix, Matrix
 from tersenet.formats.paper.cer import Cer, Cser
 from tersenet.formats.paper.classic import Csr, Dense
 
-__all__ = ["FAST", "Choice", "best_format", "predicted_us", "smallest_format"]
+__all__ = ["FAST", "FormatChoice", "best_format", "predicted_us", "smallest_format"]
 
 FAST: Final[tuple[type[FastMatrix], ...]] = (Grouped, Even, Packed, Tiled, Sliced, Panels)
 """The formats that `best_format` chooses from, besides dense storage."""
@@ -110,7 +110,7 @@ _CALL_US: Final = 2.0
 
 @final
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Choice:
+class FormatChoice:
     """The format chosen for a matrix and a batch, and why."""
 
     matrix: Matrix
@@ -129,7 +129,7 @@ class Choice:
 
 def best_format(
     matrix: ArrayLike | Levels, batch: int = 1, *, measure: bool = True, seconds: float = 0.1
-) -> Choice:
+) -> FormatChoice:
     """Encodes a matrix in the format whose product with `batch` vectors is fastest.
 
     With `measure`, those predicted within twice the best are timed in turns with dense storage,
@@ -150,7 +150,7 @@ def best_format(
     if not measure:
         name = order[0] if predicted[order[0]] <= _GAIN * dense_us else "Dense"
         chosen = Dense.encode(levels) if name == "Dense" else kinds[name].encode(levels)
-        return Choice(matrix=chosen, batch=batch, predicted_us=predicted, measured_us={})
+        return FormatChoice(matrix=chosen, batch=batch, predicted_us=predicted, measured_us={})
     limit = _NEAR * min(predicted[order[0]], dense_us)
     candidates: dict[str, Matrix] = {"Dense": Dense.encode(levels)}
     for name in order:
@@ -160,7 +160,7 @@ def best_format(
     name = min(measured, key=lambda name: measured[name])
     if measured[name] > _GAIN * measured["Dense"]:
         name = "Dense"
-    return Choice(
+    return FormatChoice(
         matrix=candidates[name], batch=batch, predicted_us=predicted, measured_us=measured
     )
 
@@ -190,7 +190,7 @@ def predicted_us(levels: Levels, batch: int) -> dict[str, float]:
     few = kinds <= FEW
     grid = even_codes(levels.values.astype(np.float32), most=MANY - 1) if kinds <= MANY else None
     decoding = elements * speeds.decoded + dense
-    if grid is not None and decoded(levels.shape, batch):
+    if grid is not None and uses_blas(levels.shape, batch):
         ns["Even"] = decoding
     elif grid is not None and even_bits(grid[2]) == 4:
         ns["Even"] = batch * elements * speeds.even
@@ -214,7 +214,7 @@ def predicted_us(levels: Levels, batch: int) -> dict[str, float]:
         ns["Panels"] = (stored + 2 * rows) * (1.5 * four + rest) * speeds.broadcast
     at_once = {"Dense", "Panels"}
     if batch >= BATCHED:
-        at_once |= {"Packed"} | ({"Even"} if decoded(levels.shape, batch) else set())
+        at_once |= {"Packed"} | ({"Even"} if uses_blas(levels.shape, batch) else set())
     calls = {name: 1 if name in at_once else batch for name in ns}
     return {name: value / 1e3 + _CALL_US * calls[name] for name, value in ns.items()}
 

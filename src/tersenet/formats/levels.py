@@ -8,7 +8,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from tersenet.errors import FormatError
 
-__all__ = ["Levels", "checked_matrix", "index_bits", "index_dtype", "value_bits"]
+__all__ = ["Levels", "real_matrix", "index_bits", "index_dtype", "value_bits"]
 
 _CHUNK: Final = 1 << 20
 """Elements looked up at once: the temporaries stay in the cache, whatever the matrix."""
@@ -38,8 +38,8 @@ class Levels:
         """
         if isinstance(matrix, Levels):
             return matrix
-        array = checked_matrix(matrix)
-        values = _distinct(array)
+        array = real_matrix(matrix)
+        values = _distinct_values(array)
         codes = np.empty(array.shape, index_dtype(len(values)))
         flat, out = array.reshape(-1), codes.reshape(-1)
         for start in range(0, flat.size, _CHUNK):
@@ -71,7 +71,7 @@ class Levels:
         return self.values[self.ranks]
 
 
-def checked_matrix(matrix: ArrayLike) -> NDArray[Any]:
+def real_matrix(matrix: ArrayLike) -> NDArray[Any]:
     """The matrix as a C-contiguous array in native byte order, with -0.0 read as 0.0.
 
     Pruning by multiplication with a mask leaves -0.0 behind; as a level of its own it would
@@ -139,7 +139,7 @@ def value_bits(values: NDArray[Any]) -> int:
     return 64
 
 
-def _distinct(array: NDArray[Any]) -> NDArray[Any]:
+def _distinct_values(array: NDArray[Any]) -> NDArray[Any]:
     """The distinct values in rising order, without sorting a hundred million elements."""
     flat = array.reshape(-1)
     known = np.unique(flat[:4096])

@@ -21,7 +21,7 @@ from torch.nn import functional
 from tersenet.core.findings import Findings, LineChart, Series, Table, Verdict
 from tersenet.core.types import Tick
 from tersenet.errors import MeasureError
-from tersenet.formats import Dense, Levels, Matrix, Network, Step, best_format
+from tersenet.formats import Dense, Levels, Matrix, Network, NetworkStep, best_format
 from tersenet.formats.network.operations import Convolution, Linear, Operation
 from tersenet.measure import describe_device, interleave
 from tersenet.measure.statistics import ratio
@@ -127,7 +127,7 @@ def candidates(layer: Layer, zeros: float, batch: int) -> tuple[dict[str, Callab
     x = np.maximum(rng.standard_normal((batch, *image)), 0).astype(np.float32)
     levels = Levels.of(sparse)
     matrix = best_format(levels, batch * layer.pixels**2).matrix
-    network = Network(image, (Step(operation=_operation(layer, matrix), reads=(0,)),))
+    network = Network(image, (NetworkStep(operation=_operation(layer, matrix), reads=(0,)),))
     tensor = torch.from_numpy(x)
     calls: dict[str, Callable[[], Any]] = {
         # Copies, as PyTorch allocates weights: NumPy's may or may not lie in huge pages, and that

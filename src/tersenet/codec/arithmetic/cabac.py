@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tersenet.codec.arithmetic import bins, debinarise, engine
-from tersenet.codec.arithmetic.layout import Entry, Layout
+from tersenet.codec.arithmetic.layout import EntryPoint, PayloadLayout
 from tersenet.codec.arithmetic.symbols import Bins, Symbols, named_contexts
 from tersenet.errors import FormatError
 
@@ -31,7 +31,7 @@ class Payload:
     bytes_read: int
     leading: int
     """The bypass bits in front, as an unsigned number."""
-    entries: tuple[Entry, ...] = ()
+    entries: tuple[EntryPoint, ...] = ()
     """With a scan in blocks: of each row of blocks but the first."""
 
 
@@ -56,15 +56,15 @@ def encode_levels(
         search: Spends a few bits to start every context where it suits the data.
         skip_rows: Codes rows that are all zero as one bin; None does what is shorter.
         unary: Flags "greater than" before the exponential-Golomb code.
-        limits: As in `Layout`.
-        scan: As in `Layout`.
+        limits: As in `PayloadLayout`.
+        scan: As in `PayloadLayout`.
         trellis: The state that the trellis begins in.
 
     Raises:
         ValueError: `dependent` is set and the trellis cannot reach a level, or a level lies
             beyond its limit.
     """
-    layout = Layout(
+    layout = PayloadLayout(
         shape=levels.shape, dependent=dependent, leading_bits=leading[1], unary=unary,
         limits=limits, scan=scan, trellis=trellis,
     )  # fmt: skip
@@ -72,7 +72,7 @@ def encode_levels(
 
 
 def encode_tensors(
-    tensors: Sequence[tuple[NDArray[np.int32], Layout, int]],
+    tensors: Sequence[tuple[NDArray[np.int32], PayloadLayout, int]],
     *,
     search: bool = True,
     skip_rows: bool | None = None,
@@ -92,7 +92,7 @@ def encode_tensors(
                 here, front, may_skip=bool(layout.row), search=search,
             )  # fmt: skip
             tried.append((int(8 * here[3] + here[2]), coded, here))
-        _, out, state = min(tried, key=lambda one: one[0])
+        _, out, state = min(tried, key=lambda trial: trial[0])
     out = np.concatenate((out, np.empty(64, np.uint8)))
     return out[: engine.finish(out, state)].tobytes()
 
@@ -107,19 +107,19 @@ def decode_levels(
     limits: tuple[int, int] | None = None,
     scan: int = 0,
     trellis: int = 0,
-    entries: Sequence[Entry] = (),
+    entries: Sequence[EntryPoint] = (),
     threads: int = 1,
 ) -> Payload:
     """Decodes the payload of a tensor; the inverse of `encode_levels`.
 
     It takes 4 bytes per level whatever the bytes say: bound the shape before calling. What
-    coder and decoder must agree on is told as in `Layout`; with a scan in blocks and the
+    coder and decoder must agree on is told as in `PayloadLayout`; with a scan in blocks and the
     `entries` where its rows of blocks begin, so many `threads` decode them side by side.
 
     Raises:
         FormatError: The bytes are not such a payload; names the offset in them.
     """
-    layout = Layout(
+    layout = PayloadLayout(
         shape=tuple(shape), dependent=dependent, leading_bits=leading_bits, unary=unary,
         limits=limits, scan=scan, trellis=trellis,
     )  # fmt: skip
@@ -128,9 +128,9 @@ def decode_levels(
 
 def decode_tensors(
     data: bytes | memoryview | NDArray[np.uint8],
-    layouts: Sequence[Layout],
+    layouts: Sequence[PayloadLayout],
     *,
-    entries: Sequence[Entry] = (),
+    entries: Sequence[EntryPoint] = (),
     threads: int = 1,
 ) -> list[Payload]:
     """Decodes a payload that holds tensors one after the other.
@@ -141,18 +141,18 @@ def decode_tensors(
     data = np.frombuffer(data, dtype=np.uint8)
     stream = np.zeros(4, np.int64)
     debinarise.open_payload(data, 0, stream)
-    found = [_decode_one(data, one, stream, entries, threads) for one in layouts]
+    found = [_decode_one(data, layout, stream, entries, threads) for layout in layouts]
     status, used = debinarise.read_end(data, stream)
     if status != debinarise.OK:
         _fail(data, status, layouts[-1], prod(layouts[-1].shape), int(used))
-    return [replace(one, bytes_read=int(used)) for one in found]
+    return [replace(payload, bytes_read=int(used)) for payload in found]
 
 
 def _decode_one(
     data: NDArray[np.uint8],
-    layout: Layout,
+    layout: PayloadLayout,
     stream: NDArray[np.int64],
-    entries: Sequence[Entry],
+    entries: Sequence[EntryPoint],
     threads: int,
 ) -> Payload:
     out = np.empty(prod(layout.shape), dtype=np.int32)
@@ -182,7 +182,7 @@ def _decode_one(
     step = layout.restarts or max(1, out.size)
     begins = range(0, out.size, step)
     path = np.array([0, layout.trellis], np.int64)
-    seen: list[Entry] = []
+    seen: list[EntryPoint] = []
     if entries and len(entries) == len(begins) - 1 and threads > 1:
         _in_threads(data, part, begins, out.size, stream, entries, threads)
         seen = list(entries)
@@ -194,7 +194,7 @@ def _decode_one(
                 bits = int(8 * stream[3] - stream[2])
                 if begin:
                     window = int(stream[0] >> stream[2]) & 255
-                    seen.append(Entry(bits=bits - last, window=window, trellis=int(path[1])))
+                    seen.append(EntryPoint(bits=bits - last, window=window, trellis=int(path[1])))
                 last = bits
             part(begin, min(begin + step, out.size), stream, path)
     if layout.scan:
@@ -210,7 +210,7 @@ def _in_threads(
     begins: range,
     size: int,
     stream: NDArray[np.int64],
-    entries: Sequence[Entry],
+    entries: Sequence[EntryPoint],
     threads: int,
 ) -> None:
     """Decodes the rows of blocks side by side; `stream` becomes that after the last."""
@@ -232,7 +232,9 @@ def _in_threads(
     stream[:] = streams[-1]
 
 
-def _fail(data: NDArray[np.uint8], status: int, layout: Layout, index: int, used: int) -> None:
+def _fail(
+    data: NDArray[np.uint8], status: int, layout: PayloadLayout, index: int, used: int
+) -> None:
     fault = {
         debinarise.OVERRUN: f"it ends before level {index} of {prod(layout.shape)}",
         debinarise.OVERFLOW: f"level {index} is not a 32-bit number, or none of its codebook",
@@ -241,7 +243,7 @@ def _fail(data: NDArray[np.uint8], status: int, layout: Layout, index: int, used
     raise FormatError(f"Offset {min(used, len(data))} of an arithmetic code: {fault}.")
 
 
-def _skips(levels: NDArray[np.int32], layout: Layout) -> list[bool]:
+def _skips(levels: NDArray[np.int32], layout: PayloadLayout) -> list[bool]:
     """What to try: skipping the rows that are all zero, where there are such, and not."""
     empty = _empty_rows(levels, layout)
     if empty is None or not empty.any():
@@ -249,13 +251,13 @@ def _skips(levels: NDArray[np.int32], layout: Layout) -> list[bool]:
     return [True, False] if levels.size <= SMALL else [True]
 
 
-def _empty_rows(levels: NDArray[np.int32], layout: Layout) -> NDArray[np.uint8] | None:
+def _empty_rows(levels: NDArray[np.int32], layout: PayloadLayout) -> NDArray[np.uint8] | None:
     if not layout.row or layout.scan:
         return None
     return np.logical_not(levels.reshape(len(levels), -1).any(axis=1)).astype(np.uint8)
 
 
-def _symbols(levels: NDArray[np.int32], layout: Layout, *, skip: bool) -> Symbols:
+def _symbols(levels: NDArray[np.int32], layout: PayloadLayout, *, skip: bool) -> Symbols:
     flat = np.ascontiguousarray(levels, dtype=np.int32).reshape(-1)
     order = layout.order()
     limits = layout.bounds()

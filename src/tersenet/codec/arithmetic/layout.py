@@ -9,12 +9,12 @@ from numpy.typing import NDArray
 
 from tersenet.codec.arithmetic import bins
 
-__all__ = ["Entry", "Layout"]
+__all__ = ["EntryPoint", "PayloadLayout"]
 
 
 @final
 @dataclass(frozen=True, kw_only=True)
-class Layout:
+class PayloadLayout:
     """How a tensor lies in a payload: what coder and decoder must agree on."""
 
     shape: tuple[int, ...]
@@ -60,7 +60,7 @@ class Layout:
 
 @final
 @dataclass(frozen=True, kw_only=True)
-class Entry:
+class EntryPoint:
     """Where decoding can begin in the middle of a payload, relative to the start before."""
 
     bits: int

@@ -30,7 +30,7 @@ ENDINGS: Final = ("", ".weight", ".bias", ".running_mean", ".running_var", ".num
 
 
 @dataclass(frozen=True, kw_only=True)
-class Entry:
+class TensorEntry:
     """One tensor of a container, as its head describes it."""
 
     name: str
@@ -67,14 +67,14 @@ class Entry:
             return 2 if self.dtype == "bfloat16" else 1
 
 
-def write_head(entry: Entry, *, after: str) -> bytes:
+def write_head(entry: TensorEntry, *, after: str) -> bytes:
     """The head of a tensor whose predecessor is named `after`."""
     name, last = entry.name.encode(), after.encode()
     if not 0 < len(name) <= MAX_NAME:
         raise ValueError(f"A name takes 1 to {MAX_NAME} bytes of UTF-8, not {len(name)}.")
     if len(entry.shape) > MAX_DIMS:
         raise ValueError(f"'{entry.name}' has {len(entry.shape)} dimensions, {MAX_DIMS} at most.")
-    ending = next((one for one in ENDINGS[1:] if entry.name.endswith(one)), "")
+    ending = next((known for known in ENDINGS[1:] if entry.name.endswith(known)), "")
     stem = name[: len(name) - len(ending)]
     shared = 0
     while shared < min(len(stem), len(last)) and stem[shared] == last[shared]:
@@ -110,10 +110,10 @@ class Heads:
     """The heads of a file, read one after the other: each is written relative to the last."""
 
     def __init__(self) -> None:
-        self.entries: list[Entry] = []
+        self.entries: list[TensorEntry] = []
         self._names: set[str] = set()
 
-    def read(self, record: Record) -> Entry:
+    def read(self, record: Record) -> TensorEntry:
         """The head of the next tensor's record.
 
         Raises:
@@ -134,7 +134,7 @@ class Heads:
         return entry
 
 
-def _parse(buffer: Buffer, record: Record, before: Sequence[Entry]) -> Entry:
+def _parse(buffer: Buffer, record: Record, before: Sequence[TensorEntry]) -> TensorEntry:
     name = _name(buffer, before[-1].name if before else "")
     form = read_varint(buffer)[0]
     coder, code, has_codebook = form & CODERS, (form >> TYPE) ^ USUAL, bool(form & CODEBOOK)
@@ -170,7 +170,7 @@ def _parse(buffer: Buffer, record: Record, before: Sequence[Entry]) -> Entry:
         first = before[source]
         if first.dtype != DTYPES[code] or first.shape != shape:
             raise FormatError(f"it repeats '{first.name}', which is of another type or shape")
-    return Entry(
+    return TensorEntry(
         name=name,
         dtype=DTYPES[code],
         shape=shape,
@@ -222,7 +222,7 @@ def _codebook(buffer: Buffer) -> tuple[float, ...]:
     if not 0 < count <= MAX_CODEBOOK:
         raise FormatError(f"a codebook of {count} values")
     values = struct.unpack(f"<{count}f", buffer.take(4 * count))
-    ascends = all(one < other for one, other in pairwise(values))
-    if not ascends or not all(abs(one) < float("inf") for one in values):
+    ascends = all(value < other for value, other in pairwise(values))
+    if not ascends or not all(abs(value) < float("inf") for value in values):
         raise FormatError("a codebook whose values do not ascend")
     return values

@@ -48,7 +48,7 @@ def write_manifest(manifest: Mapping[str, Any]) -> tuple[bytes, bytes, bytes]:
         errors="backslashreplace"
     )  # of half a surrogate pair, as JSON itself escapes it
     if len(plain) <= MAX_TEXT[PACKED]:
-        return PACKED, varint(len(plain)), _packed(plain)
+        return PACKED, varint(len(plain)), _pack(plain)
     text = json.dumps(manifest, separators=(",", ":"), allow_nan=False).encode()
     return MANIFEST, varint(len(text)), zlib.compress(text, 9)
 
@@ -70,7 +70,7 @@ def read_manifest(record: Record, payload: bytes | memoryview) -> Mapping[str, A
     if length > most:
         fail(record.head_offset, f"a manifest of {length} bytes is beyond {most}")
     try:
-        text = (_unpacked if record.kind == PACKED else _inflated)(payload, length)
+        text = (_unpack if record.kind == PACKED else _inflate)(payload, length)
         manifest = json.loads(text.decode())
     except (zlib.error, ValueError, RecursionError) as error:
         fail(record.payload_offset, f"the manifest cannot be read ({error})")
@@ -81,7 +81,7 @@ def read_manifest(record: Record, payload: bytes | memoryview) -> Mapping[str, A
     return manifest
 
 
-def _inflated(payload: bytes | memoryview, length: int) -> bytes:
+def _inflate(payload: bytes | memoryview, length: int) -> bytes:
     decoder = zlib.decompressobj()
     text = decoder.decompress(payload, length + 1)
     if len(text) != length or not decoder.eof:
@@ -89,12 +89,12 @@ def _inflated(payload: bytes | memoryview, length: int) -> bytes:
     return text
 
 
-def _packed(text: bytes) -> bytes:
+def _pack(text: bytes) -> bytes:
     encoder = zlib.compressobj(9, zlib.DEFLATED, -15, 9, zlib.Z_DEFAULT_STRATEGY, WORDS)
     return encoder.compress(_LIST.sub(lambda found: _bitmap(found[0]), text)) + encoder.flush()
 
 
-def _unpacked(payload: bytes | memoryview, length: int) -> bytes:
+def _unpack(payload: bytes | memoryview, length: int) -> bytes:
     decoder = zlib.decompressobj(-15, WORDS)
     marked = decoder.decompress(payload, length + 1)
     if len(marked) > length or not decoder.eof or decoder.unused_data:
@@ -104,7 +104,7 @@ def _unpacked(payload: bytes | memoryview, length: int) -> bytes:
         text += marked[at:found]
         buffer = Buffer(marked, found + 1)
         unit, bitmap = read_varint(buffer)[0], buffer.take(read_varint(buffer)[0])
-        for piece in _written_out(unit, bitmap, length - len(text)):
+        for piece in _write_out(unit, bitmap, length - len(text)):
             text += piece
             if len(text) > length:
                 break
@@ -119,12 +119,15 @@ def _bitmap(text: bytes) -> bytes:
     """A list of indices as its bitmap, or as it is where that is shorter or not the same."""
     indices = [int(digits) for digits in text[1:-1].split(b",")]
     last = indices[-1]
-    ascends = all(one < other for one, other in pairwise(indices))
+    ascends = all(index < other for index, other in pairwise(indices))
     if not ascends or b",".join(b"%d" % index for index in indices) != text[1:-1]:
         return text
     # What a dense layer reads of a flattened channel goes in blocks of one size.
     gaps = (
-        edge for one, other in pairwise(indices) if other > one + 1 for edge in (one + 1, other)
+        edge
+        for index, other in pairwise(indices)
+        if other > index + 1
+        for edge in (index + 1, other)
     )
     unit = gcd(indices[0], last + 1, *gaps)
     if last // unit > 8 * len(text):
@@ -135,7 +138,7 @@ def _bitmap(text: bytes) -> bytes:
     return min(text, MARK + varint(unit) + varint(len(packed)) + packed, key=len)
 
 
-def _written_out(unit: int, bitmap: bytes | memoryview, room: int) -> Iterator[bytes]:
+def _write_out(unit: int, bitmap: bytes | memoryview, room: int) -> Iterator[bytes]:
     """The text of the list that a bitmap stands for, piece by piece."""
     count = unit * int.from_bytes(bitmap, "little").bit_count()
     if count < LEAST_INDICES or not bitmap[-1]:

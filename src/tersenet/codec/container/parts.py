@@ -39,14 +39,14 @@ def encode_parts(levels: NDArray[np.int32], *, parts: int, dependent: bool) -> b
         trellis.states_at(flat, np.array(begins) * width, states)
     ends = [*begins[1:], len(levels)]
 
-    def one(begin: int, end: int, state: int) -> bytes:
+    def encode_part(begin: int, end: int, state: int) -> bytes:
         return encode_levels(levels[begin:end], dependent=dependent, trellis=state)
 
     with ThreadPoolExecutor(len(begins)) as pool:
-        payloads = list(pool.map(one, begins, ends, states.tolist()))
+        payloads = list(pool.map(encode_part, begins, ends, states.tolist()))
     heads = (
-        varint(len(one)) + bytes((state,))
-        for one, state in zip(payloads, states.tolist(), strict=True)
+        varint(len(payload)) + bytes((state,))
+        for payload, state in zip(payloads, states.tolist(), strict=True)
     )
     return varint(len(begins)) + b"".join(heads) + b"".join(payloads)
 
@@ -76,14 +76,14 @@ def decode_parts(
         raise FormatError("bytes follow the last part")
     out = np.empty(tuple(shape), np.int32)
 
-    def one(part: memoryview | bytes, begin: int, end: int, state: int) -> None:
+    def decode_part(part: memoryview | bytes, begin: int, end: int, state: int) -> None:
         found = decode_levels(part, (end - begin, *shape[1:]), dependent=dependent, trellis=state)
         if found.bytes_read != len(part):
             raise FormatError("bytes follow the arithmetic code of a part")
         out[begin:end] = found.levels
 
     with ThreadPoolExecutor(max(1, threads)) as pool:
-        for done in [pool.submit(one, *job) for job in jobs]:
+        for done in [pool.submit(decode_part, *job) for job in jobs]:
             done.result()
     return out
 

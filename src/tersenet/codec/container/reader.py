@@ -10,10 +10,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tersenet.codec.container import records
-from tersenet.codec.container.heads import Entry, Heads
+from tersenet.codec.container.heads import Heads, TensorEntry
 from tersenet.codec.container.manifests import read_manifest
 from tersenet.codec.container.records import TENSOR, Buffer, Record, Source, fail
-from tersenet.codec.container.tensors import Coded, Coder, added, decode_exact, decode_integers
+from tersenet.codec.container.tensors import (
+    Coded,
+    Coder,
+    add_difference,
+    decode_exact,
+    decode_integers,
+)
 from tersenet.codec.elements import numpy_type
 from tersenet.codec.levels.quantised import Quantised, check_of, update_order
 from tersenet.errors import FormatError
@@ -32,7 +38,7 @@ class Listing:
     """What a container holds. The file's bytes are the entries' and `overhead_bytes`."""
 
     version: tuple[int, int]
-    entries: tuple[Entry, ...]
+    entries: tuple[TensorEntry, ...]
     manifest: Mapping[str, Any]
     file_bytes: int
     manifest_bytes: int = 0
@@ -97,7 +103,7 @@ class Reader(Mapping[str, NDArray[Any]]):
             entry = self._entries[entry.source]
         record, payload = records.read_record(Buffer(self._data, entry.offset))
         _allow(record, entry, self._max_bytes)
-        return _decoded(record, entry, payload, self._base, self._threads)
+        return _decode(record, entry, payload, self._base, self._threads)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._index)
@@ -111,7 +117,7 @@ def read_tensors(
 ) -> Iterator[tuple[str, NDArray[Any]]]:
     """The tensors of a container as they come."""
     heads = Heads()
-    passed: list[tuple[Record, Entry, bytes | memoryview]] = []
+    passed: list[tuple[Record, TensorEntry, bytes | memoryview]] = []
     left = max_bytes
     for record, payload in records.read_records(source):
         if record.kind != TENSOR:
@@ -122,10 +128,10 @@ def read_tensors(
         passed.append((record, entry, payload))
         if entry.coder == Coder.SAME:
             passed[-1] = passed[entry.source]
-        yield entry.name, _decoded(*passed[-1], base, threads)
+        yield entry.name, _decode(*passed[-1], base, threads)
 
 
-def _allow(record: Record, entry: Entry, max_bytes: int) -> int:
+def _allow(record: Record, entry: TensorEntry, max_bytes: int) -> int:
     nbytes = prod(entry.shape) * entry.itemsize
     if nbytes > max_bytes:
         fail(
@@ -135,10 +141,10 @@ def _allow(record: Record, entry: Entry, max_bytes: int) -> int:
     return nbytes
 
 
-def _decoded(
-    record: Record, entry: Entry, payload: bytes | memoryview, base: Base, threads: int
+def _decode(
+    record: Record, entry: TensorEntry, payload: bytes | memoryview, base: Base, threads: int
 ) -> NDArray[Any]:
-    under = _under(record, entry, base) if entry.relative else None
+    under = _base_of(record, entry, base) if entry.relative else None
     coded = Coded(coder=entry.coder, payload=payload, width=entry.width)
     try:
         if entry.quantised:
@@ -153,14 +159,16 @@ def _decoded(
             return _weights(entry, levels.reshape(entry.shape), under)
         if under is not None:
             change = _exact(coded, entry.shape, np.dtype(f"<i{entry.itemsize}"))
-            return added(change, under)
+            return add_difference(change, under)
         return _exact(coded, entry.shape, numpy_type(entry.dtype))
     except FormatError as error:
         fact = str(error).rstrip(".")
         fail(record.payload_offset, f"'{entry.name}' is damaged: {fact[0].lower()}{fact[1:]}")
 
 
-def _weights(entry: Entry, levels: NDArray[np.int32], under: NDArray[Any] | None) -> NDArray[Any]:
+def _weights(
+    entry: TensorEntry, levels: NDArray[np.int32], under: NDArray[Any] | None
+) -> NDArray[Any]:
     steps = np.array(entry.steps, np.float32)
     try:
         return Quantised(
@@ -185,7 +193,7 @@ def _exact(coded: Coded, shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArra
     return array
 
 
-def _under(record: Record, entry: Entry, base: Base) -> NDArray[Any]:
+def _base_of(record: Record, entry: TensorEntry, base: Base) -> NDArray[Any]:
     """The tensor that an update was written against."""
     found = base.get(entry.name)
     if found is None:

@@ -86,7 +86,7 @@ class Buffer:
 
 
 @final
-class Stream:
+class StreamSource:
     """A source that is read as it comes: a pipe, a socket, a file larger than memory."""
 
     def __init__(self, file: Readable) -> None:
@@ -121,7 +121,7 @@ class Stream:
         return not self._ahead
 
 
-Source = Buffer | Stream
+Source = Buffer | StreamSource
 """Bytes that are read from front to back."""
 
 
@@ -157,10 +157,10 @@ class Record:
     """The CRC-32 that the file states for the record."""
 
     @property
-    def chained(self) -> bytes:
+    def chain_bytes(self) -> bytes:
         """What the checksum in the last record covers of this one: all but the payload."""
         front = write_front(self.kind, self.head, self.payload_bytes)
-        return chained(front, self.check.to_bytes(4, "little"))
+        return chain_bytes(front, self.check.to_bytes(4, "little"))
 
     @property
     def file_bytes(self) -> int:
@@ -192,7 +192,7 @@ def write_front(kind: bytes, head: bytes, payload_bytes: int) -> bytes:
     return varint(len(head) << 2 | KINDS.index(kind)) + head + varint(payload_bytes)
 
 
-def chained(front: bytes, check: bytes) -> bytes:
+def chain_bytes(front: bytes, check: bytes) -> bytes:
     """What the last record's checksum covers of a record.
 
     The check goes first: behind the bytes that it is of, it would cancel them.
@@ -248,7 +248,7 @@ def read_records(
         record, payload = read_record(source, payload=payloads)
         if record.kind == END:
             break
-        chain = zlib.crc32(record.chained, chain)
+        chain = zlib.crc32(record.chain_bytes, chain)
         count += record.kind == TENSOR
         yield record, payload
     if record.head != end_head(count, chain) or record.payload_bytes:

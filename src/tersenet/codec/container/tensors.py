@@ -95,7 +95,7 @@ def difference(array: NDArray[Any], base: NDArray[Any]) -> NDArray[Any]:
     return found.view(np.dtype(f"<i{kind.itemsize}")).reshape(array.shape)
 
 
-def added(change: NDArray[Any], base: NDArray[Any]) -> NDArray[Any]:
+def add_difference(change: NDArray[Any], base: NDArray[Any]) -> NDArray[Any]:
     """The inverse of `difference`."""
     under = np.ascontiguousarray(base, numpy_type(base.dtype.name))
     kind = np.dtype(f"<u{change.dtype.itemsize}")
@@ -172,7 +172,7 @@ def _code_integers(
 
 
 def _smallest(*coded: Coded) -> Coded:
-    return min(coded, key=lambda one: len(one.payload))
+    return min(coded, key=lambda coding: len(coding.payload))
 
 
 def _narrow(levels: NDArray[Any]) -> NDArray[Any]:

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from tersenet.codec.container import records
 from tersenet.codec.container.heads import Heads
 from tersenet.codec.container.reader import MAX_BYTES, Base, Listing, Reader, read_tensors
-from tersenet.codec.container.records import Buffer, Readable, Stream
+from tersenet.codec.container.records import Buffer, Readable, StreamSource
 from tersenet.codec.container.tensors import Effort
 from tersenet.codec.container.writer import Writer
 from tersenet.codec.levels.quantised import Quantised
@@ -117,7 +117,7 @@ def stream(
     Raises:
         FormatError: As `decode`.
     """
-    return read_tensors(Stream(file), max_bytes, base or {}, threads)
+    return read_tensors(StreamSource(file), max_bytes, base or {}, threads)
 
 
 def inspect(data: bytes | bytearray | memoryview) -> Listing:

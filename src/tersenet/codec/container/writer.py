@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tersenet.codec.container import records
-from tersenet.codec.container.heads import Entry, write_head
+from tersenet.codec.container.heads import TensorEntry, write_head
 from tersenet.codec.container.manifests import write_manifest
 from tersenet.codec.container.records import END, TENSOR, Writable
 from tersenet.codec.container.tensors import Coder, Effort, code_exact, code_levels, difference
@@ -81,13 +81,13 @@ class Writer:
         digest = hashlib.sha256(payload).digest()
         key = (replace(entry, name=""), digest, len(payload))
         if self._repeats and (first := self._seen.setdefault(key, index)) != index:
-            entry = Entry(
+            entry = TensorEntry(
                 name=name, dtype=entry.dtype, shape=entry.shape, coder=Coder.SAME, source=first
             )
             payload = b""
         self.copy(entry, payload)
 
-    def copy(self, entry: Entry, payload: bytes | memoryview) -> None:
+    def copy(self, entry: TensorEntry, payload: bytes | memoryview) -> None:
         """Writes a tensor of another container as it is coded; all before it must be there, too."""
         self._record(TENSOR, write_head(entry, after=self._last), bytes(payload))
         self._names[entry.name] = len(self._names)
@@ -97,7 +97,7 @@ class Writer:
         """Writes the last record; the file itself stays open."""
         self._record(END, records.end_head(len(self._names), self._chain), b"")
 
-    def _coded(self, name: str, tensor: NDArray[Any] | Quantised) -> tuple[Entry, bytes]:
+    def _coded(self, name: str, tensor: NDArray[Any] | Quantised) -> tuple[TensorEntry, bytes]:
         if isinstance(tensor, Quantised):
             return self._quantised(name, tensor)
         array = np.asarray(tensor)
@@ -106,7 +106,9 @@ class Writer:
             raise ValueError(f"'{name}' holds elements of type {dtype}: take one of {DTYPES}.")
         little = np.ascontiguousarray(array, dtype=numpy_type(dtype)).reshape(shape)
         coded = code_exact(little, effort=self._effort)
-        entry = Entry(name=name, dtype=dtype, shape=shape, coder=coded.coder, width=coded.width)
+        entry = TensorEntry(
+            name=name, dtype=dtype, shape=shape, coder=coded.coder, width=coded.width
+        )
         base = self._base.get(name)
         if base is not None and _updates(base, dtype, shape):
             change = code_exact(difference(little, base), effort=self._effort)
@@ -118,7 +120,7 @@ class Writer:
                 )  # fmt: skip
         return entry, bytes(coded.payload)
 
-    def _quantised(self, name: str, tensor: Quantised) -> tuple[Entry, bytes]:
+    def _quantised(self, name: str, tensor: Quantised) -> tuple[TensorEntry, bytes]:
         order = None if tensor.base is None else update_order(tensor.base)
         levels = tensor.levels if order is None else tensor.levels.reshape(-1)[order]
         coded = code_levels(
@@ -126,7 +128,7 @@ class Writer:
         )
         steps = np.asarray(tensor.step, np.float32)
         book = np.zeros(0) if tensor.codebook is None else np.asarray(tensor.codebook, np.float32)
-        entry = Entry(
+        entry = TensorEntry(
             name=name,
             dtype=tensor.dtype,
             shape=tuple(map(int, tensor.levels.shape)),
@@ -145,7 +147,7 @@ class Writer:
     def _record(self, kind: bytes, head: bytes, payload: bytes) -> None:
         front = records.write_front(kind, head, len(payload))
         check = zlib.crc32(payload, zlib.crc32(front)).to_bytes(4, "little")
-        self._chain = zlib.crc32(records.chained(front, check), self._chain)
+        self._chain = zlib.crc32(records.chain_bytes(front, check), self._chain)
         self._file.write(front + payload + check)
 
 

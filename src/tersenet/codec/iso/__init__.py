@@ -13,7 +13,7 @@ The standard itself was not at hand: this follows what the reference software do
 """
 
 from tersenet.codec.iso.reader import decode_nnc
-from tersenet.codec.iso.units import Block, nearest_qp, step_of
+from tersenet.codec.iso.units import LayerUnit, nearest_qp, step_of
 from tersenet.codec.iso.writer import encode_nnc
 
-__all__ = ["Block", "decode_nnc", "encode_nnc", "nearest_qp", "step_of"]
+__all__ = ["LayerUnit", "decode_nnc", "encode_nnc", "nearest_qp", "step_of"]

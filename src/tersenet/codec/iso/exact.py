@@ -54,13 +54,13 @@ def without_raw(
     """
     found: dict[str, NDArray[Any] | Quantised] = dict(tensors)
     raw = {
-        name: one
-        for name, one in tensors.items()
-        if isinstance(one, np.ndarray) and one.dtype == np.float32
+        name: tensor
+        for name, tensor in tensors.items()
+        if isinstance(tensor, np.ndarray) and tensor.dtype == np.float32
     }
     left = {}
-    for name, one in raw.items():
-        levels = exact_levels(one) if len(raw) > 1 and one.size and one.ndim else None
+    for name, tensor in raw.items():
+        levels = exact_levels(tensor) if len(raw) > 1 and tensor.size and tensor.ndim else None
         if levels is None:
             left[name] = found.pop(name)
         else:

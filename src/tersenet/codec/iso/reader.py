@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from tersenet.codec.arithmetic import bins
 from tersenet.codec.arithmetic.cabac import decode_tensors
-from tersenet.codec.arithmetic.layout import Entry, Layout
+from tersenet.codec.arithmetic.layout import EntryPoint, PayloadLayout
 from tersenet.codec.container.heads import MAX_ELEMENTS
 from tersenet.codec.container.reader import MAX_BYTES
 from tersenet.codec.container.records import fail
@@ -25,9 +25,9 @@ from tersenet.codec.iso.units import (
     START,
     STEEPEST,
     TOPOLOGY,
-    Block,
     Codebook,
     Head,
+    LayerUnit,
     Model,
     step_of,
 )
@@ -137,12 +137,12 @@ def _read_data(
         return [(name, np.frombuffer(bytes(payload), "<f4").reshape(head.shape))]
     bits = 6 + model.density if head.kind != INT else 0
     layouts = [
-        Layout(
-            shape=shapes[one], dependent=head.dependent, leading_bits=bits, unary=head.unary,
-            limits=head.codebook.limits if head.codebook and one == name else None,
-            scan=head.scan if one == name else 0,
+        PayloadLayout(
+            shape=shapes[member], dependent=head.dependent, leading_bits=bits, unary=head.unary,
+            limits=head.codebook.limits if head.codebook and member == name else None,
+            scan=head.scan if member == name else 0,
         )
-        for one in names
+        for member in names
     ]  # fmt: skip
     try:
         coded = decode_tensors(payload, layouts, entries=head.entries, threads=threads)
@@ -153,19 +153,18 @@ def _read_data(
     if head.kind == INT:
         return [(name, coded[0].levels)]
     found = []
-    for one, part in zip(names, coded, strict=True):
+    for member, part in zip(names, coded, strict=True):
         qp = model.qp + part.leading - (part.leading >> (bits - 1) << bits)
         if not -STEEPEST < qp >> model.density < STEEPEST:
-            fail(reader.offset, f"'{one}' has a step of 2**{qp >> model.density}")
-        levels = part.levels
-        if head.codebook is not None and one == name:
+            fail(reader.offset, f"'{member}' has a step of 2**{qp >> model.density}")
+        step = step_of(qp, density=model.density)
+        if head.codebook is not None and member == name:
             # In double precision, and rounded once: what the reference computes.
-            values = head.codebook.weights(levels) * step_of(qp, density=model.density)
-            found.append((one, values.astype(np.float32)))
-            continue
-        # In single precision, level first: bit for bit what the reference computes.
-        step = np.float32(step_of(qp, density=model.density))
-        found.append((one, levels.astype(np.float32) * step))
+            values = (head.codebook.weights(part.levels) * step).astype(np.float32)
+        else:
+            # In single precision, level first: bit for bit what the reference computes.
+            values = part.levels.astype(np.float32) * np.float32(step)
+        found.append((member, values))
     return found
 
 
@@ -215,13 +214,13 @@ def _read_head(reader: BitReader, model: Model) -> Head:
     )  # fmt: skip
 
 
-def _block(start: int, names: list[str], kinds: int, kind: int) -> Block:
+def _block(start: int, names: list[str], kinds: int, kind: int) -> LayerUnit:
     if kinds & DECOMPOSED or (kinds and kind != BLOCK):
         fail(start, f"'{names[0]}' comes as a product, which is not read yet")
     held = (kinds & ~4).bit_count() + 4 * bool(kinds & 4)
     if len(names) != 1 + held or len(set(names)) != len(names):
         fail(start, f"a block of {len(names)} tensors where {1 + held} names are due")
-    return Block.of(names, kinds)
+    return LayerUnit.of(names, kinds)
 
 
 def _read_shape(reader: BitReader, dims: int) -> tuple[int, ...]:
@@ -258,15 +257,17 @@ def _read_codebook(reader: BitReader) -> Codebook:
     return Codebook(values=values, zero=zero)
 
 
-def _read_entries(reader: BitReader, rows: int, scan: int, *, dependent: bool) -> tuple[Entry, ...]:
+def _read_entries(
+    reader: BitReader, rows: int, scan: int, *, dependent: bool
+) -> tuple[EntryPoint, ...]:
     if not scan:
         return ()
-    entries: list[Entry] = []
+    entries: list[EntryPoint] = []
     for index in range(max(0, -(-rows // (4 << scan)) - 1)):
         start = reader.offset
         window, trellis = reader.u(8), reader.u(3) if dependent else 0
         bits = entries[-1].bits + reader.ie(7) if index else reader.ue(11)
         if bits < 0:
             fail(start, "an entry point that lies before the one before")
-        entries.append(Entry(bits=bits, window=window, trellis=trellis))
+        entries.append(EntryPoint(bits=bits, window=window, trellis=trellis))
     return tuple(entries)

@@ -8,9 +8,9 @@ from typing import Final, final
 import numpy as np
 from numpy.typing import NDArray
 
-from tersenet.codec.arithmetic.layout import Entry
+from tersenet.codec.arithmetic.layout import EntryPoint
 
-__all__ = ["Block", "Codebook", "Head", "Model", "nearest_qp", "step_of"]
+__all__ = ["LayerUnit", "Codebook", "Head", "Model", "nearest_qp", "step_of"]
 
 DENSITY: Final = 2
 """log2 of the quantisation parameters per octave."""
@@ -28,7 +28,7 @@ LONG: Final = 1 << 15
 
 @final
 @dataclass(frozen=True, kw_only=True)
-class Block:
+class LayerUnit:
     """A layer in one unit, by the names of its tensors: one code for all of them."""
 
     weight: str
@@ -54,7 +54,7 @@ class Block:
         return [*scaling, *bias, *(self.norm or ()), self.weight]
 
     @classmethod
-    def of(cls, names: Sequence[str], kinds: int) -> "Block":
+    def of(cls, names: Sequence[str], kinds: int) -> "LayerUnit":
         """The block whose head names these tensors."""
         rest = list(names[1:])
         scaling = rest.pop(0) if kinds & SCALED else None
@@ -100,7 +100,7 @@ class Head:
     """What stands before a payload."""
 
     kind: int
-    block: Block
+    block: LayerUnit
     """Of a tensor that stands alone, only its name."""
     dependent: bool
     shape: tuple[int, ...]
@@ -108,7 +108,7 @@ class Head:
     unary: int
     codebook: Codebook | None = None
     scan: int = 0
-    entries: tuple[Entry, ...] = ()
+    entries: tuple[EntryPoint, ...] = ()
 
 
 def step_of(qp: int, *, density: int = DENSITY) -> float:

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from tersenet.codec.arithmetic import bins
 from tersenet.codec.arithmetic.cabac import decode_tensors, encode_tensors
-from tersenet.codec.arithmetic.layout import Entry, Layout
+from tersenet.codec.arithmetic.layout import EntryPoint, PayloadLayout
 from tersenet.codec.iso.bits import BitWriter
 from tersenet.codec.iso.exact import without_raw
 from tersenet.codec.iso.units import (
@@ -21,8 +21,8 @@ from tersenet.codec.iso.units import (
     MODEL,
     RAW,
     START,
-    Block,
     Codebook,
+    LayerUnit,
     nearest_qp,
     step_of,
 )
@@ -34,7 +34,7 @@ __all__ = ["encode_nnc"]
 def encode_nnc(
     tensors: Mapping[str, NDArray[Any] | Quantised],
     *,
-    blocks: Sequence[Block] = (),
+    blocks: Sequence[LayerUnit] = (),
     scan: int = 0,
 ) -> bytes:
     """Writes a file that NNCodec reads.
@@ -60,12 +60,14 @@ def encode_nnc(
     if high - low > 255:
         raise ValueError(f"Steps of {step_of(low)} and {step_of(high)} are too far apart.")
     base = low + 128 if high - low > 127 else low
-    books = any(isinstance(one, Quantised) and one.codebook is not None for one in tensors.values())
+    books = any(
+        isinstance(tensor, Quantised) and tensor.codebook is not None for tensor in tensors.values()
+    )
     out = [_unit(START, b"\x01"), _unit(MODEL, _model_set(base, codebooks=books))]
     inside = {name for block in blocks for name in block.named()}
-    alone = [Block(weight=name) for name in tensors if name not in inside]
-    raw = [one for one in alone if getattr(tensors[one.weight], "dtype", None) == np.float32]
-    for block in (*(one for one in alone if one not in raw), *blocks, *raw):
+    alone = [LayerUnit(weight=name) for name in tensors if name not in inside]
+    raw = [block for block in alone if getattr(tensors[block.weight], "dtype", None) == np.float32]
+    for block in (*(block for block in alone if block not in raw), *blocks, *raw):
         parts = {name: tensors[name] for name in block.coded()}
         out.append(_unit(DATA, _data(block, parts, {n: q - base for n, q in qps.items()}, scan)))
     return b"".join(out)
@@ -104,12 +106,15 @@ def _model_set(qp: int, *, codebooks: bool) -> bytes:
 
 
 def _data(
-    block: Block, parts: Mapping[str, NDArray[Any] | Quantised], qps: Mapping[str, int], scan: int
+    block: LayerUnit,
+    parts: Mapping[str, NDArray[Any] | Quantised],
+    qps: Mapping[str, int],
+    scan: int,
 ) -> bytes:
     weight = parts[block.weight]
     array = weight.levels if isinstance(weight, Quantised) else weight
-    for name, one in parts.items():
-        _check(name, one.levels.astype(np.int32) if isinstance(one, Quantised) else one)
+    for name, part in parts.items():
+        _check(name, part.levels.astype(np.int32) if isinstance(part, Quantised) else part)
     if isinstance(weight, np.ndarray) and weight.dtype == np.float32:
         return _head(RAW, block, array.shape) + weight.astype("<f4").tobytes()
     book = None
@@ -117,29 +122,29 @@ def _data(
         book = _codebook(block.weight, weight)
     scan = scan if array.ndim > 1 else 0
     coded = []
-    for name, one in parts.items():
-        levels = one.levels if isinstance(one, Quantised) else one
+    for name, part in parts.items():
+        levels = part.levels if isinstance(part, Quantised) else part
         dependent, leading, bits = False, 0, 0
-        if isinstance(one, Quantised):
-            dependent, bits = one.dependent, 6 + DENSITY
+        if isinstance(part, Quantised):
+            dependent, bits = part.dependent, 6 + DENSITY
             leading = qps[name] & ((1 << bits) - 1)
             if dependent != bool(isinstance(weight, Quantised) and weight.dependent):
                 raise ValueError(f"'{name}': all tensors of a block use the trellis, or none.")
-            if name != block.weight and (one.codebook is not None or len(levels) != len(array)):
-                raise ValueError(f"'{name}': beside its weight a block has one value per output.")
+            if name != block.weight and (part.codebook is not None or len(levels) != len(array)):
+                raise ValueError(f"'{name}': beside its weight a block has part value per output.")
         own = name == block.weight
-        layout = Layout(
+        layout = PayloadLayout(
             shape=levels.shape, dependent=dependent, leading_bits=bits,
             limits=book.limits if book and own else None, scan=scan if own else 0,
         )  # fmt: skip
         coded.append((levels.astype(np.int32), layout, leading))
     payload = encode_tensors(coded)
-    entries: tuple[Entry, ...] = ()
+    entries: tuple[EntryPoint, ...] = ()
     if scan:
         entries = decode_tensors(payload, [layout for _, layout, _ in coded])[-1].entries
     kind = FLOAT if isinstance(weight, Quantised) else INT
     if len(parts) > 1:
-        if kind == INT or not all(isinstance(one, Quantised) for one in parts.values()):
+        if kind == INT or not all(isinstance(part, Quantised) for part in parts.values()):
             raise ValueError(f"'{block.weight}': all tensors of a block are levels with a step.")
         kind = BLOCK
     dependent = coded[-1][1].dependent
@@ -169,12 +174,12 @@ def _codebook(name: str, tensor: Quantised) -> Codebook:
 
 def _head(
     kind: int,
-    block: Block,
+    block: LayerUnit,
     shape: tuple[int, ...],
     dependent: bool = False,
     book: Codebook | None = None,
     scan: int = 0,
-    entries: tuple[Entry, ...] = (),
+    entries: tuple[EntryPoint, ...] = (),
 ) -> bytes:
     out = BitWriter()
     out.u(5, kind)
@@ -218,16 +223,16 @@ def _write_codebook(out: BitWriter, book: Codebook) -> None:
     left = [b - a - 1 for a, b in zip(book.values, book.values[1:], strict=False)]
     deltas = [*left[: book.zero][::-1], *left[book.zero :]]
 
-    def written(order: int) -> BitWriter:
+    def length(order: int) -> int:
         trial = BitWriter()
-        for one in deltas:
-            trial.ue(order, one)
-        return trial
+        for delta in deltas:
+            trial.ue(order, delta)
+        return trial.length
 
-    order = min(range(16), key=lambda one: written(one).length)
+    order = min(range(16), key=length)
     out.u(4, order)
     out.ue(2, len(book.values))
     out.ie(2, book.zero - (len(book.values) >> 1))
     out.ie(7, book.values[book.zero])
-    for one in deltas:
-        out.ue(order, one)
+    for delta in deltas:
+        out.ue(order, delta)

@@ -25,12 +25,12 @@ from tersenet.codec.arithmetic import bins, engine
 from tersenet.codec.levels import feedback_kernels
 from tersenet.codec.levels.steps import check_step
 
-__all__ = ["FedBack", "inverse_factor", "rd_feedback"]
+__all__ = ["FeedbackLevels", "inverse_factor", "rd_feedback"]
 
 
 @final
 @dataclass(frozen=True, kw_only=True, eq=False)
-class FedBack:
+class FeedbackLevels:
     """Levels, and what they cost by the model that chose them."""
 
     levels: NDArray[np.int32]
@@ -68,7 +68,7 @@ def rd_feedback(
     columns: NDArray[np.float64],
     rows: NDArray[np.float64] | None = None,
     dependent: bool = False,
-) -> FedBack:
+) -> FeedbackLevels:
     """Levels of a matrix whose errors make up for each other.
 
     Weights of exactly zero stay zero: they were pruned.
@@ -105,4 +105,4 @@ def rd_feedback(
     distortion, bits = quantise(
         scaled, columns, rows, float(lam / step**2), models, levels, matrix == 0
     )
-    return FedBack(levels=levels, distortion=float(distortion * step**2), bits=float(bits))
+    return FeedbackLevels(levels=levels, distortion=float(distortion * step**2), bits=float(bits))

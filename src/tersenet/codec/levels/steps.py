@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from tersenet.codec.arithmetic import bins, engine
-from tersenet.codec.arithmetic.layout import Layout
+from tersenet.codec.arithmetic.layout import PayloadLayout
 from tersenet.codec.levels import rates, trellis
 from tersenet.codec.levels.quantised import update_order
 
@@ -107,18 +107,16 @@ def rd_levels(
     flat = np.ascontiguousarray(weights, dtype=np.float32).reshape(-1)
     if base is not None and (scan or base.shape != weights.shape):
         raise ValueError(f"A base of {base.shape} for weights of {weights.shape}, scan {scan}.")
-    order = Layout(shape=weights.shape, scan=scan).order() if base is None else update_order(base)
+    order = (
+        PayloadLayout(shape=weights.shape, scan=scan).order()
+        if base is None
+        else update_order(base)
+    )
     flat = flat if order is None else flat[order]
-    importance = np.zeros(0, np.float32)
-    mean = 1.0
+    importance, mean = np.zeros(0, np.float32), 1.0
     if fisher is not None:
-        fisher = np.asarray(fisher)
-        if fisher.shape != weights.shape:
-            raise ValueError(f"fisher has shape {fisher.shape}, the weights {weights.shape}.")
-        if not (np.isfinite(fisher).all() and (fisher >= 0).all()):
-            raise ValueError("fisher holds values that are negative or not finite.")
-        mean = float(fisher.mean(dtype=np.float64)) if fisher.size else 1.0
-        importance = np.ascontiguousarray(fisher, dtype=np.float32).reshape(-1)
+        importance = _importance(np.asarray(fisher), weights.shape)
+        mean = float(np.asarray(fisher).mean(dtype=np.float64)) if importance.size else 1.0
         importance = importance if order is None else importance[order]
     if lam is None:
         lam = slope(step, dependent=dependent) * mean
@@ -135,6 +133,15 @@ def rd_levels(
         scanned, levels = levels, np.empty_like(levels)
         levels[order] = scanned
     return levels.reshape(weights.shape)
+
+
+def _importance(fisher: NDArray[Any], shape: tuple[int, ...]) -> NDArray[np.float32]:
+    """F as the kernels take it. Raises as `rd_levels`."""
+    if fisher.shape != shape:
+        raise ValueError(f"fisher has shape {fisher.shape}, the weights {shape}.")
+    if not (np.isfinite(fisher).all() and (fisher >= 0).all()):
+        raise ValueError("fisher holds values that are negative or not finite.")
+    return np.ascontiguousarray(fisher, dtype=np.float32).reshape(-1)
 
 
 def _along_the_trellis(

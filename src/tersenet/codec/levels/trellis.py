@@ -160,7 +160,7 @@ def rd_dependent(weights, scale, importance, weight, unary, models, levels, star
         if weight > 0:
             state = _trace(weights, scale, begin, end, np.argmin(costs), choices, levels)
             for i in range(begin, end):
-                coded = _coded(levels[i], state)
+                coded = _coded_level(levels[i], state)
                 significant = np.uint32(3 * state + neighbour)
                 neighbour = learn(coded, significant, neighbour, unary, models, symbols)
                 state = np.int64(TRELLIS[np.uint32(state), np.uint32(coded & 1)])
@@ -194,7 +194,7 @@ def rd_dependent_settled(weights, scale, importance, flags, sizes, unary, levels
 
 @no_type_check
 @helper
-def _coded(level, state):
+def _coded_level(level, state):
     """The level as the coder sees it in that state of the trellis."""
     odd = np.int64(state & 1)
     level = np.int64(level)
@@ -208,7 +208,7 @@ def count_bins(levels, unary, counts):
     symbols = np.empty(PREFIXES * 2 + unary + 8, np.uint8)
     state, neighbour = np.int64(0), np.int64(0)
     for i in range(len(levels)):
-        coded = _coded(levels[i], state)
+        coded = _coded_level(levels[i], state)
         significant = np.uint32(3 * state + neighbour)
         state = np.int64(TRELLIS[np.uint32(state), np.uint32(coded & 1)])
         if coded == 0:
@@ -230,4 +230,4 @@ def states_at(levels, begins, states):
         if part < len(begins) and i == begins[part]:
             states[part] = state
             part += 1
-        state = np.int64(TRELLIS[np.uint32(state), np.uint32(_coded(levels[i], state) & 1)])
+        state = np.int64(TRELLIS[np.uint32(state), np.uint32(_coded_level(levels[i], state) & 1)])

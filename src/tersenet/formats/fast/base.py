@@ -2,7 +2,7 @@
 
 import abc
 import dataclasses
-from typing import Any, Final, no_type_check
+from typing import Any, ClassVar, Final, no_type_check
 
 import numpy as np
 from numba import njit
@@ -18,12 +18,12 @@ __all__ = [
     "FastMatrix",
     "MANY",
     "addresses",
-    "aligned",
-    "aligned_vector",
-    "checked_values",
+    "align",
+    "align_vector",
+    "float32_values",
     "code_bits",
-    "padded",
-    "padded_codes",
+    "pad",
+    "pad_codes",
     "slabs",
     "table",
 ]
@@ -44,6 +44,10 @@ class FastMatrix(Matrix):
 
     values: NDArray[Any]
     """The distinct values, in the type of the matrix; a code is a place in here."""
+    stream: ClassVar[tuple[str, ...]]
+    """Names of the arrays that a product reads once: what memory bandwidth has to carry."""
+    beside: ClassVar[tuple[str, ...]] = ()
+    """Names of the other arrays that it reads."""
 
     @classmethod
     @abc.abstractmethod
@@ -59,9 +63,14 @@ class FastMatrix(Matrix):
         return {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}  # type: ignore[arg-type]
 
     @property
-    @abc.abstractmethod
     def stream_bytes(self) -> int:
         """Bytes of a product's read-once stream: what memory bandwidth has to carry."""
+        return sum(getattr(self, name).nbytes for name in self.stream)
+
+    @property
+    def memory_bytes(self) -> int:
+        """Bytes of all arrays that a product reads."""
+        return self.stream_bytes + sum(getattr(self, name).nbytes for name in self.beside)
 
     def __matmul__(self, x: ArrayLike) -> NDArray[Any]:
         """Multiplies as `Matrix` does; a vector with nothing to convert is not looked at twice.
@@ -81,7 +90,7 @@ class FastMatrix(Matrix):
         return np.float32
 
 
-def checked_values(levels: Levels, *, limit: int, format_name: str) -> NDArray[np.float32]:
+def float32_values(levels: Levels, *, limit: int, format_name: str) -> NDArray[np.float32]:
     """The values of the levels in float32.
 
     Raises:
@@ -121,7 +130,7 @@ def slabs(rows: int) -> int:
     return -(-rows // LANES)
 
 
-def aligned(array: NDArray[Any]) -> NDArray[Any]:
+def align(array: NDArray[Any]) -> NDArray[Any]:
     """A copy that starts on a line of the cache: else each register is loaded from two lines."""
     raw = np.empty(array.nbytes + LINE_BYTES, np.uint8)
     first = -raw.ctypes.data % LINE_BYTES
@@ -132,7 +141,7 @@ def aligned(array: NDArray[Any]) -> NDArray[Any]:
 
 @njit(cache=True, nogil=True)
 @no_type_check
-def aligned_vector(x, length):
+def align_vector(x, length):
     """A copy of a float32 vector on a line of the cache, with zeros behind up to `length`."""
     raw = np.empty(length + 16, np.float32)
     first = (64 - raw.ctypes.data % 64) % 64 // 4
@@ -150,13 +159,13 @@ def addresses(*arrays: NDArray[Any]) -> list[int]:
     return [number for array in arrays for number in (array.ctypes.data, array.size)]
 
 
-def padded(x: NDArray[np.float32], multiple: int) -> NDArray[np.float32]:
+def pad(x: NDArray[np.float32], multiple: int) -> NDArray[np.float32]:
     """A vector with zeros behind it, up to a multiple; itself where it fits."""
     missing = -len(x) % multiple
     return np.concatenate((x, np.zeros(missing, x.dtype))) if missing else x
 
 
-def padded_codes(codes: NDArray[Any], *, rows: int, columns: int, code: int = 0) -> NDArray[Any]:
+def pad_codes(codes: NDArray[Any], *, rows: int, columns: int, code: int = 0) -> NDArray[Any]:
     """Codes with rows and columns of `code` added, up to multiples of the given."""
     height, width = codes.shape
     out = np.full((height + -height % rows, width + -width % columns), code, codes.dtype)

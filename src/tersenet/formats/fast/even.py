@@ -16,13 +16,13 @@ from numpy.typing import ArrayLike, NDArray
 
 from tersenet.errors import FormatError
 from tersenet.formats.accounting import StoredArray
-from tersenet.formats.fast.base import MANY, FastMatrix, checked_values, padded_codes
+from tersenet.formats.fast.base import MANY, FastMatrix, float32_values, pad_codes
 from tersenet.formats.fast.even_kernels import DECODERS, multiply
 from tersenet.formats.fast.packed import BATCHED, multiply_decoded, pack_fields, unpack_fields
 from tersenet.formats.lanes import LANES
 from tersenet.formats.levels import Levels, value_bits
 
-__all__ = ["Even", "decoded", "even_bits", "even_codes"]
+__all__ = ["Even", "uses_blas", "even_bits", "even_codes"]
 
 _SMALL: Final = 1 << 18
 """Elements below which a product with one vector takes little more than its call."""
@@ -37,6 +37,8 @@ _MOST_COLUMNS: Final = {4: 1 << 20, 8: 1 << 16}
 @dataclass(frozen=True, eq=False, repr=False)
 class Even(FastMatrix):
     """Up to 256 values first + k · step, each as its k: 4 bits up to k = 15, else 8."""
+
+    stream = ("words",)
 
     shape: tuple[int, int]
     dtype: np.dtype[Any]
@@ -58,7 +60,7 @@ class Even(FastMatrix):
                 or more columns than 32 bits can sum: 1,048,576, or 65,536 beyond 16 places.
         """
         levels = Levels.of(matrix)
-        values = checked_values(levels, limit=MANY, format_name="Even")
+        values = float32_values(levels, limit=MANY, format_name="Even")
         grid = even_codes(values, most=MANY - 1)
         if grid is None:
             raise FormatError(
@@ -73,7 +75,7 @@ class Even(FastMatrix):
                 f" {levels.shape[1]}: use Packed, or split it."
             )
         together = 32 // bits
-        fields = padded_codes(codes[levels.ranks], rows=2 * LANES, columns=together)
+        fields = pad_codes(codes[levels.ranks], rows=2 * LANES, columns=together)
         ordered = fields.reshape(len(fields), -1, together)[..., _ORDER[bits]]
         return cls(
             shape=levels.shape,
@@ -109,23 +111,13 @@ class Even(FastMatrix):
             StoredArray(name="codes", entries=rows * columns, bits_each=self.code_bits),
         )
 
-    @property
-    def memory_bytes(self) -> int:
-        """Bytes of the words."""
-        return self.words.nbytes
-
-    @property
-    def stream_bytes(self) -> int:
-        """Bytes of the words."""
-        return self.words.nbytes
-
     def _product(self, x: NDArray[Any]) -> NDArray[Any]:
         out = np.empty(len(self.words) * LANES, np.float32)
         multiply(x, out, *self._operands)
         return out[: self.shape[0]]
 
     def _products(self, x: NDArray[Any]) -> NDArray[Any]:
-        if not decoded(self.shape, x.shape[1]):
+        if not uses_blas(self.shape, x.shape[1]):
             return super()._products(x)
         decode = partial(DECODERS[self.code_bits], self.first, self.step)
         return multiply_decoded(decode, self.words, 32 // self.code_bits, x, self.shape)
@@ -136,7 +128,7 @@ class Even(FastMatrix):
         return self.words, self.code_bits, self.first, self.step
 
 
-def decoded(shape: tuple[int, int], batch: int) -> bool:
+def uses_blas(shape: tuple[int, int], batch: int) -> bool:
     """Whether a batch is multiplied by BLAS: integers are faster where a call is worth its cost."""
     return batch >= BATCHED and shape[0] * shape[1] < _SMALL
 

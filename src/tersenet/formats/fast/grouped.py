@@ -17,7 +17,7 @@ from numba import njit
 from numpy.typing import ArrayLike, NDArray
 
 from tersenet.formats.accounting import StoredArray
-from tersenet.formats.fast.base import FastMatrix, checked_values, padded, padded_codes
+from tersenet.formats.fast.base import FastMatrix, float32_values, pad, pad_codes
 from tersenet.formats.fast.packed import pack_fields, unpack_fields
 from tersenet.formats.lanes import (
     AHEAD,
@@ -33,7 +33,7 @@ from tersenet.formats.lanes import (
 )
 from tersenet.formats.levels import Levels, value_bits
 
-__all__ = ["Grouped"]
+__all__ = ["Grouped", "group_sums"]
 
 _COLUMNS: Final = {1: 4, 2: 4, 3: 3, 4: 2, 5: 2}
 """Columns in a group, by the number of values."""
@@ -45,6 +45,9 @@ _ABREAST: Final = 4
 @dataclass(frozen=True, eq=False, repr=False)
 class Grouped(FastMatrix):
     """Up to 5 values: 1 bit an element for two, 1.78 for three, 2 for four, 2.67 for five."""
+
+    stream = ("words",)
+    beside = ("sums",)
 
     shape: tuple[int, int]
     dtype: np.dtype[Any]
@@ -62,26 +65,23 @@ class Grouped(FastMatrix):
             FormatError: More than 5 values, or values that float32 cannot hold.
         """
         levels = Levels.of(matrix)
-        values = checked_values(levels, limit=5, format_name="Grouped")
+        values = float32_values(levels, limit=5, format_name="Grouped")
         kinds, columns = len(values), _COLUMNS[len(values)]
         bits, per_word = _fields(kinds)
         weights = kinds ** np.arange(columns)
-        codes = padded_codes(
-            levels.ranks, rows=_ABREAST * LANES, columns=columns * per_word
-        ).reshape(-1, columns)
+        codes = pad_codes(levels.ranks, rows=_ABREAST * LANES, columns=columns * per_word).reshape(
+            -1, columns
+        )
         group_codes = (codes @ weights.astype(np.uint8)).astype(np.uint8)
         rows = -(-levels.shape[0] // (_ABREAST * LANES)) * _ABREAST * LANES
         words = pack_fields(group_codes.reshape(rows, -1), per_word=per_word, bits=bits)
         abreast = words.reshape(-1, _ABREAST, words.shape[1], LANES).transpose(0, 2, 1, 3)
-        digits = np.arange(kinds**columns) // weights[:, None] % kinds
-        sums = np.zeros((columns, 1 << bits), np.float32)
-        sums[:, : kinds**columns] = values[digits]
         return cls(
             shape=levels.shape,
             dtype=levels.values.dtype,
             values=levels.values,
             words=np.ascontiguousarray(abreast),
-            sums=sums,
+            sums=group_sums(values),
         )
 
     def dense(self) -> NDArray[Any]:
@@ -101,23 +101,22 @@ class Grouped(FastMatrix):
             StoredArray(name="words", entries=self.words.size, bits_each=32),
         )
 
-    @property
-    def memory_bytes(self) -> int:
-        """Bytes of words and sums."""
-        return self.words.nbytes + self.sums.nbytes
-
-    @property
-    def stream_bytes(self) -> int:
-        """Bytes of the words."""
-        return self.words.nbytes
-
     def _product(self, x: NDArray[Any]) -> NDArray[Any]:
         bits, per_word = _fields(len(self.values))
-        vector = padded(x, len(self.sums) * per_word)
+        vector = pad(x, len(self.sums) * per_word)
         tables = vector.reshape(-1, len(self.sums)) @ self.sums
         out = np.empty(self.words.shape[0] * _ABREAST * LANES, np.float32)
         _PRODUCTS[bits](self.words, tables, out)
         return out[: self.shape[0]]
+
+
+def group_sums(values: NDArray[np.float32]) -> NDArray[np.float32]:
+    """(column of a group, code of the group): which value that column has."""
+    kinds, columns = len(values), _COLUMNS[len(values)]
+    digits = np.arange(kinds**columns) // kinds ** np.arange(columns)[:, None] % kinds
+    sums = np.zeros((columns, 1 << _fields(kinds)[0]), np.float32)
+    sums[:, : kinds**columns] = values[digits]
+    return sums
 
 
 def _fields(kinds: int) -> tuple[int, int]:

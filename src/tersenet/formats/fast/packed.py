@@ -20,10 +20,10 @@ from tersenet.formats.accounting import StoredArray
 from tersenet.formats.fast.base import (
     MANY,
     FastMatrix,
-    checked_values,
     code_bits,
-    padded,
-    padded_codes,
+    float32_values,
+    pad,
+    pad_codes,
     slabs,
     table,
 )
@@ -58,6 +58,9 @@ _PANEL_BYTES: Final = 1 << 20
 class Packed(FastMatrix):
     """Every element as a code of 4 bits (up to 16 values), 5 (up to 32) or 8 (up to 256)."""
 
+    stream = ("words",)
+    beside = ("table",)
+
     shape: tuple[int, int]
     dtype: np.dtype[Any]
     values: NDArray[Any]
@@ -74,10 +77,10 @@ class Packed(FastMatrix):
             FormatError: More than 256 values, or values that float32 cannot hold.
         """
         levels = Levels.of(matrix)
-        values = checked_values(levels, limit=MANY, format_name="Packed")
+        values = float32_values(levels, limit=MANY, format_name="Packed")
         bits = packed_bits(len(values))
         per_word = _PER_WORD[bits]
-        codes = padded_codes(levels.ranks, rows=LANES, columns=per_word)
+        codes = pad_codes(levels.ranks, rows=LANES, columns=per_word)
         return cls(
             shape=levels.shape,
             dtype=levels.values.dtype,
@@ -99,16 +102,6 @@ class Packed(FastMatrix):
             StoredArray(name="codes", entries=rows * columns, bits_each=self.code_bits),
         )
 
-    @property
-    def memory_bytes(self) -> int:
-        """Bytes of words and table."""
-        return self.words.nbytes + self.table.nbytes
-
-    @property
-    def stream_bytes(self) -> int:
-        """Bytes of the words."""
-        return self.words.nbytes
-
     def _codes(self, first: int = 0, last: int | None = None) -> NDArray[np.uint8]:
         """Codes of the slabs from first to last, without the padding."""
         codes = unpack_fields(
@@ -118,7 +111,7 @@ class Packed(FastMatrix):
 
     def _product(self, x: NDArray[Any]) -> NDArray[Any]:
         out = np.empty(len(self.words) * LANES, np.float32)
-        vector = padded(x, _PER_WORD[self.code_bits])
+        vector = pad(x, _PER_WORD[self.code_bits])
         _PRODUCTS[self.code_bits](self.words, self.table, vector, out)
         return out[: self.shape[0]]
 

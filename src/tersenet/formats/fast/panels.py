@@ -15,7 +15,7 @@ from numba import njit
 from numpy.typing import ArrayLike, NDArray
 
 from tersenet.formats.accounting import StoredArray
-from tersenet.formats.fast.base import MANY, FastMatrix, checked_values, code_bits, table
+from tersenet.formats.fast.base import MANY, FastMatrix, code_bits, float32_values, table
 from tersenet.formats.lanes import (
     LANES,
     broadcast,
@@ -34,6 +34,9 @@ __all__ = ["Panels", "panel_width"]
 class Panels(FastMatrix):
     """Up to 256 values, 16 bits per stored element, made for batches of sixteen and more."""
 
+    stream = ("entries_", "starts")
+    beside = ("table",)
+
     shape: tuple[int, int]
     dtype: np.dtype[Any]
     values: NDArray[Any]
@@ -51,7 +54,7 @@ class Panels(FastMatrix):
             FormatError: More than 256 values, or values that float32 cannot hold.
         """
         levels = Levels.of(matrix)
-        values = checked_values(levels, limit=MANY, format_name="Panels")
+        values = float32_values(levels, limit=MANY, format_name="Panels")
         bits, width = code_bits(len(values)), panel_width(len(values))
         rows, columns = levels.shape
         parts, starts, total = [], [], 0
@@ -89,16 +92,6 @@ class Panels(FastMatrix):
             StoredArray(name="entries", entries=len(self.entries_), bits_each=16),
             StoredArray(name="starts", entries=self.starts.size, bits_each=64),
         )
-
-    @property
-    def memory_bytes(self) -> int:
-        """Bytes of entries, starts and table."""
-        return self.entries_.nbytes + self.starts.nbytes + self.table.nbytes
-
-    @property
-    def stream_bytes(self) -> int:
-        """Bytes of entries and starts."""
-        return self.entries_.nbytes + self.starts.nbytes
 
     def _product(self, x: NDArray[Any]) -> NDArray[Any]:
         return self._products(x[:, None])[:, 0]

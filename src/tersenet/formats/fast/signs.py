@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from tersenet.errors import FormatError
 from tersenet.formats.accounting import StoredArray
-from tersenet.formats.fast.base import FastMatrix, checked_values
+from tersenet.formats.fast.base import FastMatrix, float32_values
 from tersenet.formats.lanes import popcount
 from tersenet.formats.levels import Levels, value_bits
 
@@ -28,6 +28,8 @@ class Signs(FastMatrix):
     Use it for binary layers with binary activations; `Grouped` multiplies the same matrix with
     any x.
     """
+
+    stream = ("words",)
 
     shape: tuple[int, int]
     dtype: np.dtype[Any]
@@ -46,7 +48,7 @@ class Signs(FastMatrix):
             FormatError: The values are not -a and a.
         """
         levels = Levels.of(matrix)
-        checked_values(levels, limit=2, format_name="Signs")
+        float32_values(levels, limit=2, format_name="Signs")
         values = np.sort(levels.values)
         a = values[-1]
         opposite = len(values) == 1 or float(values[0]) == -float(a)
@@ -75,16 +77,6 @@ class Signs(FastMatrix):
             StoredArray(name="Ω", entries=2, bits_each=value_bits(self.values)),
             StoredArray(name="bits", entries=rows * columns, bits_each=1),
         )
-
-    @property
-    def memory_bytes(self) -> int:
-        """Bytes of the words."""
-        return self.words.nbytes
-
-    @property
-    def stream_bytes(self) -> int:
-        """Bytes of the words."""
-        return self.words.nbytes
 
     def _product(self, x: NDArray[Any]) -> NDArray[Any]:
         size = float(np.abs(x[0]))

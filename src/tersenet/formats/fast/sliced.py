@@ -17,7 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from tersenet.errors import FormatError
 from tersenet.formats.accounting import StoredArray
-from tersenet.formats.fast.base import MANY, FastMatrix, checked_values, code_bits, slabs, table
+from tersenet.formats.fast.base import MANY, FastMatrix, code_bits, float32_values, slabs, table
 from tersenet.formats.lanes import (
     AHEAD,
     LANES,
@@ -40,7 +40,7 @@ from tersenet.formats.levels import Levels, value_bits
 
 __all__ = [
     "Sliced",
-    "omitted",
+    "omitted_sum",
     "order_of",
     "places_of",
     "put_sliced",
@@ -57,6 +57,9 @@ _MOST_COLUMNS: Final = (1 << 31) - 1
 @dataclass(frozen=True, eq=False, repr=False)
 class Sliced(FastMatrix):
     """Up to 256 values, 16 bits per stored element, one gather per sixteen of them."""
+
+    stream = ("entries_",)
+    beside = ("starts", "places", "table")
 
     shape: tuple[int, int]
     dtype: np.dtype[Any]
@@ -80,7 +83,7 @@ class Sliced(FastMatrix):
                 2,147,483,647 columns.
         """
         levels = Levels.of(matrix)
-        values = checked_values(levels, limit=MANY, format_name="Sliced")
+        values = float32_values(levels, limit=MANY, format_name="Sliced")
         if levels.shape[1] > _MOST_COLUMNS:
             raise FormatError(
                 f"Sliced counts up to {_MOST_COLUMNS} columns and the matrix has"
@@ -114,17 +117,6 @@ class Sliced(FastMatrix):
             StoredArray(name="starts", entries=len(self.starts), bits_each=32),
             StoredArray(name="places", entries=len(self.places), bits_each=32),
         )
-
-    @property
-    def memory_bytes(self) -> int:
-        """Bytes of entries, starts, places and table."""
-        arrays = (self.entries_, self.starts, self.places, self.table)
-        return sum(array.nbytes for array in arrays)
-
-    @property
-    def stream_bytes(self) -> int:
-        """Bytes of the entries."""
-        return self.entries_.nbytes
 
     def _product(self, x: NDArray[Any]) -> NDArray[Any]:
         out = np.empty(len(self.places), np.float32)
@@ -218,7 +210,7 @@ def put_sliced(entries, starts, order, codes, bits):
 
 @njit(cache=True, nogil=True)
 @no_type_check
-def omitted(value, x):
+def omitted_sum(value, x):
     """ω0 · Σx: what the omitted value contributes to every row."""
     total = 0.0
     if value != 0:
@@ -264,7 +256,7 @@ def _product(x, out, entries, starts, places, table, omitted_value):
         sum_sliced(entries, starts, table, x, sums)
     else:
         _sum_bytes(entries, starts, table, x, sums)
-    start = broadcast(omitted(omitted_value, x))
+    start = broadcast(omitted_sum(omitted_value, x))
     for first in range(0, len(out), 16):
         found = gather(sums, load_words(places, first))
         store_floats(out, first, add(found, start))

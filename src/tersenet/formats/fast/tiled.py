@@ -27,9 +27,9 @@ from tersenet.formats.fast.base import (
     MANY,
     FastMatrix,
     addresses,
-    aligned,
-    checked_values,
-    padded_codes,
+    align,
+    float32_values,
+    pad_codes,
     table,
 )
 from tersenet.formats.fast.even import even_codes
@@ -80,6 +80,9 @@ def tile_slots(values: NDArray[np.float32], width: int) -> Slots | None:
 class Tiled(FastMatrix):
     """Up to 32 values, or 256 evenly spaced ones; no random access to x."""
 
+    stream = ("lines", "blocks", "rest_entries")
+    beside = ("starts", "places", "rest_starts", "rest_places", "table")
+
     shape: tuple[int, int]
     dtype: np.dtype[Any]
     values: NDArray[Any]
@@ -108,7 +111,7 @@ class Tiled(FastMatrix):
                 float32 cannot hold, or more than 2,097,152 columns.
         """
         levels = Levels.of(matrix)
-        values = checked_values(levels, limit=MANY, format_name="Tiled")
+        values = float32_values(levels, limit=MANY, format_name="Tiled")
         stored = 1 - int(levels.counts[0]) / levels.ranks.size
         few = len(values) <= FEW
         width = 64 if stored < SPARSE or not few else 32
@@ -125,7 +128,7 @@ class Tiled(FastMatrix):
             )
         # Rows of like fill together: the fullest row of a slab decides how long it takes.
         order = np.argsort(-np.count_nonzero(levels.ranks, axis=1), kind="stable")
-        codes = padded_codes(slots.codes[levels.ranks[order]], rows=LANES, columns=width)
+        codes = pad_codes(slots.codes[levels.ranks[order]], rows=LANES, columns=width)
         worth = _WORTH if few and levels.ranks.size > _SMALL else 1
         needed = lines_needed(codes, width, slots.per_word, worth)
         panel = _PANEL // width
@@ -143,7 +146,7 @@ class Tiled(FastMatrix):
             dtype=levels.values.dtype,
             values=levels.values,
             width=width,
-            lines=aligned(lines),
+            lines=align(lines),
             blocks=blocks,
             starts=starts,
             places=places_of(order),
@@ -186,17 +189,6 @@ class Tiled(FastMatrix):
             ),
             StoredArray(name="places", entries=2 * len(self.places), bits_each=32),
         )
-
-    @property
-    def memory_bytes(self) -> int:
-        """Bytes of all arrays that a product reads."""
-        arrays = (self.starts, self.places, self.rest_starts, self.rest_places, self.table)
-        return self.stream_bytes + sum(array.nbytes for array in arrays)
-
-    @property
-    def stream_bytes(self) -> int:
-        """Bytes of lines, blocks and remainder."""
-        return self.lines.nbytes + self.blocks.nbytes + self.rest_entries.nbytes
 
     @cached_property
     def _slots(self) -> Slots:

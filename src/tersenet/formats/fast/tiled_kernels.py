@@ -5,8 +5,8 @@ from typing import Any, no_type_check
 import numpy as np
 from numba import carray, njit  # pyright: ignore[reportPrivateImportUsage]
 
-from tersenet.formats.fast.base import aligned_vector
-from tersenet.formats.fast.sliced import omitted, sum_sliced
+from tersenet.formats.fast.base import align_vector
+from tersenet.formats.fast.sliced import omitted_sum, sum_sliced
 from tersenet.formats.lanes import (
     AHEAD,
     add,
@@ -190,7 +190,7 @@ def multiply(vector, out, plan, omitted_value):
     places = carray(pointer(plan[6], np.uint32), plan[7])
     table = carray(pointer(plan[14], np.float32), plan[15])
     width, slot_bits = plan[16], plan[17]
-    x = aligned_vector(vector, (len(vector) + width - 1) // width * width)
+    x = align_vector(vector, (len(vector) + width - 1) // width * width)
     sums = np.zeros(len(out), np.float32)
     step = broadcast(np.float32(1))
     if slot_bits == 16:
@@ -200,7 +200,7 @@ def multiply(vector, out, plan, omitted_value):
         _sum_narrow(lines, blocks, starts, table, x, sums)
     else:
         _sum_wide(lines, blocks, starts, table, x, sums)
-    start = broadcast(omitted(omitted_value, x))
+    start = broadcast(omitted_sum(omitted_value, x))
     if plan[9] == 0:
         for first in range(0, len(out), 16):
             found = gather(sums, load_words(places, first))

@@ -14,7 +14,7 @@ from tersenet.formats.lanes.registers import (
     WORD_LANES,
     WORDS,
     call,
-    filled,
+    fill_words,
     splat,
 )
 
@@ -36,7 +36,7 @@ def no_words(typingctx):
     """0 in every lane."""
 
     def generate(context, builder, signature, args):
-        return filled(0)
+        return fill_words(0)
 
     return WORDS(), generate
 
@@ -60,7 +60,7 @@ def signed_field(typingctx, words, first, bits):
     up, down = 32 - first.literal_value - bits.literal_value, 32 - bits.literal_value
 
     def generate(context, builder, signature, args):
-        field = builder.ashr(builder.shl(args[0], filled(up)), filled(down))
+        field = builder.ashr(builder.shl(args[0], fill_words(up)), fill_words(down))
         return builder.sitofp(field, FLOAT_LANES)
 
     return FLOATS(WORDS, first, bits), generate
@@ -101,7 +101,7 @@ def low_bytes(typingctx, words):
     """Every lane's lowest byte."""
 
     def generate(context, builder, signature, args):
-        return builder.and_(args[0], filled(0xFF))
+        return builder.and_(args[0], fill_words(0xFF))
 
     return WORDS(WORDS), generate
 
@@ -111,7 +111,7 @@ def low_nibbles(typingctx, words):
     """Every byte without its upper four bits."""
 
     def generate(context, builder, signature, args):
-        return builder.and_(args[0], filled(0x0F0F0F0F))
+        return builder.and_(args[0], fill_words(0x0F0F0F0F))
 
     return WORDS(WORDS), generate
 
@@ -124,9 +124,9 @@ def dot_bytes(typingctx, total, unsigned, signed):
         if BYTE_DOT:
             # Words for bytes: the signature of old, which newer LLVM still reads.
             return call(builder, "llvm.x86.avx512.vpdpbusd.512", WORD_LANES, list(args))
-        total, top = args[0], filled(24)
+        total, top = args[0], fill_words(24)
         for place in range(4):
-            up = filled(24 - 8 * place)
+            up = fill_words(24 - 8 * place)
             first = builder.lshr(builder.shl(args[1], up), top)
             second = builder.ashr(builder.shl(args[2], up), top)
             total = builder.add(total, builder.mul(first, second))

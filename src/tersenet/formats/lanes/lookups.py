@@ -22,7 +22,7 @@ from tersenet.formats.lanes.registers import (
     WORD_LANES,
     WORDS,
     call,
-    filled,
+    fill_words,
 )
 
 __all__ = ["gather", "lookup16", "lookup32", "lookup64", "value_of"]
@@ -41,7 +41,7 @@ def _lookup(builder: Any, tables: list[Any], index: Any) -> Any:
         return call(builder, name, FLOAT_LANES, [tables[0], index, tables[1]])
     if INSTRUCTIONS == "avx2":
         return _lookup_avx2(builder, tables, index)
-    low = builder.and_(index, filled(16 * len(tables) - 1))
+    low = builder.and_(index, fill_words(16 * len(tables) - 1))
     table = tables[0]
     if len(tables) == 2:
         both = ir.Constant(ir.VectorType(INT, 32), list(range(32)))
@@ -109,8 +109,8 @@ def lookup64(typingctx, first, second, third, fourth, index):
         index = args[4]
         lower = _lookup(builder, [args[0], args[1]], index)
         upper = _lookup(builder, [args[2], args[3]], index)
-        bit = builder.and_(index, filled(32))
-        high = builder.icmp_unsigned("!=", bit, filled(0))
+        bit = builder.and_(index, fill_words(32))
+        high = builder.icmp_unsigned("!=", bit, fill_words(0))
         return builder.select(high, upper, lower)
 
     return FLOATS(FLOATS, FLOATS, FLOATS, FLOATS, WORDS), generate
@@ -140,7 +140,7 @@ def value_of(typingctx, table, low, high, words, bits):
     def generate(context, builder, signature, args):
         if width <= 5:
             return _lookup(builder, [args[1], args[2]][: 1 << (width - 4)], args[3])
-        code = builder.and_(args[3], filled((1 << width) - 1))
+        code = builder.and_(args[3], fill_words((1 << width) - 1))
         return _gather(context, builder, signature.args[0], args[0], code)
 
     return FLOATS(table, FLOATS, FLOATS, WORDS, bits), generate

@@ -22,7 +22,7 @@ __all__ = [
     "WORD_LANES",
     "address",
     "call",
-    "filled",
+    "fill_words",
     "splat",
 ]
 
@@ -85,9 +85,9 @@ def splat(builder: Any, scalar: Any, vector: Any) -> Any:
     """The same scalar in every lane."""
     empty = ir.Constant(vector, ir.Undefined)
     first = builder.insert_element(empty, scalar, ir.Constant(INT, 0))
-    return builder.shuffle_vector(first, empty, filled(0))
+    return builder.shuffle_vector(first, empty, fill_words(0))
 
 
-def filled(word: int) -> Any:
+def fill_words(word: int) -> Any:
     """A constant with the same word in every lane."""
     return ir.Constant(WORD_LANES, [word] * LANES)

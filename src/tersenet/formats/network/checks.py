@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from tersenet.errors import FormatError
 from tersenet.formats.fast.base import MANY, code_bits, slabs, table
 from tersenet.formats.fast.even import Even, even_codes
-from tersenet.formats.fast.grouped import Grouped
+from tersenet.formats.fast.grouped import Grouped, group_sums
 from tersenet.formats.fast.packed import Packed, packed_bits, unpack_fields
 from tersenet.formats.fast.panels import Panels, panel_width
 from tersenet.formats.fast.sliced import Sliced
@@ -79,21 +79,15 @@ def _packed(matrix: Packed, values: NDArray[np.float32]) -> None:
 
 def _grouped(matrix: Grouped, values: NDArray[np.float32]) -> None:
     _require(len(values) <= 5, matrix, "its values")
-    # The sums and the layout of one row of such values, to hold this matrix against.
-    sample = Grouped.encode(values[None, :])
-    _array(matrix, matrix.sums, np.dtype(np.float32), sample.sums.shape, "its sums")
-    kinds, columns = len(values), len(sample.sums)
-    weights = kinds ** np.arange(columns)
-    digits = np.arange(kinds**columns) // weights[:, None] % kinds
-    sums = np.zeros_like(sample.sums)
-    sums[:, : kinds**columns] = values[digits]
+    kinds, sums = len(values), group_sums(values)
+    _array(matrix, matrix.sums, np.dtype(np.float32), sums.shape, "its sums")
     _require((sums == matrix.sums).all(), matrix, "its sums")
     bits = 4 if sums.shape[1] == 16 else 5
-    width = -(-matrix.shape[1] // (columns * (32 // bits)))
+    width = -(-matrix.shape[1] // (len(sums) * (32 // bits)))
     shape = (-(-matrix.shape[0] // (4 * LANES)), width, 4, LANES)
     _array(matrix, matrix.words, np.dtype(np.uint32), shape, "its codes")
     lines = matrix.words.reshape(-1, width * 4, LANES)
-    _codes(matrix, lines, bits, np.arange(kinds**columns))
+    _codes(matrix, lines, bits, np.arange(kinds ** len(sums)))
 
 
 def _sliced(matrix: Sliced, values: NDArray[np.float32]) -> None:

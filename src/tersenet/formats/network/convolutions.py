@@ -8,15 +8,15 @@ import numpy as np
 from tersenet.formats.matrix import Matrix
 from tersenet.formats.network.operation import (
     Floats,
-    Layer,
     Pair,
+    ScaledLayer,
     Shape,
     Window,
-    framed,
     only,
+    pad_image,
     require,
-    shifted,
-    visited,
+    scale_and_shift_,
+    window_places,
 )
 
 __all__ = ["Convolution", "Depthwise"]
@@ -26,7 +26,7 @@ _PATCH_BYTES: Final = 1 << 21
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class _Filter(Layer, Window):
+class _Filter(ScaledLayer, Window):
     """What all convolutions are told."""
 
     matrix: Matrix
@@ -49,11 +49,11 @@ class Convolution(_Filter):
         height, width = self.kernel
         require(len(shape) == 3 and shape[0] * height * width == self.matrix.shape[1], self, shape)
         self.check_rows()
-        return (self.matrix.shape[0], *visited(self, shape[1:], self.dilation))
+        return (self.matrix.shape[0], *window_places(self, shape[1:], self.dilation))
 
     def __call__(self, *values: Floats) -> Floats:
         """Lays out some patches, multiplies, goes on: the patches never lie there all at once."""
-        x = framed(values[0], self.padding, 0)
+        x = pad_image(values[0], self.padding, 0)
         rows, columns = self._positions(x)
         samples, wide = x.shape[1], 4 * self.matrix.shape[1] * columns
         lines = max(1, min(rows, _PATCH_BYTES // wide))
@@ -67,7 +67,7 @@ class Convolution(_Filter):
                 product = self.matrix @ patches
                 shape = (len(out), some.shape[1], count, columns)
                 out[:, first : first + together, top : top + count] = product.reshape(shape)
-        return shifted(out, self.scale, self.bias)
+        return scale_and_shift_(out, self.scale, self.bias)
 
     def _positions(self, image: Floats) -> Pair:
         reach = (d * (k - 1) + 1 for d, k in zip(self.dilation, self.kernel, strict=True))
@@ -108,13 +108,13 @@ class Depthwise(_Filter):
         fits = len(shape) == 3 and self.kernel[0] * self.kernel[1] == places
         require(fits and shape[0] > 0 and rows % shape[0] == 0, self, shape)
         self.check_rows()
-        return (rows, *visited(self, shape[1:], self.dilation))
+        return (rows, *window_places(self, shape[1:], self.dilation))
 
     def __call__(self, *values: Floats) -> Floats:
         """Adds weight · image, place by place of the kernel."""
         (x,) = values
         shape = self.shape((len(x), *x.shape[2:]))
-        image = framed(x, self.padding, 0)
+        image = pad_image(x, self.padding, 0)
         if len(x) != shape[0]:
             image = np.repeat(image, shape[0] // len(x), axis=0)
         weights = self.matrix.dense().astype(np.float32)[:, :, None, None, None]
@@ -126,4 +126,4 @@ class Depthwise(_Filter):
             lines = slice(top, top + (shape[1] - 1) * down + 1, down)
             columns = slice(left, left + (shape[2] - 1) * right + 1, right)
             out += np.multiply(weights[:, place], image[:, :, lines, columns], out=part)
-        return shifted(out, self.scale, self.bias)
+        return scale_and_shift_(out, self.scale, self.bias)

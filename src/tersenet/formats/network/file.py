@@ -30,7 +30,7 @@ from tersenet.errors import FormatError
 from tersenet.formats.matrix import Matrix
 from tersenet.formats.network.checks import CHECKED, check
 from tersenet.formats.network.operations import OPERATIONS
-from tersenet.formats.network.running import Network, Step
+from tersenet.formats.network.running import Network, NetworkStep
 from tersenet.formats.paper.classic import Dense
 from tersenet.formats.paper.files import DTYPES
 
@@ -55,7 +55,7 @@ def network_bytes(network: Network) -> bytes:
             "operation": type(step.operation).__name__,
             "reads": list(step.reads),
             **{
-                field.name: _described(getattr(step.operation, field.name), arrays)
+                field.name: _describe(getattr(step.operation, field.name), arrays)
                 for field in dataclasses.fields(step.operation)  # type: ignore[arg-type]
             },
         }
@@ -121,7 +121,7 @@ def read_network(data: "bytes | mmap.mmap") -> Network:
     return Network(shape, tuple(reader.step(step) for step in steps))
 
 
-def _described(value: Any, arrays: list[NDArray[Any]]) -> Any:
+def _describe(value: Any, arrays: list[NDArray[Any]]) -> Any:
     """A field as the description holds it; arrays are added to `arrays`."""
     if isinstance(value, Matrix):
         name = type(value).__name__
@@ -132,7 +132,7 @@ def _described(value: Any, arrays: list[NDArray[Any]]) -> Any:
             )
         fields = dataclasses.fields(value)  # type: ignore[arg-type]
         return {"format": name} | {
-            field.name: _described(getattr(value, field.name), arrays) for field in fields
+            field.name: _describe(getattr(value, field.name), arrays) for field in fields
         }
     if isinstance(value, np.ndarray):
         arrays.append(value)
@@ -149,7 +149,7 @@ def _places(steps: list[dict[str, Any]]) -> list[list[Any]]:
         for value in step.values():
             if isinstance(value, dict):
                 inner = value.values() if "format" in value else [value]
-                found += [one["array"] for one in inner if isinstance(one, dict)]
+                found += [value["array"] for value in inner if isinstance(value, dict)]
     return found
 
 
@@ -168,7 +168,7 @@ class _Reader:
     def __init__(self, arrays: memoryview) -> None:
         self.arrays = arrays
 
-    def step(self, entry: Any) -> Step:
+    def step(self, entry: Any) -> NetworkStep:
         _require(isinstance(entry, dict), "a step")
         kind = OPERATIONS.get(str(entry.get("operation")))
         _require(kind is not None, f"an operation named '{entry.get('operation')}'")
@@ -178,12 +178,12 @@ class _Reader:
             field.name: self._setting(entry.get(field.name), field.name, field.type)
             for field in self._fields(kind, entry, extra={"operation", "reads"})
         }
-        return Step(operation=kind(**values), reads=reads)
+        return NetworkStep(operation=kind(**values), reads=reads)
 
     def sizes(self, value: Any, what: str) -> tuple[int, ...]:
         """A tuple of numbers from 0 to 2**20."""
         _require(isinstance(value, list), what)
-        sane = all(type(one) is int and 0 <= one <= _MOST for one in value)
+        sane = all(type(number) is int and 0 <= number <= _MOST for number in value)
         _require(sane, what)
         return tuple(value)
 
@@ -223,7 +223,7 @@ class _Reader:
             value = entry[field.name]
             if field.name == "shape":
                 _require(isinstance(value, list) and len(value) == 2, "a matrix's shape")
-                _require(all(type(one) is int and 0 < one < 1 << 40 for one in value), "a shape")
+                _require(all(type(side) is int and 0 < side < 1 << 40 for side in value), "a shape")
                 values["shape"] = (value[0], value[1])
             elif field.name == "dtype":
                 _require(value in DTYPES, "a matrix's type")
@@ -246,7 +246,7 @@ class _Reader:
         assert spec is not None
         name, shape, at = spec
         _require(name in DTYPES and isinstance(shape, list), "an array")
-        sane = all(type(one) is int and 0 <= one < 1 << 40 for one in (*shape, at))
+        sane = all(type(number) is int and 0 <= number < 1 << 40 for number in (*shape, at))
         _require(sane and 1 <= len(shape) <= 4, "an array")
         dtype = np.dtype(name)
         count = 1

@@ -13,17 +13,18 @@ from tersenet.errors import FormatError
 from tersenet.formats.matrix import Matrix
 
 __all__ = [
+    "Elementwise",
     "Floats",
-    "Layer",
+    "ScaledLayer",
     "Operation",
     "Pair",
     "Shape",
     "Window",
-    "framed",
+    "pad_image",
     "only",
     "require",
-    "shifted",
-    "visited",
+    "scale_and_shift_",
+    "window_places",
 ]
 
 Pair = tuple[int, int]
@@ -47,7 +48,7 @@ class Operation(abc.ABC):
         """Computes the result of all samples; may overwrite nothing it reads."""
 
 
-class Layer(Operation):
+class ScaledLayer(Operation):
     """An operation with a matrix, whose rows are scaled and shifted."""
 
     matrix: Matrix
@@ -60,6 +61,14 @@ class Layer(Operation):
         for vector in (self.scale, self.bias):
             if vector is not None:
                 require(vector.shape == self.matrix.shape[:1], self, vector.shape)
+
+
+class Elementwise(Operation):
+    """An operation on one value, whose shape stays."""
+
+    def shape(self, *shapes: Shape) -> Shape:
+        """What is read."""
+        return only(self, shapes, 1)[0]
 
 
 class Window(Operation):
@@ -90,7 +99,7 @@ def require(holds: bool, operation: Operation, shape: Shape) -> None:
         )
 
 
-def shifted(value: Floats, scale: Floats | None, bias: Floats | None) -> Floats:
+def scale_and_shift_(value: Floats, scale: Floats | None, bias: Floats | None) -> Floats:
     """Scales and shifts channels in place."""
     ones = (1,) * (value.ndim - 1)
     if scale is not None:
@@ -100,14 +109,14 @@ def shifted(value: Floats, scale: Floats | None, bias: Floats | None) -> Floats:
     return value
 
 
-def framed(x: Floats, padding: Pair, value: float) -> Floats:
+def pad_image(x: Floats, padding: Pair, value: float) -> Floats:
     """The image with rows and columns of `value` around it."""
     if padding == (0, 0):
         return x
     return np.pad(x, ((0, 0), (0, 0), *((p, p) for p in padding)), constant_values=value)
 
 
-def visited(window: Window, size: Shape, dilation: Pair = (1, 1)) -> Pair:
+def window_places(window: Window, size: Shape, dilation: Pair = (1, 1)) -> Pair:
     """Rows and columns of places that a window visits in an image of this size."""
     places = []
     for at in range(2):

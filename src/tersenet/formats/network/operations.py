@@ -8,14 +8,15 @@ import numpy as np
 from tersenet.formats.matrix import Matrix
 from tersenet.formats.network.convolutions import Convolution, Depthwise
 from tersenet.formats.network.operation import (
+    Elementwise,
     Floats,
-    Layer,
     Operation,
     Pair,
+    ScaledLayer,
     Shape,
     only,
     require,
-    shifted,
+    scale_and_shift_,
 )
 from tersenet.formats.network.pools import AdaptiveAveragePool, AveragePool, MaxPool
 
@@ -42,7 +43,7 @@ __all__ = [
 
 @final
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Linear(Layer):
+class Linear(ScaledLayer):
     """scale · (matrix @ x) + bias, of features."""
 
     matrix: Matrix
@@ -60,7 +61,7 @@ class Linear(Layer):
         """Multiplies all samples."""
         (x,) = values
         product = (self.matrix @ x[:, 0])[:, None] if x.shape[1] == 1 else self.matrix @ x
-        return shifted(product, self.scale, self.bias)
+        return scale_and_shift_(product, self.scale, self.bias)
 
 
 @final
@@ -80,17 +81,13 @@ class PerChannel(Operation):
 
     def __call__(self, *values: Floats) -> Floats:
         """Scales and shifts a copy."""
-        return shifted(values[0].copy(), self.scale, self.bias)
+        return scale_and_shift_(values[0].copy(), self.scale, self.bias)
 
 
 @final
 @dataclass(frozen=True, kw_only=True)
-class Relu(Operation):
+class Relu(Elementwise):
     """max(x, 0)."""
-
-    def shape(self, *shapes: Shape) -> Shape:
-        """What is read."""
-        return only(self, shapes, 1)[0]
 
     def __call__(self, *values: Floats) -> Floats:
         """Cuts what is negative."""
@@ -118,12 +115,8 @@ class Clip(Operation):
 
 @final
 @dataclass(frozen=True, kw_only=True)
-class HardSigmoid(Operation):
+class HardSigmoid(Elementwise):
     """min(max(x + 3, 0), 6) / 6."""
-
-    def shape(self, *shapes: Shape) -> Shape:
-        """What is read."""
-        return only(self, shapes, 1)[0]
 
     def __call__(self, *values: Floats) -> Floats:
         """Computes it."""

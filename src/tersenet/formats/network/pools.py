@@ -11,10 +11,10 @@ from tersenet.formats.network.operation import (
     Pair,
     Shape,
     Window,
-    framed,
     only,
+    pad_image,
     require,
-    visited,
+    window_places,
 )
 
 __all__ = ["AdaptiveAveragePool", "AveragePool", "MaxPool"]
@@ -36,7 +36,7 @@ class MaxPool(Window):
     def __call__(self, *values: Floats) -> Floats:
         """Compares the windows' elements place by place."""
         out = None
-        for view in _window_views(self, framed(values[0], self.padding, -np.inf)):
+        for view in _window_views(self, pad_image(values[0], self.padding, -np.inf)):
             out = view.copy() if out is None else np.maximum(out, view, out=out)
         assert out is not None  # a kernel has a place
         return out
@@ -45,7 +45,7 @@ class MaxPool(Window):
 @final
 @dataclass(frozen=True, kw_only=True)
 class AveragePool(Window):
-    """The mean of each window; what is padded counts as zeros if `count_padding`."""
+    """The mean of each window; what is pad counts as zeros if `count_padding`."""
 
     kernel: Pair
     stride: Pair
@@ -59,11 +59,11 @@ class AveragePool(Window):
     def __call__(self, *values: Floats) -> Floats:
         """Sums the windows' elements place by place."""
         (x,) = values
-        total: Any = sum(_window_views(self, framed(x, self.padding, 0)))
+        total: Any = sum(_window_views(self, pad_image(x, self.padding, 0)))
         if self.count_padding:
             return total / np.float32(self.kernel[0] * self.kernel[1])
         ones = np.ones((1, 1, *x.shape[2:]), np.float32)
-        return total / sum(_window_views(self, framed(ones, self.padding, 0)))
+        return total / sum(_window_views(self, pad_image(ones, self.padding, 0)))
 
 
 @final
@@ -98,7 +98,7 @@ def _pooled_shape(pool: MaxPool | AveragePool, shapes: tuple[Shape, ...]) -> Sha
     require(len(shape) == 3, pool, shape)
     # A window of padding alone would have no largest element, and no mean.
     require(all(2 * p <= k for p, k in zip(pool.padding, pool.kernel, strict=True)), pool, shape)
-    return (shape[0], *visited(pool, shape[1:]))
+    return (shape[0], *window_places(pool, shape[1:]))
 
 
 def _window_views(pool: MaxPool | AveragePool, image: Floats) -> list[Floats]:

@@ -16,12 +16,12 @@ from tersenet.errors import FormatError
 from tersenet.formats.matrix import Matrix
 from tersenet.formats.network.operations import Operation, Shape
 
-__all__ = ["Network", "Step"]
+__all__ = ["Network", "NetworkStep"]
 
 
 @final
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Step:
+class NetworkStep:
     """One operation and what it reads: 0 is the network's input, k the result of step k - 1."""
 
     operation: Operation
@@ -35,7 +35,7 @@ class Network:
 
     input_shape: Shape
     """Of one sample."""
-    steps: tuple[Step, ...]
+    steps: tuple[NetworkStep, ...]
 
     def __post_init__(self) -> None:
         """Checks every step against what it reads, so that running cannot fail half-way.
@@ -118,6 +118,6 @@ class Network:
         return total
 
 
-def _last_reads(steps: Sequence[Step]) -> dict[int, int]:
+def _last_reads(steps: Sequence[NetworkStep]) -> dict[int, int]:
     """For each value that is read: the last step that does."""
     return {place: at for at, step in enumerate(steps) for place in step.reads}

@@ -8,7 +8,7 @@ from numba import njit
 from numpy.typing import ArrayLike, NDArray
 
 from tersenet.formats.accounting import Operations, StoredArray
-from tersenet.formats.levels import Levels, checked_matrix, index_bits, value_bits
+from tersenet.formats.levels import Levels, index_bits, real_matrix, value_bits
 from tersenet.formats.matrix import CountedMatrix
 
 __all__ = ["Csr", "Dense", "column_dtype", "pointer_dtype"]
@@ -26,7 +26,7 @@ class Dense(CountedMatrix):
     @classmethod
     def encode(cls, matrix: ArrayLike | Levels) -> "Dense":
         """Stores the matrix as it is."""
-        array = matrix.dense() if isinstance(matrix, Levels) else checked_matrix(matrix)
+        array = matrix.dense() if isinstance(matrix, Levels) else real_matrix(matrix)
         return cls(shape=(array.shape[0], array.shape[1]), dtype=array.dtype, elements=array)
 
     def dense(self) -> NDArray[Any]:
@@ -76,7 +76,7 @@ class Csr(CountedMatrix):
     @classmethod
     def encode(cls, matrix: ArrayLike | Levels) -> "Csr":
         """Stores what is not zero."""
-        array = matrix.dense() if isinstance(matrix, Levels) else checked_matrix(matrix)
+        array = matrix.dense() if isinstance(matrix, Levels) else real_matrix(matrix)
         kept = array != 0
         starts = np.concatenate(([0], np.cumsum(np.count_nonzero(kept, axis=1))))
         return cls(
