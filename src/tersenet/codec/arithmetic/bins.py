@@ -14,8 +14,9 @@ for rows that are all zero.
 from typing import no_type_check
 
 import numpy as np
+from numpy.typing import NDArray
 
-from tersenet.codec.arithmetic.engine import BYPASS
+from tersenet.codec.arithmetic.engine import BYPASS, start_contexts
 from tersenet.codec.arithmetic.jit import helper, kernel
 from tersenet.codec.arithmetic.tables import TRELLIS
 
@@ -33,6 +34,14 @@ FREE = np.array([1 << 40, 1 << 40])
 """The largest magnitudes below and above zero, where there is no codebook."""
 
 ZERO, ONE = np.uint32(0), np.uint32(1)
+
+
+def fresh_contexts(unary: int) -> NDArray[np.int32]:
+    """The contexts of a tensor's levels as they stand before the first."""
+    contexts = GREATER + 2 * unary + PREFIXES
+    models = np.empty((contexts, 4), np.int32)
+    start_contexts(np.zeros(contexts, np.uint8), models)
+    return models
 
 
 @no_type_check

@@ -21,7 +21,7 @@ from typing import final
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from tersenet.codec.arithmetic import bins, engine
+from tersenet.codec.arithmetic import bins
 from tersenet.codec.levels import feedback_kernels
 from tersenet.codec.levels.steps import check_step
 
@@ -95,9 +95,7 @@ def rd_feedback(
             f"Factors of {columns.shape} and {rows.shape} for a {matrix.shape} matrix."
         )
     scaled = np.ascontiguousarray(check_step(matrix, step))
-    contexts = bins.GREATER + 2 * bins.UNARY + bins.PREFIXES
-    models = np.empty((contexts, 4), np.int32)
-    engine.start_contexts(np.zeros(contexts, np.uint8), models)
+    models = bins.fresh_contexts(bins.UNARY)
     levels = np.empty(matrix.shape, np.int32)
     quantise = feedback_kernels.feedback_uniform
     if dependent:

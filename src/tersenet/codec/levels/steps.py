@@ -17,7 +17,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from tersenet.codec.arithmetic import bins, engine
+from tersenet.codec.arithmetic import bins
 from tersenet.codec.arithmetic.layout import PayloadLayout
 from tersenet.codec.levels import rates, trellis
 from tersenet.codec.levels.quantised import update_order
@@ -107,11 +107,8 @@ def rd_levels(
     flat = np.ascontiguousarray(weights, dtype=np.float32).reshape(-1)
     if base is not None and (scan or base.shape != weights.shape):
         raise ValueError(f"A base of {base.shape} for weights of {weights.shape}, scan {scan}.")
-    order = (
-        PayloadLayout(shape=weights.shape, scan=scan).order()
-        if base is None
-        else update_order(base)
-    )
+    layout = PayloadLayout(shape=weights.shape, scan=scan)
+    order = layout.order() if base is None else update_order(base)
     flat = flat if order is None else flat[order]
     importance, mean = np.zeros(0, np.float32), 1.0
     if fisher is not None:
@@ -120,9 +117,7 @@ def rd_levels(
         importance = importance if order is None else importance[order]
     if lam is None:
         lam = slope(step, dependent=dependent) * mean
-    contexts = bins.GREATER + 2 * unary + bins.PREFIXES
-    models = np.empty((contexts, 4), np.int32)
-    engine.start_contexts(np.zeros(contexts, np.uint8), models)
+    models = bins.fresh_contexts(unary)
     weight, scale = float(lam / step**2), float(1 / step)
     if dependent:
         levels = _along_the_trellis(flat, scale, importance, weight, unary, models)
