@@ -7,7 +7,7 @@ of Deep Neural Networks", IEEE TNNLS 2019, arXiv:1805.10692.
 from dataclasses import dataclass
 from typing import Final, final
 
-__all__ = ["Access", "Operations", "StoredArray", "energy_pj"]
+__all__ = ["Access", "Operations", "StoredArray", "energy_pj", "stored_arrays"]
 
 
 @final
@@ -23,6 +23,13 @@ class StoredArray:
     def bits(self) -> int:
         """Bits of the whole array."""
         return self.entries * self.bits_each
+
+
+def stored_arrays(*arrays: tuple[str, int, int]) -> tuple[StoredArray, ...]:
+    """Arrays by name, entries, and bits of each."""
+    return tuple(
+        StoredArray(name=name, entries=entries, bits_each=bits) for name, entries, bits in arrays
+    )
 
 
 @final

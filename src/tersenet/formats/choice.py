@@ -65,43 +65,22 @@ class _Speeds:
 
 _SPEEDS: Final[Mapping[str, _Speeds]] = {
     "avx512": _Speeds(
-        dense_cached=0.025,
-        dense_streamed=0.085,
-        dense_batched=0.019,
-        even=0.010 if BYTE_DOT else 0.1,
-        packed=0.021,
-        decoded=0.26,
-        grouped=0.33,
-        line=1.6,
-        gathered=0.30,
-        broadcast=1.2,
+        dense_cached=0.025, dense_streamed=0.085, dense_batched=0.019,
+        even=0.010 if BYTE_DOT else 0.1, packed=0.021, decoded=0.26, grouped=0.33,
+        line=1.6, gathered=0.30, broadcast=1.2,
     ),
     "avx2": _Speeds(
-        dense_cached=0.04,
-        dense_streamed=0.1,
-        dense_batched=0.02,
-        even=0.2,
-        packed=0.06,
-        decoded=0.4,
-        grouped=1.0,
-        line=9.0,
-        gathered=0.6,
-        broadcast=2.0,
+        dense_cached=0.04, dense_streamed=0.1, dense_batched=0.02,
+        even=0.2, packed=0.06, decoded=0.4, grouped=1.0,
+        line=9.0, gathered=0.6, broadcast=2.0,
     ),
     # Without an in-register look-up every lane is a load of its own.
     "any": _Speeds(
-        dense_cached=0.06,
-        dense_streamed=0.1,
-        dense_batched=0.05,
-        even=0.6,
-        packed=0.8,
-        decoded=0.5,
-        grouped=16.0,
-        line=60.0,
-        gathered=1.2,
-        broadcast=8.0,
+        dense_cached=0.06, dense_streamed=0.1, dense_batched=0.05,
+        even=0.6, packed=0.8, decoded=0.5, grouped=16.0,
+        line=60.0, gathered=1.2, broadcast=8.0,
     ),
-}
+}  # fmt: skip
 _CACHE_BYTES: Final = 16 << 20
 """Weights beyond this are taken to come from memory."""
 _CALL_US: Final = 2.0

@@ -9,8 +9,9 @@ from numba import njit
 from numpy.typing import ArrayLike, NDArray
 
 from tersenet.errors import FormatError
+from tersenet.formats.accounting import StoredArray, stored_arrays
 from tersenet.formats.lanes import LANES
-from tersenet.formats.levels import Levels
+from tersenet.formats.levels import Levels, value_bits
 from tersenet.formats.matrix import Matrix
 
 __all__ = [
@@ -61,6 +62,14 @@ class FastMatrix(Matrix):
     def __getstate__(self) -> dict[str, Any]:
         """What copies and pickles take: what is kept for products holds addresses of arrays."""
         return {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}  # type: ignore[arg-type]
+
+    @abc.abstractmethod
+    def _stored(self) -> tuple[tuple[str, int, int], ...]:
+        """Name, entries and bits of each, of what is stored beside the values, with its padding."""
+
+    def arrays(self) -> tuple[StoredArray, ...]:
+        """The values, and what is stored beside them."""
+        return stored_arrays(("Ω", len(self.values), value_bits(self.values)), *self._stored())
 
     @property
     def stream_bytes(self) -> int:

@@ -15,12 +15,11 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from tersenet.errors import FormatError
-from tersenet.formats.accounting import StoredArray
 from tersenet.formats.fast.base import MANY, FastMatrix, float32_values, pad_codes
 from tersenet.formats.fast.even_kernels import DECODERS, multiply
 from tersenet.formats.fast.packed import BATCHED, multiply_decoded, pack_fields, unpack_fields
 from tersenet.formats.lanes import LANES
-from tersenet.formats.levels import Levels, value_bits
+from tersenet.formats.levels import Levels
 
 __all__ = ["Even", "uses_blas", "even_bits", "even_codes"]
 
@@ -103,13 +102,8 @@ class Even(FastMatrix):
         """Bits of an element: 4 or 8."""
         return even_bits(self.codes)
 
-    def arrays(self) -> tuple[StoredArray, ...]:
-        """The values, and a code per element."""
-        rows, columns = self.shape
-        return (
-            StoredArray(name="Ω", entries=len(self.values), bits_each=value_bits(self.values)),
-            StoredArray(name="codes", entries=rows * columns, bits_each=self.code_bits),
-        )
+    def _stored(self) -> tuple[tuple[str, int, int], ...]:
+        return (("codes", self.shape[0] * self.shape[1], self.code_bits),)
 
     def _product(self, x: NDArray[Any]) -> NDArray[Any]:
         out = np.empty(len(self.words) * LANES, np.float32)

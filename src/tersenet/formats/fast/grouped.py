@@ -16,7 +16,6 @@ import numpy as np
 from numba import njit
 from numpy.typing import ArrayLike, NDArray
 
-from tersenet.formats.accounting import StoredArray
 from tersenet.formats.fast.base import FastMatrix, float32_values, pad, pad_codes
 from tersenet.formats.fast.packed import pack_fields, unpack_fields
 from tersenet.formats.lanes import (
@@ -31,7 +30,7 @@ from tersenet.formats.lanes import (
     value_of,
     zeros,
 )
-from tersenet.formats.levels import Levels, value_bits
+from tersenet.formats.levels import Levels
 
 __all__ = ["Grouped", "group_sums"]
 
@@ -94,12 +93,8 @@ class Grouped(FastMatrix):
         codes = groups[..., None] // weights.astype(np.uint8) % np.uint8(kinds)
         return self.values[codes.reshape(len(groups), -1)[:, : self.shape[1]]]
 
-    def arrays(self) -> tuple[StoredArray, ...]:
-        """The values, and the words with their padding."""
-        return (
-            StoredArray(name="Ω", entries=len(self.values), bits_each=value_bits(self.values)),
-            StoredArray(name="words", entries=self.words.size, bits_each=32),
-        )
+    def _stored(self) -> tuple[tuple[str, int, int], ...]:
+        return (("words", self.words.size, 32),)
 
     def _product(self, x: NDArray[Any]) -> NDArray[Any]:
         bits, per_word = _fields(len(self.values))

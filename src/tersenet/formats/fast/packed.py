@@ -16,7 +16,6 @@ import numpy as np
 from numba import njit
 from numpy.typing import ArrayLike, NDArray
 
-from tersenet.formats.accounting import StoredArray
 from tersenet.formats.fast.base import (
     MANY,
     FastMatrix,
@@ -41,7 +40,7 @@ from tersenet.formats.lanes import (
     value_of,
     zeros,
 )
-from tersenet.formats.levels import Levels, value_bits
+from tersenet.formats.levels import Levels
 
 __all__ = ["BATCHED", "Packed", "multiply_decoded", "pack_fields", "packed_bits", "unpack_fields"]
 
@@ -94,13 +93,8 @@ class Packed(FastMatrix):
         """The matrix again."""
         return self.values[self._codes()]
 
-    def arrays(self) -> tuple[StoredArray, ...]:
-        """The values and one code per element."""
-        rows, columns = self.shape
-        return (
-            StoredArray(name="Ω", entries=len(self.values), bits_each=value_bits(self.values)),
-            StoredArray(name="codes", entries=rows * columns, bits_each=self.code_bits),
-        )
+    def _stored(self) -> tuple[tuple[str, int, int], ...]:
+        return (("codes", self.shape[0] * self.shape[1], self.code_bits),)
 
     def _codes(self, first: int = 0, last: int | None = None) -> NDArray[np.uint8]:
         """Codes of the slabs from first to last, without the padding."""

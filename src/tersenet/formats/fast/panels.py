@@ -14,7 +14,6 @@ import numpy as np
 from numba import njit
 from numpy.typing import ArrayLike, NDArray
 
-from tersenet.formats.accounting import StoredArray
 from tersenet.formats.fast.base import MANY, FastMatrix, code_bits, float32_values, table
 from tersenet.formats.lanes import (
     LANES,
@@ -24,7 +23,7 @@ from tersenet.formats.lanes import (
     store_floats,
     zeros,
 )
-from tersenet.formats.levels import Levels, value_bits
+from tersenet.formats.levels import Levels
 
 __all__ = ["Panels", "panel_width"]
 
@@ -85,12 +84,10 @@ class Panels(FastMatrix):
             codes[np.repeat(rows, np.diff(starts)), columns] = entries & ((1 << bits) - 1)
         return self.values[codes]
 
-    def arrays(self) -> tuple[StoredArray, ...]:
-        """The values, the entries, and where rows start."""
+    def _stored(self) -> tuple[tuple[str, int, int], ...]:
         return (
-            StoredArray(name="Ω", entries=len(self.values), bits_each=value_bits(self.values)),
-            StoredArray(name="entries", entries=len(self.entries_), bits_each=16),
-            StoredArray(name="starts", entries=self.starts.size, bits_each=64),
+            ("entries", len(self.entries_), 16),
+            ("starts", self.starts.size, 64),
         )
 
     def _product(self, x: NDArray[Any]) -> NDArray[Any]:

@@ -12,10 +12,9 @@ from numba import njit
 from numpy.typing import ArrayLike, NDArray
 
 from tersenet.errors import FormatError
-from tersenet.formats.accounting import StoredArray
 from tersenet.formats.fast.base import FastMatrix, float32_values
 from tersenet.formats.lanes import popcount
-from tersenet.formats.levels import Levels, value_bits
+from tersenet.formats.levels import Levels
 
 __all__ = ["Signs"]
 
@@ -70,13 +69,8 @@ class Signs(FastMatrix):
         bits = np.unpackbits(self.words.view(np.uint8), axis=1, bitorder="little")
         return self.values[bits[:, : self.shape[1]]]
 
-    def arrays(self) -> tuple[StoredArray, ...]:
-        """The two values and one bit per element."""
-        rows, columns = self.shape
-        return (
-            StoredArray(name="Ω", entries=2, bits_each=value_bits(self.values)),
-            StoredArray(name="bits", entries=rows * columns, bits_each=1),
-        )
+    def _stored(self) -> tuple[tuple[str, int, int], ...]:
+        return (("bits", self.shape[0] * self.shape[1], 1),)
 
     def _product(self, x: NDArray[Any]) -> NDArray[Any]:
         size = float(np.abs(x[0]))

@@ -16,7 +16,6 @@ from numba import njit
 from numpy.typing import ArrayLike, NDArray
 
 from tersenet.errors import FormatError
-from tersenet.formats.accounting import StoredArray
 from tersenet.formats.fast.base import MANY, FastMatrix, code_bits, float32_values, slabs, table
 from tersenet.formats.lanes import (
     AHEAD,
@@ -36,7 +35,7 @@ from tersenet.formats.lanes import (
     value_of,
     zeros,
 )
-from tersenet.formats.levels import Levels, value_bits
+from tersenet.formats.levels import Levels
 
 __all__ = [
     "Sliced",
@@ -109,13 +108,11 @@ class Sliced(FastMatrix):
         put_sliced(self.entries_, self.starts, order, codes, code_bits(len(self.values)))
         return self.values[codes]
 
-    def arrays(self) -> tuple[StoredArray, ...]:
-        """The values, 16 bits per entry with the padding, and where slabs and rows lie."""
+    def _stored(self) -> tuple[tuple[str, int, int], ...]:
         return (
-            StoredArray(name="Ω", entries=len(self.values), bits_each=value_bits(self.values)),
-            StoredArray(name="entries", entries=self.entries_.size, bits_each=16),
-            StoredArray(name="starts", entries=len(self.starts), bits_each=32),
-            StoredArray(name="places", entries=len(self.places), bits_each=32),
+            ("entries", self.entries_.size, 16),
+            ("starts", len(self.starts), 32),
+            ("places", len(self.places), 32),
         )
 
     def _product(self, x: NDArray[Any]) -> NDArray[Any]:

@@ -21,7 +21,6 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from tersenet.errors import FormatError
-from tersenet.formats.accounting import StoredArray
 from tersenet.formats.fast.base import (
     FEW,
     MANY,
@@ -36,7 +35,7 @@ from tersenet.formats.fast.even import even_codes
 from tersenet.formats.fast.sliced import order_of, places_of, put_sliced, slice_rows
 from tersenet.formats.fast.tiled_kernels import fill, lines_needed, multiply, put
 from tersenet.formats.lanes import LANES
-from tersenet.formats.levels import Levels, value_bits
+from tersenet.formats.levels import Levels
 
 __all__ = ["SPARSE", "Slots", "Tiled", "tile_slots"]
 
@@ -177,17 +176,13 @@ class Tiled(FastMatrix):
         value_of[slots.codes] = self.values
         return value_of[codes]
 
-    def arrays(self) -> tuple[StoredArray, ...]:
-        """The values, the lines with their padding, and where things lie."""
+    def _stored(self) -> tuple[tuple[str, int, int], ...]:
         return (
-            StoredArray(name="Ω", entries=len(self.values), bits_each=value_bits(self.values)),
-            StoredArray(name="lines", entries=self.lines.size, bits_each=32),
-            StoredArray(name="blocks", entries=len(self.blocks), bits_each=16),
-            StoredArray(name="rest", entries=self.rest_entries.size, bits_each=16),
-            StoredArray(
-                name="starts", entries=len(self.starts) + len(self.rest_starts), bits_each=32
-            ),
-            StoredArray(name="places", entries=2 * len(self.places), bits_each=32),
+            ("lines", self.lines.size, 32),
+            ("blocks", len(self.blocks), 16),
+            ("rest", self.rest_entries.size, 16),
+            ("starts", len(self.starts) + len(self.rest_starts), 32),
+            ("places", 2 * len(self.places), 32),
         )
 
     @cached_property

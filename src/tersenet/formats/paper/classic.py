@@ -7,7 +7,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import ArrayLike, NDArray
 
-from tersenet.formats.accounting import Operations, StoredArray
+from tersenet.formats.accounting import Operations, StoredArray, stored_arrays
 from tersenet.formats.levels import Levels, index_bits, real_matrix, value_bits
 from tersenet.formats.matrix import CountedMatrix
 
@@ -35,9 +35,7 @@ class Dense(CountedMatrix):
 
     def arrays(self) -> tuple[StoredArray, ...]:
         """The elements alone."""
-        return (
-            StoredArray(name="W", entries=self.elements.size, bits_each=value_bits(self.elements)),
-        )
+        return stored_arrays(("W", self.elements.size, value_bits(self.elements)))
 
     @property
     def memory_bytes(self) -> int:
@@ -97,16 +95,10 @@ class Csr(CountedMatrix):
     def arrays(self) -> tuple[StoredArray, ...]:
         """W, colI and rowPtr of the paper."""
         count = len(self.values)
-        return (
-            StoredArray(
-                name="W",
-                entries=count,
-                bits_each=value_bits(self.values),
-            ),
-            StoredArray(name="colI", entries=count, bits_each=index_bits(self.shape[1])),
-            StoredArray(
-                name="rowPtr", entries=len(self.row_starts), bits_each=index_bits(count + 1)
-            ),
+        return stored_arrays(
+            ("W", count, value_bits(self.values)),
+            ("colI", count, index_bits(self.shape[1])),
+            ("rowPtr", len(self.row_starts), index_bits(count + 1)),
         )
 
     @property
