@@ -174,9 +174,9 @@ def pad(x: NDArray[np.float32], multiple: int) -> NDArray[np.float32]:
     return np.concatenate((x, np.zeros(missing, x.dtype))) if missing else x
 
 
-def pad_codes(codes: NDArray[Any], *, rows: int, columns: int, code: int = 0) -> NDArray[Any]:
-    """Codes with rows and columns of `code` added, up to multiples of the given."""
+def pad_codes(codes: NDArray[Any], *, rows: int, columns: int) -> NDArray[Any]:
+    """Codes with rows and columns of zeros added, up to multiples of the given."""
     height, width = codes.shape
-    out = np.full((height + -height % rows, width + -width % columns), code, codes.dtype)
+    out = np.zeros((height + -height % rows, width + -width % columns), codes.dtype)
     out[:height, :width] = codes
     return out

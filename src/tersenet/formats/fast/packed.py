@@ -91,17 +91,12 @@ class Packed(FastMatrix):
 
     def dense(self) -> NDArray[Any]:
         """The matrix again."""
-        return self.values[self._codes()]
+        bits, (rows, columns) = self.code_bits, self.shape
+        codes = unpack_fields(self.words, per_word=_PER_WORD[bits], bits=bits)
+        return self.values[codes[:rows, :columns]]
 
     def _stored(self) -> tuple[tuple[str, int, int], ...]:
         return (("codes", self.shape[0] * self.shape[1], self.code_bits),)
-
-    def _codes(self, first: int = 0, last: int | None = None) -> NDArray[np.uint8]:
-        """Codes of the slabs from first to last, without the padding."""
-        codes = unpack_fields(
-            self.words[first:last], per_word=_PER_WORD[self.code_bits], bits=self.code_bits
-        )
-        return codes[: self.shape[0] - first * LANES, : self.shape[1]]
 
     def _product(self, x: NDArray[Any]) -> NDArray[Any]:
         out = np.empty(len(self.words) * LANES, np.float32)

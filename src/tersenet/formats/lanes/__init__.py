@@ -9,7 +9,7 @@ plain LLVM for any other processor: always right, and fast where the instruction
 Inside a jitted function the operations look like ordinary calls:
 
     word = load_words(words, at)
-    total = multiply_add(lookup16(table, word), broadcast(x[column]), total)
+    total = multiply_add(lookup32(low, high, word), broadcast(x[column]), total)
 
 Numba's cache watches the file of a kernel, not these: after a change here, remove `__pycache__`
 beside the kernels.
@@ -40,7 +40,7 @@ from tersenet.formats.lanes.integers import (
     shift_right,
     signed_field,
 )
-from tersenet.formats.lanes.lookups import gather, lookup16, lookup32, lookup64, value_of
+from tersenet.formats.lanes.lookups import gather, lookup32, lookup64, value_of
 from tersenet.formats.lanes.registers import BYTE_DOT, INSTRUCTIONS, LANES
 
 __all__ = [
@@ -56,7 +56,6 @@ __all__ = [
     "load_floats",
     "load_halves",
     "load_words",
-    "lookup16",
     "lookup32",
     "lookup64",
     "low_bytes",

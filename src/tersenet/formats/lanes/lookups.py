@@ -25,7 +25,7 @@ from tersenet.formats.lanes.registers import (
     fill_words,
 )
 
-__all__ = ["gather", "lookup16", "lookup32", "lookup64", "value_of"]
+__all__ = ["gather", "lookup32", "lookup64", "value_of"]
 
 _HALF_FLOATS: Final = ir.VectorType(ir.FloatType(), 8)
 _HALF_WORDS: Final = ir.VectorType(INT, 8)
@@ -79,16 +79,6 @@ def _lookup_avx2(builder: Any, tables: list[Any], index: Any) -> Any:
 def _part(builder: Any, vector: Any, first: int) -> Any:
     mask = ir.Constant(_HALF_WORDS, list(range(first, first + 8)))
     return builder.shuffle_vector(vector, ir.Constant(vector.type, ir.Undefined), mask)
-
-
-@intrinsic
-def lookup16(typingctx, table, index):
-    """table[index & 15], the table in one register."""
-
-    def generate(context, builder, signature, args):
-        return _lookup(builder, [args[0]], args[1])
-
-    return FLOATS(FLOATS, WORDS), generate
 
 
 @intrinsic
