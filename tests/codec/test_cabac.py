@@ -12,6 +12,7 @@ from hypothesis.extra import numpy as hnp
 
 from tersenet.codec.arithmetic import cabac, engine
 from tersenet.codec.arithmetic.cabac import decode_levels, encode_levels
+from tersenet.codec.arithmetic.layout import PayloadLayout
 from tersenet.codec.arithmetic.symbols import Bins
 from tersenet.codec.arithmetic.tables import FAST_START, SLOW_START, TRELLIS
 from tersenet.errors import FormatError
@@ -94,7 +95,7 @@ def test_bits_are_within_one_percent_of_what_the_estimates_say():
     levels = np.rint(np.random.default_rng(0).normal(0, 2, 1_000_000)).astype(np.int32)
     payload = encode_levels(levels, search=False)
     np.testing.assert_array_equal(decode_levels(payload, levels.shape).levels, levels)
-    bins = Bins(cabac._symbols(levels, cabac.PayloadLayout(shape=levels.shape), skip=False))
+    bins = Bins(levels, PayloadLayout(shape=levels.shape))
     seen, costs = np.zeros(bins.contexts, np.int64), np.zeros((bins.contexts, engine.SETS + 1))
     starts = [np.tile(start, (bins.contexts, 1)) for start in (FAST_START, SLOW_START)]
     for count, _ in bins:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from tersenet.codec.arithmetic import bins, debinarise, engine
 from tersenet.codec.arithmetic.layout import EntryPoint, PayloadLayout
-from tersenet.codec.arithmetic.symbols import Bins, Symbols, named_contexts
+from tersenet.codec.arithmetic.symbols import Bins, named_contexts
 from tersenet.errors import FormatError
 
 SMALL: Final = 1 << 16
@@ -82,15 +82,11 @@ def encode_tensors(
     out = np.empty(256, dtype=np.uint8)
     for levels, layout, leading in tensors:
         choices = [skip_rows] if skip_rows is not None else _skips(levels, layout)
-        front = (leading, layout.leading_bits)
         tried = []
         for choice in choices:
             here = state.copy()
-            symbols = Bins(_symbols(levels, layout, skip=choice))
-            coded = symbols.code(
-                out.copy() if len(choices) > 1 else out,
-                here, front, may_skip=bool(layout.row), search=search,
-            )  # fmt: skip
+            buffer = out.copy() if len(choices) > 1 else out
+            coded = _bins(levels, layout, skip=choice).code(buffer, here, leading, search=search)
             tried.append((int(8 * here[3] + here[2]), coded, here))
         _, out, state = min(tried, key=lambda trial: trial[0])
     out = np.concatenate((out, np.empty(64, np.uint8)))
@@ -257,20 +253,11 @@ def _empty_rows(levels: NDArray[np.int32], layout: PayloadLayout) -> NDArray[np.
     return np.logical_not(levels.reshape(len(levels), -1).any(axis=1)).astype(np.uint8)
 
 
-def _symbols(levels: NDArray[np.int32], layout: PayloadLayout, *, skip: bool) -> Symbols:
+def _bins(levels: NDArray[np.int32], layout: PayloadLayout, *, skip: bool) -> Bins:
     flat = np.ascontiguousarray(levels, dtype=np.int32).reshape(-1)
-    order = layout.order()
-    limits = layout.bounds()
+    order, limits = layout.order(), layout.bounds()
     if flat.size and (flat.min() < -limits[0] or flat.max() > limits[1]):
         raise ValueError(f"A level lies beyond the limits {layout.limits} of its codebook.")
     empty = _empty_rows(levels, layout) if skip else None
-    return Symbols(
-        flat=flat if order is None else flat[order],
-        row=layout.row,
-        skipped=empty if empty is not None and empty.any() else None,
-        dependent=layout.dependent,
-        unary=layout.unary,
-        limits=limits,
-        trellis=layout.trellis,
-        restarts=layout.restarts,
-    )
+    skipped = empty if empty is not None and empty.any() else None
+    return Bins(flat if order is None else flat[order], layout, skipped)

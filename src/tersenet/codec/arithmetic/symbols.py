@@ -5,74 +5,65 @@ of the nine initial sets each of them starts.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Final, final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tersenet.codec.arithmetic import bins, engine
+from tersenet.codec.arithmetic.layout import PayloadLayout
 from tersenet.codec.arithmetic.tables import FAST_START, SLOW_START
 
-__all__ = ["Bins", "Symbols", "named_contexts"]
+__all__ = ["Bins", "named_contexts"]
 
 CHUNK: Final = 1 << 16
 """Levels whose bins are written down at a time: what bounds the encoder's memory."""
 
 
 @final
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Symbols:
-    """The levels of one tensor in the order they are coded in, and how."""
-
-    flat: NDArray[np.int32]
-    row: int
-    """Levels in a row, 0 where there are no rows to skip."""
-    skipped: NDArray[np.uint8] | None
-    """By row, whether it is all zero and passed over; None codes every row."""
-    dependent: bool
-    unary: int
-    limits: NDArray[np.int64]
-    """Largest magnitudes below and above zero."""
-    trellis: int = 0
-    """The state that the trellis begins in."""
-    restarts: int = 0
-    """Levels after which contexts start anew, 0 where they never do."""
-
-
-@final
 class Bins:
-    """Writes down the bins of a tensor, once to count them and once to code them."""
+    """Writes down the bins of a tensor, once to count them and once to code them.
 
-    def __init__(self, symbols: Symbols) -> None:
-        if not 1 <= symbols.unary <= bins.MAX_UNARY:
+    Args:
+        flat: The levels in the order they are coded in.
+        layout: How they lie.
+        skipped: By row, whether it is all zero and passed over; None codes every row.
+    """
+
+    def __init__(
+        self,
+        flat: NDArray[np.int32],
+        layout: PayloadLayout,
+        skipped: NDArray[np.uint8] | None = None,
+    ) -> None:
+        if not 1 <= layout.unary <= bins.MAX_UNARY:
             raise ValueError(
-                f"The coder has 1 to {bins.MAX_UNARY} unary flags, not {symbols.unary}."
+                f"The coder has 1 to {bins.MAX_UNARY} unary flags, not {layout.unary}."
             )
-        self.what = symbols
-        self.contexts = bins.GREATER + 2 * symbols.unary + bins.PREFIXES
-        room = min(CHUNK, symbols.flat.size) * (bins.SYMBOLS_PER_LEVEL + symbols.unary)
+        self.contexts = bins.GREATER + 2 * layout.unary + bins.PREFIXES
+        self._flat, self._layout, self._skipped = flat, layout, skipped
+        room = min(CHUNK, flat.size) * (bins.SYMBOLS_PER_LEVEL + layout.unary)
         self.symbols = np.empty(room, dtype=np.uint8)
 
     def __iter__(self) -> Iterator[tuple[int, bool]]:
         """Yields how many symbols lie in `symbols`, and whether contexts start anew before."""
-        what = self.what
-        state = np.array([0, 0, what.trellis], dtype=np.int64)
-        skipped = np.zeros(0, np.uint8) if what.skipped is None else what.skipped
-        width = 0 if what.skipped is None else what.row
-        while (at := int(state[0])) < what.flat.size:
-            restart = bool(what.restarts) and at % what.restarts == 0
+        flat, layout, restarts = self._flat, self._layout, self._layout.restarts
+        state = np.array([0, 0, layout.trellis], dtype=np.int64)
+        skipped = np.zeros(0, np.uint8) if self._skipped is None else self._skipped
+        width = 0 if self._skipped is None else layout.row
+        while (at := int(state[0])) < flat.size:
+            restart = bool(restarts) and at % restarts == 0
             if restart:
                 state[1] = 0
-            left = what.restarts - at % what.restarts if what.restarts else CHUNK
+            left = restarts - at % restarts if restarts else CHUNK
             count = bins.binarise(
-                what.flat, min(CHUNK, left), width, skipped, what.dependent, what.unary,
-                what.limits, self.symbols, state,
+                flat, min(CHUNK, left), width, skipped, layout.dependent, layout.unary,
+                layout.bounds(), self.symbols, state,
             )  # fmt: skip
             if count < 0:
                 at = -count - 1
                 raise ValueError(
-                    f"Level {at} is {what.flat[at]}, which the trellis cannot reach there; "
+                    f"Level {at} is {flat[at]}, which the trellis cannot reach there; "
                     "take the levels from dependent quantisation."
                 )
             yield count, restart
@@ -92,12 +83,14 @@ class Bins:
         self,
         out: NDArray[np.uint8],
         state: NDArray[np.int64],
-        leading: tuple[int, int],
+        leading: int,
         *,
-        may_skip: bool,
         search: bool,
     ) -> NDArray[np.uint8]:
-        """Appends the tensor to `out`, whose engine stands in `state`; returns the buffer."""
+        """Appends the tensor to `out`, whose engine stands in `state`; returns the buffer.
+
+        `leading` is the number in front, of as many bits as the layout says.
+        """
         sets = np.zeros(self.contexts + 2, np.uint8)
         if search:
             sets[:-2] = self.best_sets()
@@ -105,7 +98,7 @@ class Bins:
         models, head_models = (np.empty((self.contexts + 2, 4), np.int32) for _ in range(2))
         engine.start_contexts(sets, models)
         engine.start_contexts(np.zeros_like(sets), head_models)
-        head = np.array(self._head(leading, sets, may_skip=may_skip), dtype=np.uint8)
+        head = np.array(self._head(leading, sets), dtype=np.uint8)
         out = _room(out, int(state[3]) + len(head) + 64)
         engine.code_symbols(head, len(head), head_models, out, state)
         for count, restart in self:
@@ -116,17 +109,14 @@ class Bins:
             engine.code_symbols(self.symbols, count, models, out, state)
         return out
 
-    def _head(
-        self, leading: tuple[int, int], sets: NDArray[np.uint8], *, may_skip: bool
-    ) -> list[int]:
-        value, length = leading
-        what, even = self.what, 2 * engine.BYPASS
-        symbols = [even + ((value >> (length - 1 - i)) & 1) for i in range(length)]
-        if may_skip:
-            symbols.append(even + (what.skipped is not None))
-            if what.skipped is not None:
-                symbols += (2 * (self.contexts + 1) + what.skipped.astype(int)).tolist()
-        named = named_contexts(what.unary, what.limits, dependent=what.dependent)
+    def _head(self, leading: int, sets: NDArray[np.uint8]) -> list[int]:
+        layout, skipped, even = self._layout, self._skipped, 2 * engine.BYPASS
+        symbols = [even + (leading >> i & 1) for i in reversed(range(layout.leading_bits))]
+        if layout.row:
+            symbols.append(even + (skipped is not None))
+            if skipped is not None:
+                symbols += (2 * (self.contexts + 1) + skipped.astype(int)).tolist()
+        named = named_contexts(layout.unary, layout.bounds(), dependent=layout.dependent)
         for context, chosen in enumerate(sets[:-2].tolist()):
             if not named[context]:
                 continue
