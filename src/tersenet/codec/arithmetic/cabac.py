@@ -162,7 +162,7 @@ def _decode_one(
         )
     sets = np.zeros(bins.GREATER + 2 * layout.unary + bins.PREFIXES + 2, np.uint8)
     limits = layout.bounds()
-    named = named_contexts(layout.unary, limits, dependent=layout.dependent)
+    named = named_contexts(layout)
     debinarise.read_sets(data, named, sets, stream)
 
     def part(begin: int, end: int, stream: NDArray[np.int64], path: NDArray[np.int64]) -> None:

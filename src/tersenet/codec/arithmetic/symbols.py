@@ -116,7 +116,7 @@ class Bins:
             symbols.append(even + (skipped is not None))
             if skipped is not None:
                 symbols += (2 * (self.contexts + 1) + skipped.astype(int)).tolist()
-        named = named_contexts(layout.unary, layout.bounds(), dependent=layout.dependent)
+        named = named_contexts(layout)
         for context, chosen in enumerate(sets[:-2].tolist()):
             if not named[context]:
                 continue
@@ -126,11 +126,12 @@ class Bins:
         return symbols
 
 
-def named_contexts(unary: int, limits: NDArray[np.int64], *, dependent: bool) -> NDArray[np.bool_]:
+def named_contexts(layout: PayloadLayout) -> NDArray[np.bool_]:
     """Which contexts have their initial set in front of the levels: those that can occur."""
+    unary, limits = layout.unary, layout.bounds()
     largest = int(limits.max())
     named = np.ones(bins.GREATER + 2 * unary + bins.PREFIXES, bool)
-    if not dependent:
+    if not layout.dependent:
         named[3 : bins.SIGN] = False
     if not limits.all():
         named[bins.SIGN : bins.GREATER] = False
