@@ -118,7 +118,7 @@ def test_a_manifest_that_only_claims_to_be_a_models_is_refused(steps, tmp_path, 
 
 def test_what_was_done_is_shown(tmp_path, capsys):
     edits = [
-        {"site": "fc.weight", "kind": "slice", "before": "9×4", "data": {"dim": 0, "keep": [1, 5]}},
+        {"site": "fc.weight", "kind": "slice", "shape": [9, 4], "data": {"dim": 0, "keep": [1, 5]}},
         {"site": "\x1b[31m", "kind": "tune"},
     ]
     step = {"family": "prune", "name": "l1", "settings": {"keep": 0.2, "skip": []}, "edits": edits}

@@ -15,7 +15,7 @@ from torch import nn
 
 from tersenet.core.files import load_weights
 from tersenet.core.types import Subject, Workbench
-from tersenet.data import fashion_mnist
+from tersenet.data import TrainingStream, fashion_mnist
 from tersenet.errors import StructureError
 from tersenet.export import kernels, to_onnx
 from tersenet.measure import open_session

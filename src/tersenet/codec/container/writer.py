@@ -76,7 +76,7 @@ class Writer:
         """
         if name in self._names:
             raise ValueError(f"The container already holds a tensor named '{name}'.")
-        entry, payload = self._coded(name, tensor)
+        entry, payload = self._code(name, tensor)
         index = len(self._names)
         digest = hashlib.sha256(payload).digest()
         key = (replace(entry, name=""), digest, len(payload))
@@ -97,9 +97,9 @@ class Writer:
         """Writes the last record; the file itself stays open."""
         self._record(END, records.end_head(len(self._names), self._chain), b"")
 
-    def _coded(self, name: str, tensor: NDArray[Any] | Quantised) -> tuple[TensorEntry, bytes]:
+    def _code(self, name: str, tensor: NDArray[Any] | Quantised) -> tuple[TensorEntry, bytes]:
         if isinstance(tensor, Quantised):
-            return self._quantised(name, tensor)
+            return self._code_levels(name, tensor)
         array = np.asarray(tensor)
         dtype, shape = array.dtype.name, tuple(map(int, array.shape))
         if dtype not in DTYPES:
@@ -120,7 +120,7 @@ class Writer:
                 )  # fmt: skip
         return entry, bytes(coded.payload)
 
-    def _quantised(self, name: str, tensor: Quantised) -> tuple[TensorEntry, bytes]:
+    def _code_levels(self, name: str, tensor: Quantised) -> tuple[TensorEntry, bytes]:
         order = None if tensor.base is None else update_order(tensor.base)
         levels = tensor.levels if order is None else tensor.levels.reshape(-1)[order]
         coded = code_levels(

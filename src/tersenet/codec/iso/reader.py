@@ -121,7 +121,7 @@ def _read_data(
 ) -> list[tuple[str, NDArray[Any]]]:
     start = reader.offset
     head = _read_head(reader, model)
-    names = head.block.coded()
+    names = head.block.names_as_coded()
     shapes = dict.fromkeys(names, head.shape[:1]) | {head.block.weight: head.shape}
     if (nbytes := 4 * sum(map(prod, shapes.values()))) > max_bytes:
         fail(

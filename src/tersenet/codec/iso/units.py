@@ -43,12 +43,12 @@ class LayerUnit:
         """What is there, as bits."""
         return SCALED * bool(self.scaling) | NORMED * bool(self.norm) | BIASED * bool(self.bias)
 
-    def named(self) -> list[str]:
+    def names_in_head(self) -> list[str]:
         """The tensors in the order in which the head names them."""
         scaling, bias = [self.scaling] if self.scaling else [], [self.bias] if self.bias else []
         return [self.weight, *scaling, *(self.norm or ()), *bias]
 
-    def coded(self) -> list[str]:
+    def names_as_coded(self) -> list[str]:
         """The tensors in the order in which they are coded."""
         scaling, bias = [self.scaling] if self.scaling else [], [self.bias] if self.bias else []
         return [*scaling, *bias, *(self.norm or ()), self.weight]

@@ -64,11 +64,11 @@ def encode_nnc(
         isinstance(tensor, Quantised) and tensor.codebook is not None for tensor in tensors.values()
     )
     out = [_unit(START, b"\x01"), _unit(MODEL, _model_set(base, codebooks=books))]
-    inside = {name for block in blocks for name in block.named()}
+    inside = {name for block in blocks for name in block.names_in_head()}
     alone = [LayerUnit(weight=name) for name in tensors if name not in inside]
     raw = [block for block in alone if getattr(tensors[block.weight], "dtype", None) == np.float32]
     for block in (*(block for block in alone if block not in raw), *blocks, *raw):
-        parts = {name: tensors[name] for name in block.coded()}
+        parts = {name: tensors[name] for name in block.names_as_coded()}
         out.append(_unit(DATA, _data(block, parts, {n: q - base for n, q in qps.items()}, scan)))
     return b"".join(out)
 
@@ -185,7 +185,7 @@ def _head(
     out.u(5, kind)
     out.u(1, kind == BLOCK)
     out.u(2, 1)  # in the usual type, with its shape
-    names = block.named()
+    names = block.names_in_head()
     if kind == BLOCK:
         out.ue(7, len(names) - 2)
         out.align()

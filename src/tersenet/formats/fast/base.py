@@ -64,12 +64,12 @@ class FastMatrix(Matrix):
         return {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}  # type: ignore[arg-type]
 
     @abc.abstractmethod
-    def _stored(self) -> tuple[tuple[str, int, int], ...]:
+    def _array_sizes(self) -> tuple[tuple[str, int, int], ...]:
         """Name, entries and bits of each, of what is stored beside the values, with its padding."""
 
     def arrays(self) -> tuple[StoredArray, ...]:
         """The values, and what is stored beside them."""
-        return stored_arrays(("Ω", len(self.values), value_bits(self.values)), *self._stored())
+        return stored_arrays(("Ω", len(self.values), value_bits(self.values)), *self._array_sizes())
 
     @property
     def stream_bytes(self) -> int:

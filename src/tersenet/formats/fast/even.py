@@ -102,7 +102,7 @@ class Even(FastMatrix):
         """Bits of an element: 4 or 8."""
         return even_bits(self.codes)
 
-    def _stored(self) -> tuple[tuple[str, int, int], ...]:
+    def _array_sizes(self) -> tuple[tuple[str, int, int], ...]:
         return (("codes", self.shape[0] * self.shape[1], self.code_bits),)
 
     def _product(self, x: NDArray[Any]) -> NDArray[Any]:

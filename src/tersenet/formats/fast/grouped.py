@@ -93,7 +93,7 @@ class Grouped(FastMatrix):
         codes = groups[..., None] // weights.astype(np.uint8) % np.uint8(kinds)
         return self.values[codes.reshape(len(groups), -1)[:, : self.shape[1]]]
 
-    def _stored(self) -> tuple[tuple[str, int, int], ...]:
+    def _array_sizes(self) -> tuple[tuple[str, int, int], ...]:
         return (("words", self.words.size, 32),)
 
     def _product(self, x: NDArray[Any]) -> NDArray[Any]:

@@ -95,7 +95,7 @@ class Packed(FastMatrix):
         codes = unpack_fields(self.words, per_word=_PER_WORD[bits], bits=bits)
         return self.values[codes[:rows, :columns]]
 
-    def _stored(self) -> tuple[tuple[str, int, int], ...]:
+    def _array_sizes(self) -> tuple[tuple[str, int, int], ...]:
         return (("codes", self.shape[0] * self.shape[1], self.code_bits),)
 
     def _product(self, x: NDArray[Any]) -> NDArray[Any]:

@@ -84,7 +84,7 @@ class Panels(FastMatrix):
             codes[np.repeat(rows, np.diff(starts)), columns] = entries & ((1 << bits) - 1)
         return self.values[codes]
 
-    def _stored(self) -> tuple[tuple[str, int, int], ...]:
+    def _array_sizes(self) -> tuple[tuple[str, int, int], ...]:
         return (
             ("entries", len(self.entries_), 16),
             ("starts", self.starts.size, 64),

@@ -69,7 +69,7 @@ class Signs(FastMatrix):
         bits = np.unpackbits(self.words.view(np.uint8), axis=1, bitorder="little")
         return self.values[bits[:, : self.shape[1]]]
 
-    def _stored(self) -> tuple[tuple[str, int, int], ...]:
+    def _array_sizes(self) -> tuple[tuple[str, int, int], ...]:
         return (("bits", self.shape[0] * self.shape[1], 1),)
 
     def _product(self, x: NDArray[Any]) -> NDArray[Any]:

@@ -108,7 +108,7 @@ class Sliced(FastMatrix):
         put_sliced(self.entries_, self.starts, order, codes, code_bits(len(self.values)))
         return self.values[codes]
 
-    def _stored(self) -> tuple[tuple[str, int, int], ...]:
+    def _array_sizes(self) -> tuple[tuple[str, int, int], ...]:
         return (
             ("entries", self.entries_.size, 16),
             ("starts", len(self.starts), 32),

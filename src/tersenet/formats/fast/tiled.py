@@ -176,7 +176,7 @@ class Tiled(FastMatrix):
         value_of[slots.codes] = self.values
         return value_of[codes]
 
-    def _stored(self) -> tuple[tuple[str, int, int], ...]:
+    def _array_sizes(self) -> tuple[tuple[str, int, int], ...]:
         return (
             ("lines", self.lines.size, 32),
             ("blocks", len(self.blocks), 16),

@@ -134,7 +134,7 @@ class Cer(_Segmented):
     def encode(cls, matrix: ArrayLike | Levels) -> "Cer":
         """Stores the columns of all but the most frequent value."""
         levels = Levels.of(matrix)
-        rows, columns, ranks = _stored(levels)
+        rows, columns, ranks = _stored_elements(levels)
         last = np.zeros(levels.shape[0], np.int64)
         np.maximum.at(last, rows, ranks)
         row_starts = np.concatenate(([0], np.cumsum(last)))
@@ -169,7 +169,7 @@ class Cser(_Segmented):
     def encode(cls, matrix: ArrayLike | Levels) -> "Cser":
         """Stores the columns of all but the most frequent value."""
         levels = Levels.of(matrix)
-        rows, columns, ranks = _stored(levels)
+        rows, columns, ranks = _stored_elements(levels)
         kinds = len(levels.values)
         keys, lengths = np.unique(rows * kinds + ranks, return_counts=True)
         per_row = np.bincount(keys // kinds, minlength=levels.shape[0])
@@ -199,7 +199,9 @@ class Cser(_Segmented):
         return self.ranks
 
 
-def _stored(levels: Levels) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+def _stored_elements(
+    levels: Levels,
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
     """Row, column and rank of every element that is not ω0, by row, then rank, then column."""
     rows, columns = np.nonzero(levels.ranks)
     ranks = levels.ranks[rows, columns].astype(np.int64)

@@ -198,7 +198,7 @@ def _csr(
     )
 
 
-def _segmented(
+def _segments(
     reader: _Reader, counts: tuple[int, ...], values: NDArray[Any], shape: tuple[int, int]
 ) -> CountedMatrix:
     """CER, or CSER where there is an array of ranks (five arrays instead of four)."""
@@ -244,4 +244,4 @@ _Builder = Callable[
     [_Reader, tuple[int, ...], NDArray[Any], tuple[int, int]],
     CountedMatrix,
 ]
-_BUILDERS: Final[tuple[_Builder, ...]] = (_dense, _csr, _segmented, _segmented)
+_BUILDERS: Final[tuple[_Builder, ...]] = (_dense, _csr, _segments, _segments)
