@@ -210,16 +210,19 @@ def test_latency_takes_the_best_ranks_of_the_time_it_has(monkeypatch: pytest.Mon
             return 10.0
         return 0.5 * sum(-(-len(one.get_parameter("weight")) // 4) for one in chain[:-1])
 
-    def timed(chains, sample, deployment, batch):
-        return [ms(one) for one in chains]
+    def least_ms(layer, files, deployment, *, batch, bench):
+        return [ms(file.keywords["chain"]) for file in files.values()]
 
-    def measured(self, picks):
-        chains = (self.form.build(self.sites[name].layer, ranks) for name, ranks in picks.items())
-        saved = sum(10.0 - ms(one) for one in chains)
-        return [(14.0 - saved) / 14.0, 14.0]
+    def time(self, model):
+        wide = model.wide
+        whole_ms = 4.0 + ms(list(wide) if isinstance(wide, Factors) else [wide])
+        return FileTime(
+            batch=1, ratio=14.0 / whole_ms, low=1.0, high=1.0, own_ms=whole_ms, baseline_ms=14.0,
+            baseline_least_ms=14.0,
+        )  # fmt: skip
 
-    monkeypatch.setattr(latency, "_timed", timed)
-    monkeypatch.setattr(latency._Timer, "_measured", measured)
+    monkeypatch.setattr(latency, "least_ms", least_ms)
+    monkeypatch.setattr(latency.FileTimer, "time", time)
     for share, most in ((0.45, 2.3), (0.6, 4.4)):
         method = Tucker(ranks=LatencyShare(share=share), only=("wide",))
         (ranks,) = [one.ranks for one in method.plan(whole, Workbench()).chosen.values()]

@@ -16,7 +16,6 @@ import tersenet
 from tersenet.api import train_recipe
 from tersenet.core.types import Workbench
 from tersenet.errors import RunError
-from tersenet.measure.times import keep_times, machine, read_times
 from tersenet.run import origin_of, read_header
 from tersenet.run.origin import Origin, differences
 from tersenet.study import open_study
@@ -156,18 +155,6 @@ def test_another_machine_is_told(run: Path, tmp_path: Path, caplog) -> None:
     with caplog.at_level(logging.WARNING, "tersenet"):
         compress(tmp_path / "moved")
     assert "begun on another machine (Abacus 3 then" in caplog.text
-
-
-def test_timings_of_another_machine_are_not_used(tmp_path: Path, caplog) -> None:
-    path = tmp_path / "times.json"
-    keep_times(path, {"conv": 1.5})
-    assert read_times(path) == {"conv": 1.5}
-    path.write_text(path.read_text().replace(json.dumps(machine())[1:-1], "Abacus 3"))
-    with caplog.at_level(logging.WARNING, "tersenet"):
-        assert read_times(path) == {}
-    assert "Abacus 3" in caplog.text
-    path.write_text('{"conv": 2.5}')  # as version 0.1.0 wrote it
-    assert read_times(path) == {"conv": 2.5}
 
 
 OPTIONS = TrainingOptions(epochs=1, learning_rate=0.05)

@@ -4,7 +4,6 @@ from tersenet.prune.activation import Activation
 from tersenet.prune.blocks import Block, Blocks, find_blocks
 from tersenet.prune.bn_scale import BNScale
 from tersenet.prune.drop_proof import prove_drops
-from tersenet.prune.ecc import BilinearLatency, latency_model
 from tersenet.prune.fisher import Fisher
 from tersenet.prune.fpgm import FPGM
 from tersenet.prune.hrank import HRank
@@ -25,7 +24,6 @@ from tersenet.prune.score import ChannelScore
 from tersenet.prune.second_order import damage, second_order_change, surgeon
 from tersenet.prune.slimming import Slimming
 from tersenet.prune.sss import SSS
-from tersenet.prune.staircase import Staircase, staircases
 from tersenet.prune.taylor import Taylor
 from tersenet.prune.thinet import ThiNet, thinet
 
@@ -47,7 +45,6 @@ __all__ = [
     "SSS",
     "Activation",
     "BNScale",
-    "BilinearLatency",
     "ChannelScore",
     "Fisher",
     "HRank",
@@ -58,18 +55,15 @@ __all__ = [
     "PrunePlan",
     "Random",
     "Slimming",
-    "Staircase",
     "Taylor",
     "ThiNet",
     "average_zeros",
     "damage",
     "feature_map_norm",
     "lasso_channels",
-    "latency_model",
     "mean_rank",
     "principal_width",
     "second_order_change",
-    "staircases",
     "surgeon",
     "thinet",
 ]

@@ -8,9 +8,7 @@ arXiv:2210.06659. Costs depend on the widths on both sides of each layer, as in 
 
 import copy
 import dataclasses
-import tempfile
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, final
 
 import numpy as np
@@ -25,17 +23,26 @@ from tersenet.graph import ChannelGroup, Graph, macs, parameters, replay, trace
 from tersenet.prune.blocks import Block, find_blocks
 from tersenet.prune.counts import best_units
 from tersenet.prune.dropping import replay_drops
-from tersenet.prune.ecc import latency_model
-from tersenet.prune.file_time import Counts, FileTimer, Trial, fit_to_time, smaller_network
 from tersenet.prune.gains import block_gains, loss_gains, score_gains
 from tersenet.prune.latency_plan import LatencyPlan
 from tersenet.prune.score import ChannelScore
-from tersenet.prune.staircase import computing
+from tersenet.prune.smaller import smaller_network
 from tersenet.prune.taylor import Taylor
-from tersenet.prune.width_choice import widths_within
-from tersenet.prune.width_costs import Costs, measure_costs
+from tersenet.timing import (
+    Attempt,
+    Costs,
+    FileTimer,
+    decide_precision,
+    fit_to_time,
+    latency_model,
+    measure_costs,
+    widths_within,
+)
 
 __all__ = ["LatencyAware"]
+
+Counts = Mapping[str, int]
+"""How many units each group keeps."""
 
 _BATCHES = 2  # of calibration data to measure losses on: some 40 networks are measured
 
@@ -124,7 +131,7 @@ class LatencyAware(Method[LatencyPlan]):
                 "prune latency-aware finds no group to remove units from: see why with "
                 "'tersenet inspect'."
             )
-        decided = computing(groups, graph.sites, subject.deployment, bench)
+        decided = decide_precision(groups, graph.sites, subject.deployment, bench)
         subject = dataclasses.replace(subject, deployment=decided)
         scores = self.criterion.score(subject, groups)
         liked, stairs = self.criterion.liked(subject, graph, groups, bench)
@@ -134,7 +141,7 @@ class LatencyAware(Method[LatencyPlan]):
         options |= {one.name: (0, 1) for one in blocks}
         costs = self._costs(subject, graph, blocks, options, bench)
         trials = self._search(subject, graph, blocks, scores, worth, costs, options, bench)
-        keep, gone = _chosen(trials[-1].counts, groups, blocks, scores)
+        keep, gone = _chosen(trials[-1].choice, groups, blocks, scores)
         smaller, _ = smaller_network(copy.deepcopy(subject.model), graph, keep, gone)
         return LatencyPlan(
             criterion=self.criterion.name,
@@ -209,7 +216,12 @@ class LatencyAware(Method[LatencyPlan]):
         if self.cost == "bilinear":
             return latency_model(subject, graph, options, batch=self.batch, bench=bench)
         return measure_costs(
-            graph, options, subject.deployment, blocks=blocks, batch=self.batch, bench=bench
+            graph,
+            options,
+            subject.deployment,
+            blocks={block.name: block.filters for block in blocks},
+            batch=self.batch,
+            bench=bench,
         )
 
     def _search(
@@ -222,32 +234,36 @@ class LatencyAware(Method[LatencyPlan]):
         costs: Costs,
         options: Mapping[str, Sequence[int]],
         bench: Workbench,
-    ) -> list[Trial]:
+    ) -> list[Attempt[Counts]]:
         whole = costs.ms({name: counts[-1] for name, counts in options.items()})
         groups = [graph.by_name[name] for name in scores]
         inside = _inside(groups, blocks)
-        with tempfile.TemporaryDirectory() as folder:
-            timer = FileTimer(
-                subject=subject, graph=graph, batch=self.batch, folder=Path(folder), bench=bench
-            )
+        timer = FileTimer(
+            baseline=subject.original or subject.model,
+            example=subject.example,
+            deployment=subject.deployment,
+            batch=self.batch,
+            bench=bench,
+        )
 
-            def choose(budget: float) -> Counts:
-                return widths_within(costs, options, worth, budget_ms=budget * whole, inside=inside)
+        def choose(budget: float) -> Counts:
+            return widths_within(costs, options, worth, budget_ms=budget * whole, inside=inside)
 
-            def estimate(counts: Counts) -> float:
-                return costs.ms(counts) / whole
+        def estimate(counts: Counts) -> float:
+            return costs.ms(counts) / whole
 
-            def share(counts: Counts) -> float:
-                bench.tick("timing the pruned file", 0, 1)
-                return timer.share(*_chosen(counts, groups, blocks, scores))
+        def share(counts: Counts) -> float:
+            keep, gone = _chosen(counts, groups, blocks, scores)
+            model, _ = smaller_network(copy.deepcopy(subject.model), graph, keep, gone)
+            return timer.share(model)
 
-            return fit_to_time(
-                choose,
-                estimate,
-                share if _ships(subject) else estimate,
-                asked=self.latency,
-                attempts=self.attempts,
-            )
+        return fit_to_time(
+            choose,
+            estimate,
+            share if _ships(subject) else estimate,
+            asked=self.latency,
+            attempts=self.attempts,
+        )
 
 
 def _inside(groups: Sequence[ChannelGroup], blocks: Sequence[Block]) -> dict[str, str]:

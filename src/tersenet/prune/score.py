@@ -26,7 +26,7 @@ from tersenet.prune.counts import (
 )
 from tersenet.prune.greedy import greedy
 from tersenet.prune.plan import PrunePlan
-from tersenet.prune.staircase import Staircase, staircases
+from tersenet.timing import Staircase, measure_stairs
 
 __all__ = ["ChannelScore"]
 
@@ -244,7 +244,7 @@ class ChannelScore(Method[PrunePlan]):
         """Returns what counts cost, by group; nothing where no runtime is to be asked."""
         if self.multiple_of != "auto":
             return {}
-        return staircases(groups, graph.sites, subject.deployment, bench)
+        return measure_stairs(groups, graph.sites, subject.deployment, bench)
 
     def _counts(
         self, groups: Sequence[ChannelGroup], measured: Mapping[str, Staircase]

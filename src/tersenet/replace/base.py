@@ -4,6 +4,7 @@ import abc
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from functools import partial
 from typing import Annotated, Any, ClassVar, TypeAlias, final
 
 import torch
@@ -17,7 +18,7 @@ from tersenet.core.types import Edit, EditKind, Method, Skip, Subject, Workbench
 from tersenet.errors import StructureError
 from tersenet.graph.trace import evaluating
 from tersenet.replace.sites import Convolution, convolutions
-from tersenet.replace.timing import block_times
+from tersenet.timing import module_times
 
 __all__ = ["Replacement", "ReplacePlan", "Sizes", "Swap"]
 
@@ -257,7 +258,17 @@ class Replacement(Method[ReplacePlan]):
             for name, one in swaps.items()
         }
         pairs = {kinds[name]: (one.conv, one.sizes) for name, one in swaps.items()}
-        times = block_times(pairs, self.block, subject.deployment, batch=self.batch, bench=bench)
+        times = {}
+        for done, (kind, (conv, sizes)) in enumerate(pairs.items()):
+            bench.tick("timing blocks", done, len(pairs))
+            times[kind] = module_times(
+                conv.plain,
+                partial(self.block, conv, sizes),
+                (conv.channels, *conv.reads),
+                subject.deployment,
+                batch=self.batch,
+                bench=bench,
+            )
         return {
             name: Swap(conv=one.conv, sizes=one.sizes, macs=one.macs, ms=times[kinds[name]])
             for name, one in swaps.items()

@@ -19,11 +19,11 @@ from tersenet.core.findings import Findings, LineChart, Series, Table, Verdict
 from tersenet.core.types import Tick
 from tersenet.decompose import CP, SVD, Decomposition, Rate, TensorTrain, Tucker
 from tersenet.decompose.factors import cost
-from tersenet.decompose.probe import write_chain
 from tersenet.measure import describe_device, interleave, open_session
 from tersenet.measure.statistics import ratio
 from tersenet.study.folder import open_study
 from tersenet.study.one_thread import one_thread
+from tersenet.timing import write_chain
 
 __all__ = ["LAYERS", "Shape", "low_rank", "measure", "verdicts"]
 

@@ -14,7 +14,6 @@ from torch.nn import functional
 from tersenet.core.registry import method
 from tersenet.core.types import Edit, Method, Precision, Skip, Subject, Workbench
 from tersenet.errors import QuantizeError
-from tersenet.measure import compare_many
 from tersenet.quantize.aware import Aware, AwarePlan, Bits
 from tersenet.quantize.build import QuantizePlan, prepared
 from tersenet.quantize.fold import tensor_of
@@ -185,9 +184,7 @@ class Mixed(Method[MixedPlan]):
             chosen = choose(losses, sizes, budget=budget)
         else:
             bits = sorted({bit for each in allowed.values() for bit in each})
-            timed = timed_choices(
-                subject, list(allowed), bits, speedup=self.speedup, compare=compare_many
-            )
+            timed = timed_choices(subject, list(allowed), bits, speedup=self.speedup, bench=bench)
             budget, left = timed.budget, timed.budget - timed.least
             costs = {
                 name: {bit: timed.costs[name][bit] for bit in allowed[name]} for name in allowed

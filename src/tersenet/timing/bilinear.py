@@ -17,15 +17,16 @@ from typing import Final, final
 
 import numpy as np
 from jaxtyping import Float
+from scipy.optimize import nnls
 
 from tersenet.core.knapsack import Factor
 from tersenet.core.types import Subject, Workbench
 from tersenet.errors import MeasureError
 from tersenet.export import to_onnx
-from tersenet.graph import Graph
-from tersenet.measure import compare_many
-from tersenet.prune.file_time import smaller_network
-from tersenet.prune.width_costs import SiteWidths, as_factors, widths_of
+from tersenet.graph import Graph, remove
+from tersenet.timing.files import time_files
+from tersenet.timing.plan import MANY
+from tersenet.timing.width_costs import SiteWidths, as_factors, widths_of
 
 __all__ = ["BilinearLatency", "fit_bilinear", "latency_model", "r_squared"]
 
@@ -129,20 +130,14 @@ def _draws(
 def fit_bilinear(
     terms: Float[np.ndarray, "sample term"], cost: Float[np.ndarray, " sample"]
 ) -> tuple[float, Float[np.ndarray, " term"]]:
-    """Returns a_0 and a ≥ 0 of least squares: terms below zero are dropped and the rest refitted.
+    """Returns a_0 and a ≥ 0 of least squares.
 
     More channels never make a network faster; a negative slope is noise, and would have the
-    search widen layers to save time.
+    search widen layers to save time. a_0 is free: it is two terms of opposite sign.
     """
-    kept = np.ones(terms.shape[1], bool)
-    while True:
-        design = np.column_stack([np.ones(len(terms)), terms[:, kept]])
-        found = np.linalg.lstsq(design, cost, rcond=None)[0]
-        if (found[1:] >= 0).all():
-            slopes = np.zeros(terms.shape[1])
-            slopes[kept] = found[1:]
-            return float(found[0]), slopes
-        kept[np.flatnonzero(kept)[found[1:].argmin()]] = False
+    ones = np.ones(len(terms))
+    found, _ = nnls(np.column_stack([ones, -ones, terms]), cost)
+    return float(found[0] - found[1]), found[2:]
 
 
 def _unseen(
@@ -203,11 +198,15 @@ def _time(
         to_onnx(subject.original or subject.model, subject.example, files["original"])
         for i, counts in enumerate(drawn):
             bench.tick("writing networks of random widths", i, len(drawn))
-            kept = {name: range(n) for name, n in counts.items()}
-            model, _ = smaller_network(copy.deepcopy(subject.model), graph, kept)
+            less = {
+                name: range(count)
+                for name, count in counts.items()
+                if count < graph.by_name[name].size
+            }
+            model, _ = remove(copy.deepcopy(subject.model), graph, less)
             files[str(i)] = Path(folder) / f"{i}.onnx"
             to_onnx(model, subject.example, files[str(i)])
         bench.tick("timing networks of random widths", 0, 1)
         deployment = replace(subject.deployment, batches=(batch,))
-        found = compare_many(files, deployment=deployment, iterations=50, seconds=0.3)
+        found = time_files(files, deployment=deployment, plan=MANY, bench=bench)
     return np.array([1 / found[str(i)][0].ratio for i in range(len(drawn))])

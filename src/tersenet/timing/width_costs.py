@@ -3,19 +3,28 @@
 import itertools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final, Protocol, final, runtime_checkable
+from typing import Final, Protocol, TypeAlias, final, runtime_checkable
 
 import numpy as np
 
 from tersenet.core.knapsack import Factor
 from tersenet.core.types import Deployment, Workbench
 from tersenet.graph import ChannelGroup, Graph, Site
-from tersenet.prune.blocks import Block
-from tersenet.prune.latency_table import LatencyTable, LayerKind, Widths, kind_of, measure_table
-from tersenet.prune.staircase import candidates
+from tersenet.timing.staircase import counts_to_time
+from tersenet.timing.table import LatencyTable, LayerKind, Widths, kind_of, measure_table
 
-__all__ = ["Costs", "SiteWidths", "TableCosts", "as_factors", "measure_costs", "widths_of"]
+__all__ = [
+    "BlockFilters",
+    "Costs",
+    "SiteWidths",
+    "TableCosts",
+    "as_factors",
+    "measure_costs",
+    "widths_of",
+]
 
+BlockFilters: TypeAlias = Mapping[str, Sequence[ChannelGroup]]
+"""The groups of filters that go with each block that may go whole, by the block's name."""
 _JOINT: Final = 3
 """Groups and blocks that a layer's cost may depend on jointly; more are taken apart."""
 
@@ -63,13 +72,13 @@ class SiteWidths:
 
 
 def widths_of(
-    graph: Graph, groups: Iterable[ChannelGroup], blocks: Iterable[Block] = ()
+    graph: Graph, groups: Iterable[ChannelGroup], blocks: BlockFilters | None = None
 ) -> list[SiteWidths]:
     """Returns how each layer's widths follow from what these groups and blocks keep."""
     home = {
-        member.tensor: block.name
-        for block in blocks
-        for group in block.filters
+        member.tensor: block
+        for block, filters in (blocks or {}).items()
+        for group in filters
         for member in group.filters
     }
     parts: dict[tuple[str, int], dict[str, float]] = {}
@@ -106,7 +115,7 @@ class TableCosts:
 
     def ms(self, counts: Mapping[str, int]) -> float:
         """Returns the time of all layers when groups and blocks keep `counts` units."""
-        return sum(self._layer(one, counts) for one in self.layers)
+        return sum(self._layer(layer, counts) for layer in self.layers)
 
     def factors(
         self, options: Mapping[str, Sequence[int]], present: Mapping[str, int], *, joint: bool
@@ -126,8 +135,11 @@ class TableCosts:
     @property
     def _rate(self) -> float:
         """Milliseconds for each multiply-accumulate of the layers that the table knows."""
-        known = [(one.site.layer.macs, kind_of(one.site), one.shape) for one in self.layers]
-        timed = [(macs, self.table.ms(kind, *shape)) for macs, kind, shape in known if kind]
+        timed = [
+            (layer.site.layer.macs, self.table.ms(kind, *layer.shape))
+            for layer in self.layers
+            if (kind := kind_of(layer.site)) is not None
+        ]
         return sum(ms for _, ms in timed) / max(1, sum(macs for macs, _ in timed))
 
 
@@ -167,7 +179,7 @@ def measure_costs(
     options: Mapping[str, Sequence[int]],
     deployment: Deployment,
     *,
-    blocks: Sequence[Block] = (),
+    blocks: BlockFilters | None = None,
     batch: int,
     bench: Workbench,
 ) -> TableCosts:
@@ -179,7 +191,7 @@ def measure_costs(
         MeasureError: if the runtime is not installed or does not take the layers.
     """
     groups = [graph.by_name[name] for name in options if name in graph.by_name]
-    sizes = {group.name: group.size for group in groups} | {one.name: 1 for one in blocks}
+    sizes = {group.name: group.size for group in groups} | dict.fromkeys(blocks or {}, 1)
     layers = widths_of(graph, groups, blocks)
     wanted: dict[LayerKind, tuple[set[int], set[int]]] = {}
     for layer in layers:
@@ -202,7 +214,7 @@ def _side(
 ) -> list[int]:
     whole, parts = layer.shape[side], layer.per_unit[side]
     if len(parts) != 1:
-        return list(candidates(whole)) if parts else [whole]
+        return list(counts_to_time(whole)) if parts else [whole]
     ((name, each),) = parts.items()
-    few = options[name] if len(options[name]) <= 8 else candidates(sizes[name])
+    few = options[name] if len(options[name]) <= 8 else counts_to_time(sizes[name])
     return [max(1, round(whole - each * (sizes[name] - count))) for count in (*few, sizes[name])]

@@ -1,29 +1,31 @@
-"""Liked counts: the rule on given costs, the probes on the runtime, the cache."""
+"""Liked counts: the rule on given costs, and measured once for each kind of layer."""
 
 import dataclasses
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
 import pytest
 import torch
 
 from tersenet.core.types import Deployment, Subject, Workbench
 from tersenet.graph import trace
 from tersenet.measure.rounds import Rounds
-from tersenet.measure.runtimes import open_session
-from tersenet.measure.times import read_times
 from tersenet.models.resnet_cifar import resnet
-from tersenet.prune import L1, staircase, staircases
-from tersenet.prune.probe import Probe, write_probe
+from tersenet.prune import L1
+from tersenet.timing import Probe, counts_to_time, measure_stairs, staircase
 
-SETTINGS = {"runtime": "onnxruntime", "threads": 1, "batches": (1, 4)}
+DEPLOYMENT = Deployment(batches=(1, 4))
+
+
+def _kind(size: int) -> Probe:
+    return Probe(kernel=(3, 3), positions=(8, 8), size=size, deployment=DEPLOYMENT)
 
 
 def _exact(probe: Probe, cost: Callable[[int], float]) -> dict[str, Any]:
     """What measuring without any noise would give: a bound is the ratio to the cheapest larger."""
-    counts = staircase.candidates(probe.size)
+    counts = counts_to_time(probe.size)
     costs = {}
     for count in counts:
         larger = [cost(count) / cost(more) for more in counts if more > count]
@@ -43,17 +45,17 @@ def _exact(probe: Probe, cost: Callable[[int], float]) -> dict[str, Any]:
 def test_liked_counts_cost_less_than_every_larger_one(
     costs: dict[int, float], liked: tuple[int, ...]
 ):
-    probe = Probe(kernel=(3, 3), positions=(8, 8), size=16, precision="fp32", **SETTINGS)
+    probe = _kind(16)
     assert staircase._staircase(probe, _exact(probe, costs.__getitem__)).liked == liked
 
 
 def test_a_difference_within_the_noise_is_none(monkeypatch):
     """Rounds of made-up times: 8 is 30 % cheaper, 4 no cheaper than 8 but by chance."""
-    probe = Probe(kernel=(3, 3), positions=(8, 8), size=16, precision="fp32", **SETTINGS)
+    probe = _kind(16)
     random = np.random.default_rng(0)
     base = {"4": 0.695, "8": 0.7, "12": 1.0, "16": 1.0, staircase._AGAIN: 1.0}
 
-    def timed(files, probe):
+    def timed(files):
         noise = {name: 1 + 0.05 * random.random((20, 5)) for name in files}
         return [
             Rounds(
@@ -63,7 +65,7 @@ def test_a_difference_within_the_noise_is_none(monkeypatch):
                 },
                 warmup=1,
             )
-            for _ in probe.batches
+            for _ in DEPLOYMENT.batches
         ]
 
     monkeypatch.setattr(staircase, "_timed", timed)
@@ -76,25 +78,23 @@ def test_a_difference_within_the_noise_is_none(monkeypatch):
 
 
 @pytest.mark.parametrize(("int8", "precision"), [(0.7, "int8"), (1.0, "fp32"), (1.3, "fp32")])
-def test_the_faster_precision_is_asked_where_either_may_ship(
-    int8, precision, monkeypatch, tmp_path
-):
+def test_the_faster_precision_is_asked_where_either_may_ship(int8, precision, monkeypatch):
     model, subject = _model()
     graph, asked = trace(model, subject.example), []
     deployment = dataclasses.replace(subject.deployment, precision="either")
 
-    def timed(files, probe):
-        asked.append((probe.size, set(files)))
+    def timed(files):
+        asked.append(set(files))
         times = {"fp32": ((1.0, 1.0),) * 9, "int8": ((int8, int8),) * 9}
-        return [Rounds(order=(), slices_ms=times, warmup=1) for _ in probe.batches]
+        return [Rounds(order=(), slices_ms=times, warmup=1) for _ in deployment.batches]
 
     monkeypatch.setattr(staircase, "_timed", timed)
-    bench = Workbench(folder=tmp_path)
+    bench = Workbench()
     for _ in range(2):  # kept: a resumed run decides alike
-        found = staircase.computing(graph.groups, graph.sites, deployment, bench)
+        found = staircase.decide_precision(graph.groups, graph.sites, deployment, bench)
         assert found.precision == precision
     assert len(asked) == 1
-    assert asked[0][1] == {"fp32", "int8"}
+    assert asked[0] == {"fp32", "int8"}
 
 
 @pytest.mark.parametrize(
@@ -108,54 +108,7 @@ def test_the_faster_precision_is_asked_where_either_may_ship(
     ],
 )
 def test_candidates(size: int, expected: tuple[int, ...]):
-    assert staircase.candidates(size) == expected
-
-
-@pytest.mark.parametrize("kernel", [(3, 3), (1, 1), (5,), ()])
-@pytest.mark.parametrize("precision", ["fp32", "int8"])
-def test_probes_run_as_the_chain_they_stand_for(kernel, precision: str, tmp_path):
-    positions = (6, 5)[: len(kernel)]
-    probe = Probe(kernel=kernel, positions=positions, size=8, precision=precision, **SETTINGS)
-    path = tmp_path / "probe.onnx"
-    write_probe(probe, 8, path)
-    model = onnx.load(str(path))
-    onnx.checker.check_model(model, full_check=True)
-    session = open_session(path, runtime="onnxruntime", threads=1)
-    x = np.random.default_rng(1).normal(size=(3, 8, *positions)).astype(np.float32)
-    (found,) = session({session.inputs[0].name: x})
-    expected = torch.tensor(x)
-    stored = {one.name: onnx.numpy_helper.to_array(one) for one in model.graph.initializer}
-    for name in sorted(stored.keys() & {f"w{i}" for i in range(9)}):
-        weight = torch.tensor(stored[name])
-        if kernel:
-            layer = (torch.nn.functional.conv1d, torch.nn.functional.conv2d)[len(kernel) - 1]
-            expected = layer(expected, weight, padding=kernel[0] // 2).relu()
-        else:
-            expected = torch.nn.functional.linear(expected, weight).relu()
-    if precision == "fp32":
-        np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
-    else:
-        assert {one.op_type for one in model.graph.node} >= {"QuantizeLinear", "DequantizeLinear"}
-        assert found.shape == x.shape
-        # levels of 0.03, and not all in the same end of the range
-        assert np.allclose(found / 0.03, np.round(found / 0.03), atol=1e-3)
-        assert len(np.unique(found)) > 3
-
-
-def test_int8_probes_run_on_integer_kernels(tmp_path):
-    import onnxruntime
-
-    probe = Probe(kernel=(3, 3), positions=(6, 6), size=16, precision="int8", **SETTINGS)
-    write_probe(probe, 16, tmp_path / "probe.onnx")
-    options = onnxruntime.SessionOptions()
-    options.optimized_model_filepath = str(tmp_path / "optimised.onnx")
-    options.log_severity_level = 3
-    onnxruntime.InferenceSession(
-        tmp_path / "probe.onnx", options, providers=["CPUExecutionProvider"]
-    )
-    kinds = [one.op_type for one in onnx.load(str(tmp_path / "optimised.onnx")).graph.node]
-    assert kinds.count("QLinearConv") == 6
-    assert "Conv" not in kinds
+    assert counts_to_time(size) == expected
 
 
 def _model(width: int = 8) -> tuple[torch.nn.Module, Subject]:
@@ -164,7 +117,7 @@ def _model(width: int = 8) -> tuple[torch.nn.Module, Subject]:
     return model, Subject(model=model, example=(example,), deployment=Deployment(batches=(1, 2)))
 
 
-def test_one_measurement_for_each_kind_kept_for_resuming(tmp_path, monkeypatch):
+def test_one_measurement_for_each_kind_kept_for_resuming(timings: Path, monkeypatch):
     model, subject = _model()
     graph, measured = trace(model, subject.example), []
 
@@ -173,8 +126,8 @@ def test_one_measurement_for_each_kind_kept_for_resuming(tmp_path, monkeypatch):
         return _exact(probe, lambda count: count / probe.size)
 
     monkeypatch.setattr(staircase, "_measure", measure)
-    bench = Workbench(folder=tmp_path)
-    first = staircases(graph.groups, graph.sites, subject.deployment, bench)
+    bench = Workbench()
+    first = measure_stairs(graph.groups, graph.sites, subject.deployment, bench)
     # 8 channels at 8x8, 16 at 4x4, 32 at 2x2
     assert sorted((one.size, one.positions) for one in measured) == [
         (8, (8, 8)),
@@ -182,12 +135,13 @@ def test_one_measurement_for_each_kind_kept_for_resuming(tmp_path, monkeypatch):
         (32, (2, 2)),
     ]
     assert len(first) == len(graph.groups) == 6
-    assert staircases(graph.groups, graph.sites, subject.deployment, bench) == first
+    assert measure_stairs(graph.groups, graph.sites, subject.deployment, bench) == first
     assert len(measured) == 3
-    (tmp_path / "staircase.json").write_text("{ torn")
-    assert staircases(graph.groups, graph.sites, subject.deployment, bench) == first
-    assert len(measured) == 6
-    assert len(read_times(tmp_path / "staircase.json")) == 3
+    (torn, *_) = timings.glob("*.json")
+    torn.write_text("{ torn")
+    assert measure_stairs(graph.groups, graph.sites, subject.deployment, bench) == first
+    assert len(measured) == 4
+    assert len(list(timings.glob("*.json"))) == 3
 
 
 def test_no_stage_is_cut_to_a_quarter_for_a_few_percent(monkeypatch):
@@ -224,7 +178,7 @@ def test_plans_keep_to_what_was_measured(monkeypatch):
 
 
 def test_really_measured_costs_rise_with_the_work():
-    wide = Probe(kernel=(3, 3), positions=(8, 8), size=64, precision="fp32", **SETTINGS)
+    wide = _kind(64)
     stairs = staircase._staircase(wide, staircase._measure(wide))
     assert stairs.cost(64) == 1
     assert stairs.cost(8) < 0.5  # a 64th of the work

@@ -6,7 +6,7 @@ from typing import Final
 import numpy as np
 
 from tersenet.core.knapsack import Factor, TooCoupledError, solve, total
-from tersenet.prune.width_costs import Costs
+from tersenet.timing.width_costs import Costs
 
 __all__ = ["widths_within"]
 
@@ -36,7 +36,7 @@ def widths_within(
         budget_ms: by `costs`.
         inside: the block that a group lies in, for those that do.
     """
-    gains = [_gain(name, one, (inside or {}).get(name)) for name, one in worth.items()]
+    gains = [_gain(name, own, (inside or {}).get(name)) for name, own in worth.items()]
     sizes = {name: len(counts) for name, counts in options.items()}
     present = {name: counts[-1] for name, counts in options.items()}
     best, joint = {name: counts[0] for name, counts in options.items()}, True
