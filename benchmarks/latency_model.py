@@ -22,7 +22,7 @@ from tersenet.export import to_onnx
 from tersenet.graph import trace
 from tersenet.measure import compare
 from tersenet.prune import L2, LatencyAware
-from tersenet.timing import latency_model
+from tersenet.timing.bilinear import latency_model
 
 SHARE = 0.7
 DATA = Setting(train=512, test=500, epochs=1.0, seeds=1, budgets=(SHARE,))

@@ -41,7 +41,7 @@ from tersenet.run import (
     train,
 )
 from tersenet.study import write_findings
-from tersenet.timing import use_cache
+from tersenet.timing.cache import use_cache
 from tersenet.train import Classification
 
 __all__ = [

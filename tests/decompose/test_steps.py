@@ -3,6 +3,7 @@
 import copy
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -211,15 +212,12 @@ def test_latency_takes_the_best_ranks_of_the_time_it_has(monkeypatch: pytest.Mon
         return 0.5 * sum(-(-len(one.get_parameter("weight")) // 4) for one in chain[:-1])
 
     def least_ms(layer, files, deployment, *, batch, bench):
-        return [ms(file.keywords["chain"]) for file in files.values()]
+        return [ms(file.args[0]) for file in files.values()]
 
     def time(self, model):
         wide = model.wide
         whole_ms = 4.0 + ms(list(wide) if isinstance(wide, Factors) else [wide])
-        return FileTime(
-            batch=1, ratio=14.0 / whole_ms, low=1.0, high=1.0, own_ms=whole_ms, baseline_ms=14.0,
-            baseline_least_ms=14.0,
-        )  # fmt: skip
+        return [SimpleNamespace(ratio=14 / whole_ms, baseline=SimpleNamespace(samples_ms=(14.0,)))]
 
     monkeypatch.setattr(latency, "least_ms", least_ms)
     monkeypatch.setattr(latency.FileTimer, "time", time)

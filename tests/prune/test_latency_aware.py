@@ -19,7 +19,8 @@ from tersenet.prune import L1, LatencyAware, Taylor
 from tersenet.prune.gains import loss_gains, score_gains
 from tersenet.prune.latency_plan import LatencyPlan
 from tersenet.recipe import read_recipe
-from tersenet.timing import FileTimer, use_cache
+from tersenet.timing.cache import use_cache
+from tersenet.timing.files import FileTimer
 
 
 def subject(width: int = 16) -> Subject:

@@ -19,8 +19,9 @@ from tersenet.export import alike, in_float, kernels, to_onnx
 from tersenet.export.kernels import INTEGER
 from tersenet.measure import open_session
 from tersenet.quantize import Auto, Static, auto
-from tersenet.timing import SCHEMES as TIMES
-from tersenet.timing import files, time_layers
+from tersenet.timing import files
+from tersenet.timing.layer_times import time_layers
+from tersenet.timing.plan import SCHEMES as TIMES
 
 
 class _Net(nn.Module):

@@ -24,7 +24,8 @@ from tersenet.replace import (
     ShuffledGroups,
 )
 from tersenet.replace import base as replacing
-from tersenet.timing import files, module_times
+from tersenet.timing import files
+from tersenet.timing.modules import module_times
 
 
 def subject(model: nn.Module, *shape: int) -> Subject:

@@ -46,7 +46,9 @@ from tersenet.prune import (
 )
 from tersenet.study import sensitivity
 from tersenet.study.latency_bins import latency_reduction
-from tersenet.timing import FileTimer, bilinear, latency_model
+from tersenet.timing import bilinear
+from tersenet.timing.bilinear import latency_model
+from tersenet.timing.files import FileTimer
 from tersenet.train import TrainingOptions, fit
 from tersenet.train.tasks import load_fashion_mnist
 

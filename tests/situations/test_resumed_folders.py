@@ -19,6 +19,7 @@ from tersenet.errors import RunError
 from tersenet.run import origin_of, read_header
 from tersenet.run.origin import Origin, differences
 from tersenet.study import open_study
+from tersenet.timing import staircase
 from tersenet.train import TrainingOptions, fit
 
 RECIPE = """\
@@ -155,6 +156,39 @@ def test_another_machine_is_told(run: Path, tmp_path: Path, caplog) -> None:
     with caplog.at_level(logging.WARNING, "tersenet"):
         compress(tmp_path / "moved")
     assert "begun on another machine (Abacus 3 then" in caplog.text
+
+
+@pytest.mark.parametrize("cache", [True, False])
+def test_a_step_that_is_resumed_goes_on_with_its_timings(
+    cache: bool, tmp_path: Path, timings: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed before its plan was written, it times nothing anew: with the user's cache or without."""
+    path = tmp_path / "recipe.yaml"
+    path.write_text(RECIPE.replace("multiple_of: null", "multiple_of: auto"))
+    measured, measure = [], staircase._measure
+    monkeypatch.setattr(
+        staircase, "_measure", lambda probe: measured.append(probe) or measure(probe)
+    )
+
+    def run() -> tersenet.Outcome:
+        return tersenet.compress(
+            network(), task(), recipe=path, folder=tmp_path / "run", cache=cache
+        )
+
+    whole = run()
+    assert len(measured) == 2
+    assert len(list(timings.glob("*.json"))) == (2 if cache else 0)
+    (plan,) = (tmp_path / "run").glob("steps/01-*/plan.json")
+    plan.unlink()
+    journal = tmp_path / "run" / "journal.jsonl"
+    journal.write_text(journal.read_text().splitlines(keepends=True)[0])
+    again = run()
+    assert len(measured) == 2
+    assert again.steps[1].edits == whole.steps[1].edits
+    if not cache:  # nor does another run take what the first one timed
+        shutil.rmtree(tmp_path / "run")
+        run()
+        assert len(measured) == 4
 
 
 OPTIONS = TrainingOptions(epochs=1, learning_rate=0.05)

@@ -10,8 +10,9 @@ from tersenet.core.types import Subject
 from tersenet.errors import MeasureError
 from tersenet.graph import trace
 from tersenet.models import resnet
-from tersenet.timing import bilinear, latency_model, widths_within
-from tersenet.timing.bilinear import fit_bilinear, r_squared
+from tersenet.timing import bilinear
+from tersenet.timing.bilinear import fit_bilinear, latency_model, r_squared
+from tersenet.timing.width_choice import widths_within
 
 
 def test_planted_coefficients_are_found() -> None:

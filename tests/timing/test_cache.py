@@ -7,14 +7,17 @@ import multiprocessing
 import os
 import signal
 import time
+import warnings
 from collections.abc import Callable
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import pytest
 
 from tersenet.core.types import Deployment, Workbench
 from tersenet.measure.runtimes import RUNTIMES
-from tersenet.timing import Key, cache, kept, use_cache
+from tersenet.timing import cache
+from tersenet.timing.cache import Key, kept, use_cache
 
 KEY = Key(
     device="Abacus 3 with avx2",
@@ -119,9 +122,11 @@ def test_the_users_own_folder_is_the_default(monkeypatch: pytest.MonkeyPatch, tm
     assert (tmp_path / "tersenet" / "timings" / KEY.file_name).is_file()
 
 
-def in_child(work: Callable[..., None], *arguments: object) -> multiprocessing.Process:
+def in_child(work: Callable[..., None], *arguments: object) -> BaseProcess:
     child = multiprocessing.get_context("fork").Process(target=work, args=arguments)
-    child.start()
+    with warnings.catch_warnings():  # of other threads, which the child does without
+        warnings.simplefilter("ignore", DeprecationWarning)
+        child.start()
     return child
 
 

@@ -10,15 +10,10 @@ from torch import nn
 
 from tersenet.graph import trace
 from tersenet.models import resnet
-from tersenet.timing import (
-    LatencyTable,
-    Shift,
-    TableCosts,
-    fit_to_time,
-    kind_of,
-    widths_of,
-    widths_within,
-)
+from tersenet.timing.fit import Shift, fit_to_time
+from tersenet.timing.table import LatencyTable, kind_of
+from tersenet.timing.width_choice import widths_within
+from tersenet.timing.width_costs import TableCosts, widths_of
 
 Counts = dict[str, int]
 
@@ -45,7 +40,7 @@ def planted(model: nn.Module, example: torch.Tensor) -> tuple[TableCosts, dict[s
     grid = {(reads, makes): 1.0 + reads * makes for reads in widths for makes in widths}
     table = LatencyTable(times={kind_of(site): grid for site in graph.sites})
     sizes = {one.name: one.size for one in graph.groups}
-    return TableCosts(table, widths_of(graph, graph.groups), sizes), options
+    return TableCosts(table=table, layers=widths_of(graph, graph.groups), sizes=sizes), options
 
 
 def worth_of(options: Mapping[str, tuple], seed: int) -> dict[str, np.ndarray]:
@@ -88,7 +83,7 @@ def test_the_budget_is_corrected_until_the_clock_agrees(asked: float) -> None:
         return counts["group"] / 1000
 
     trials = fit_to_time(
-        choose, estimate, lambda counts: 0.2 + 0.8 * estimate(counts), asked=asked, attempts=6
+        choose, lambda counts: 0.2 + 0.8 * estimate(counts), estimate, asked=asked, attempts=6
     )
     assert 0.97 * asked <= trials[-1].share <= asked
     assert trials[-1].share == 0.2 + 0.8 * trials[-1].estimate
@@ -100,11 +95,10 @@ def test_a_shift_finds_what_is_beside_the_layers(asked: float) -> None:
     """Whatever is not in the estimate is made up for at the second attempt."""
     attempts = fit_to_time(
         lambda budget: {"group": int(1000 * budget)},
-        lambda counts: counts["group"] / 1000,
         lambda counts: 0.15 + counts["group"] / 1000,
         asked=asked,
         attempts=4,
-        correction=Shift(),
+        correct=Shift(),
     )
     assert len(attempts) == 2
     assert attempts[-1].share == pytest.approx(0.975 * asked, abs=1e-3)
@@ -114,11 +108,10 @@ def test_a_shift_ends_where_a_choice_comes_again() -> None:
     timed = []
     attempts = fit_to_time(
         lambda budget: "all that there is",
-        lambda choice: 1.0,
         lambda choice: timed.append(choice) or 0.9,
         asked=0.5,
         attempts=4,
-        correction=Shift(),
+        correct=Shift(),
     )
     assert [one.share for one in attempts] == [0.9]
     assert len(timed) == 1
@@ -127,8 +120,8 @@ def test_a_shift_ends_where_a_choice_comes_again() -> None:
 def test_of_what_cannot_meet_the_budget_the_fastest_is_taken() -> None:
     trials = fit_to_time(
         lambda budget: {"group": 1 if budget < 0.2 else 2},
-        lambda counts: counts["group"] / 10,
         lambda counts: 0.3 + counts["group"] / 10,
+        lambda counts: counts["group"] / 10,
         asked=0.25,
         attempts=6,
     )

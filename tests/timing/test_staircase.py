@@ -3,7 +3,6 @@
 import dataclasses
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -14,23 +13,33 @@ from tersenet.graph import trace
 from tersenet.measure.rounds import Rounds
 from tersenet.models.resnet_cifar import resnet
 from tersenet.prune import L1
-from tersenet.timing import Probe, counts_to_time, measure_stairs, staircase
+from tersenet.timing import staircase
+from tersenet.timing.staircase import (
+    Probe,
+    Staircase,
+    Step,
+    counts_to_time,
+    measure_stairs,
+)
+from tersenet.timing.writer import LayerKind
 
 DEPLOYMENT = Deployment(batches=(1, 4))
 
 
-def _kind(size: int) -> Probe:
-    return Probe(kernel=(3, 3), positions=(8, 8), size=size, deployment=DEPLOYMENT)
+def _probe(size: int) -> Probe:
+    return Probe(LayerKind((3, 3), (8, 8)), size, DEPLOYMENT)
 
 
-def _exact(probe: Probe, cost: Callable[[int], float]) -> dict[str, Any]:
+def _exact(probe: Probe, cost: Callable[[int], float]) -> Staircase:
     """What measuring without any noise would give: a bound is the ratio to the cheapest larger."""
-    counts = counts_to_time(probe.size)
-    costs = {}
+    counts, steps = counts_to_time(probe.size), []
     for count in counts:
         larger = [cost(count) / cost(more) for more in counts if more > count]
-        costs[str(count)] = [cost(count), cost(count), cost(count), max(larger, default=0.0)]
-    return {"costs": costs, "ms": 1.0}
+        own = cost(count)
+        steps.append(
+            Step(count=count, cost=own, interval=(own, own), bound=max(larger, default=0.0))
+        )
+    return Staircase(of=probe.key, ms=1.0, macs=probe.macs, steps=tuple(steps))
 
 
 @pytest.mark.parametrize(
@@ -45,17 +54,15 @@ def _exact(probe: Probe, cost: Callable[[int], float]) -> dict[str, Any]:
 def test_liked_counts_cost_less_than_every_larger_one(
     costs: dict[int, float], liked: tuple[int, ...]
 ):
-    probe = _kind(16)
-    assert staircase._staircase(probe, _exact(probe, costs.__getitem__)).liked == liked
+    assert _exact(_probe(16), costs.__getitem__).liked == liked
 
 
 def test_a_difference_within_the_noise_is_none(monkeypatch):
     """Rounds of made-up times: 8 is 30 % cheaper, 4 no cheaper than 8 but by chance."""
-    probe = _kind(16)
     random = np.random.default_rng(0)
     base = {"4": 0.695, "8": 0.7, "12": 1.0, "16": 1.0, staircase._AGAIN: 1.0}
 
-    def timed(files):
+    def timed(probe, files):
         noise = {name: 1 + 0.05 * random.random((20, 5)) for name in files}
         return [
             Rounds(
@@ -69,7 +76,7 @@ def test_a_difference_within_the_noise_is_none(monkeypatch):
         ]
 
     monkeypatch.setattr(staircase, "_timed", timed)
-    stairs = staircase._staircase(probe, staircase._measure(probe))
+    stairs = staircase._measure(_probe(16))
     assert stairs.liked == (8, 16)
     assert stairs.cost(8) == pytest.approx(0.7, abs=0.02)
     # six layers in the chain, batches of 1 and 4
@@ -83,7 +90,7 @@ def test_the_faster_precision_is_asked_where_either_may_ship(int8, precision, mo
     graph, asked = trace(model, subject.example), []
     deployment = dataclasses.replace(subject.deployment, precision="either")
 
-    def timed(files):
+    def timed(probe, files):
         asked.append(set(files))
         times = {"fp32": ((1.0, 1.0),) * 9, "int8": ((int8, int8),) * 9}
         return [Rounds(order=(), slices_ms=times, warmup=1) for _ in deployment.batches]
@@ -121,7 +128,7 @@ def test_one_measurement_for_each_kind_kept_for_resuming(timings: Path, monkeypa
     model, subject = _model()
     graph, measured = trace(model, subject.example), []
 
-    def measure(probe: Probe) -> dict[str, Any]:
+    def measure(probe: Probe) -> Staircase:
         measured.append(probe)
         return _exact(probe, lambda count: count / probe.size)
 
@@ -129,7 +136,7 @@ def test_one_measurement_for_each_kind_kept_for_resuming(timings: Path, monkeypa
     bench = Workbench()
     first = measure_stairs(graph.groups, graph.sites, subject.deployment, bench)
     # 8 channels at 8x8, 16 at 4x4, 32 at 2x2
-    assert sorted((one.size, one.positions) for one in measured) == [
+    assert sorted((one.size, one.layer.positions) for one in measured) == [
         (8, (8, 8)),
         (16, (4, 4)),
         (32, (2, 2)),
@@ -149,7 +156,7 @@ def test_no_stage_is_cut_to_a_quarter_for_a_few_percent(monkeypatch):
     none; wider layers went down in blocks of 8."""
     _, subject = _model(width=16)
 
-    def measure(probe: Probe) -> dict[str, Any]:
+    def measure(probe: Probe) -> Staircase:
         if probe.size == 16:
             return _exact(probe, lambda count: 0.92 if count == 4 else 1.0)
         return _exact(probe, lambda count: (-(-count // 8) * 8 / probe.size) ** 2)
@@ -164,7 +171,7 @@ def test_no_stage_is_cut_to_a_quarter_for_a_few_percent(monkeypatch):
 def test_plans_keep_to_what_was_measured(monkeypatch):
     _, subject = _model()
 
-    def blocks_of_16(probe: Probe) -> dict[str, Any]:
+    def blocks_of_16(probe: Probe) -> Staircase:
         return _exact(probe, lambda count: -(-count // 16) * 16 / probe.size)
 
     monkeypatch.setattr(staircase, "_measure", blocks_of_16)
@@ -178,8 +185,7 @@ def test_plans_keep_to_what_was_measured(monkeypatch):
 
 
 def test_really_measured_costs_rise_with_the_work():
-    wide = _kind(64)
-    stairs = staircase._staircase(wide, staircase._measure(wide))
+    stairs = staircase._measure(_probe(64))
     assert stairs.cost(64) == 1
     assert stairs.cost(8) < 0.5  # a 64th of the work
     assert stairs.ms > 0

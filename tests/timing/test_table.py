@@ -10,15 +10,10 @@ from torch import nn
 from tersenet.core.types import Deployment, Workbench
 from tersenet.graph import layers, remove, trace
 from tersenet.models import resnet
-from tersenet.timing import (
-    LatencyTable,
-    LayerKind,
-    kind_of,
-    measure_costs,
-    measure_table,
-    turns,
-    widths_of,
-)
+from tersenet.timing import turns
+from tersenet.timing.table import LatencyTable, kind_of, measure_table
+from tersenet.timing.width_costs import measure_costs, widths_of
+from tersenet.timing.writer import LayerKind
 
 CONV = LayerKind((3, 3), (8, 8))
 

@@ -9,11 +9,16 @@ import torch
 from onnx import numpy_helper
 from torch import nn
 
-from tersenet.core.types import Deployment
 from tersenet.decompose import TensorTrain, Tucker
 from tersenet.measure import open_session
-from tersenet.timing import Probe, write_chain, write_layers, write_probe
-from tersenet.timing.writer import COPIES
+from tersenet.timing.writer import (
+    COPIES,
+    LayerKind,
+    describe_chain,
+    write_chain,
+    write_layers,
+    write_stack,
+)
 
 WRAPPED = nn.Conv2d(6, 8, 3, padding=1, padding_mode="circular")
 CHAINS = {
@@ -31,7 +36,7 @@ CHAINS = {
 def test_what_is_timed_has_the_shapes_of_the_chain(name: str, tmp_path: Path) -> None:
     chain, sample, gives = CHAINS[name]
     before = [(one, one._version) for layer in chain for one in layer.parameters()]
-    write_chain(tmp_path / "chain.onnx", chain, sample)
+    write_chain(chain, sample, tmp_path / "chain.onnx")
     session = open_session(tmp_path / "chain.onnx")
     (output,) = session.run(session.random_feeds(batch=3))
     assert output.shape == (3, *gives)
@@ -46,11 +51,8 @@ def test_what_is_timed_has_the_shapes_of_the_chain(name: str, tmp_path: Path) ->
 @pytest.mark.parametrize("precision", ["fp32", "int8"])
 def test_probes_run_as_the_chain_they_stand_for(kernel, precision: str, tmp_path):
     positions = (6, 5)[: len(kernel)]
-    probe = Probe(
-        kernel=kernel, positions=positions, size=8, deployment=Deployment(precision=precision)
-    )
     path = tmp_path / "probe.onnx"
-    write_probe(probe, 8, path)
+    write_stack(LayerKind(kernel, positions), 8, precision, path)
     model = onnx.load(str(path))
     onnx.checker.check_model(model, full_check=True)
     session = open_session(path, runtime="onnxruntime", threads=1)
@@ -78,8 +80,7 @@ def test_probes_run_as_the_chain_they_stand_for(kernel, precision: str, tmp_path
 def test_int8_probes_run_on_integer_kernels(tmp_path):
     import onnxruntime
 
-    probe = Probe(kernel=(3, 3), positions=(6, 6), size=16, deployment=Deployment(precision="int8"))
-    write_probe(probe, 16, tmp_path / "probe.onnx")
+    write_stack(LayerKind((3, 3), (6, 6)), 16, "int8", tmp_path / "probe.onnx")
     options = onnxruntime.SessionOptions()
     options.optimized_model_filepath = str(tmp_path / "optimised.onnx")
     options.log_severity_level = 3
@@ -92,14 +93,19 @@ def test_int8_probes_run_on_integer_kernels(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("weight", "positions", "groups"),
-    [((5, 3, 3, 3), (4, 6), 1), ((4, 1, 3, 3), (5, 5), 4), ((7, 2), (), 1), ((7, 2), (3,), 1)],
+    ("kind", "reads", "weight"),
+    [
+        (LayerKind((3, 3), (4, 6)), 3, (5, 3, 3, 3)),
+        (LayerKind((3, 3), (5, 5), depthwise=True), 4, (4, 1, 3, 3)),
+        (LayerKind((), ()), 2, (7, 2)),
+        (LayerKind((), (3,)), 2, (7, 2)),
+    ],
 )
 def test_a_timed_file_holds_equal_layers_on_one_input(
-    weight: tuple[int, ...], positions: tuple[int, ...], groups: int, tmp_path: Path
+    kind: LayerKind, reads: int, weight: tuple[int, ...], tmp_path: Path
 ) -> None:
     path = tmp_path / "layers.onnx"
-    write_layers(path, weight, positions, groups=groups)
+    write_layers(kind, reads, weight[0], "fp32", path)
     session = open_session(path)
     (x,) = session.random_feeds(batch=2).values()
     stored = [numpy_helper.to_array(one) for one in onnx.load(str(path)).graph.initializer]
@@ -107,7 +113,7 @@ def test_a_timed_file_holds_equal_layers_on_one_input(
     inputs, total = torch.from_numpy(x), 0
     for one in map(torch.tensor, stored):
         if len(weight) == 4:
-            total = total + nn.functional.conv2d(inputs, one, padding=1, groups=groups)
+            total = total + nn.functional.conv2d(inputs, one, padding=1, groups=reads // weight[1])
         else:
             total = total + inputs @ one.T
     np.testing.assert_allclose(session(x)[0], total.numpy(), rtol=1e-4, atol=1e-5)
@@ -116,5 +122,23 @@ def test_a_timed_file_holds_equal_layers_on_one_input(
 def test_quantised_layers_run_in_integers(tmp_path: Path) -> None:
     from tersenet.export import kernels
 
-    write_layers(tmp_path / "layers.onnx", (16, 16, 3, 3), (6, 6), int8=True)
+    write_layers(LayerKind((3, 3), (6, 6)), 16, 16, "int8", tmp_path / "layers.onnx")
     assert kernels(tmp_path / "layers.onnx").int8_share == 1
+
+
+def test_what_describes_a_chain_tells_it_from_others() -> None:
+    """By all that its time depends on, and by nothing else: two layers of one network are one."""
+    chains = [
+        [nn.Conv2d(6, 8, 3)],
+        [nn.Conv2d(6, 8, 1)],
+        [nn.Conv2d(6, 8, 3, stride=2)],
+        [nn.Conv2d(6, 8, 3, padding=1)],
+        [nn.Conv2d(6, 8, 3, dilation=2)],
+        [nn.Conv2d(6, 8, 3, groups=2)],
+        [nn.Conv2d(6, 8, 3), nn.Conv2d(8, 8, 1)],
+        [nn.Linear(6, 8)],
+        TensorTrain().build(nn.Linear(64, 128, device="meta"), (3, 4)),
+        TensorTrain().build(nn.Linear(64, 128, device="meta"), (3, 5)),
+    ]
+    assert len(set(map(describe_chain, chains))) == len(chains)
+    assert describe_chain([nn.Conv2d(6, 8, 3)]) == describe_chain(chains[0])

@@ -3,8 +3,8 @@
 import copy
 import functools
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import TypeAlias, final
+from dataclasses import replace
+from typing import TypeAlias
 
 import numpy as np
 
@@ -15,30 +15,26 @@ from tersenet.decompose.factors import Factors, Ranks
 from tersenet.decompose.form import Form
 from tersenet.decompose.sites import Site
 from tersenet.decompose.swap import place
-from tersenet.timing import FileTimer, Shift, describe_chain, fit_to_time, least_ms, write_chain
+from tersenet.timing.files import FileTimer
+from tersenet.timing.fit import Shift, fit_to_time
+from tersenet.timing.turns import least_ms
+from tersenet.timing.writer import describe_chain, write_chain
 
-__all__ = ["LatencyChoice", "ranks_within", "time_chains"]
+__all__ = ["ranks_within", "time_chains"]
 
 Picks: TypeAlias = dict[str, Ranks]
 """The ranks of each layer; one that is left out stays as it is."""
 
 
-@final
-@dataclass(frozen=True, kw_only=True)
-class LatencyChoice:
-    """What is asked of the ranks."""
-
-    share: float
-    batch: int
-    attempts: int
-
-
 def ranks_within(
-    choice: LatencyChoice,
     form: Form,
     sites: Sequence[Site],
     options: Mapping[str, Sequence[Candidate]],
     subject: Subject,
+    *,
+    asked: float,
+    batch: int,
+    attempts: int,
     bench: Workbench,
 ) -> Picks:
     """Returns the ranks of least change to the output whose file takes the share of time asked.
@@ -54,24 +50,11 @@ def ranks_within(
     for done, site in enumerate(sites):
         bench.tick(f"timing {site.name}", done, len(sites))
         times[site.name] = time_chains(
-            form, site, options[site.name], deployment, batch=choice.batch, bench=bench
+            form, site, options[site.name], deployment, batch=batch, bench=bench
         )
-    timer = FileTimer(
-        baseline=subject.model,
-        example=subject.example,
-        deployment=deployment,
-        batch=choice.batch,
-        bench=bench,
-    )
-    whole_ms = timer.time(subject.model).baseline_least_ms
-    ms = {
-        name: dict(zip([*(option.ranks for option in options[name]), None], own, strict=True))
-        for name, own in times.items()
-    }
+    timer = FileTimer(subject.model, subject.example, deployment, batch, bench)
+    whole_ms = min(timer.time(subject.model)[0].baseline.samples_ms)
     beside_ms = max(0.0, whole_ms - sum(site_ms[-1] for site_ms in times.values()))
-
-    def estimate(picks: Picks) -> float:
-        return (beside_ms + sum(ms[name][picks.get(name)] for name in ms)) / whole_ms
 
     def share(picks: Picks) -> float:
         model = copy.deepcopy(subject.model).eval()
@@ -80,15 +63,14 @@ def ranks_within(
                 place(model, site.name, form.factored(site.layer, picks[site.name]))
         return timer.share(model)
 
-    attempts = fit_to_time(
+    tried = fit_to_time(
         lambda budget: _picked(options, times, budget * whole_ms - beside_ms),
-        estimate,
         share,
-        asked=choice.share,
-        attempts=choice.attempts,
-        correction=Shift(),
+        asked=asked,
+        attempts=attempts,
+        correct=Shift(),
     )
-    return attempts[-1].choice
+    return tried[-1].choice
 
 
 def time_chains(
@@ -109,7 +91,7 @@ def time_chains(
     chains = [*(form.build(site.layer, option.ranks) for option in options), now]
     layer = f"chains on {site.sample}: " + "; ".join(map(describe_chain, chains))
     files = {
-        str(at): functools.partial(write_chain, chain=chain, sample=site.sample)
+        str(at): functools.partial(write_chain, chain, site.sample)
         for at, chain in enumerate(chains)
     }
     found = least_ms(layer, files, deployment, batch=batch, bench=bench)

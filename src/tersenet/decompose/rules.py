@@ -14,7 +14,7 @@ from tersenet.core.types import Subject, Workbench
 from tersenet.decompose.candidates import Candidate, candidates, with_errors
 from tersenet.decompose.factors import Ranks, cost
 from tersenet.decompose.form import Form, check_ranks
-from tersenet.decompose.latency import LatencyChoice, ranks_within
+from tersenet.decompose.latency import ranks_within
 from tersenet.decompose.rank import bayes_rank, energy_rank
 from tersenet.decompose.sites import Site
 from tersenet.errors import StructureError
@@ -278,8 +278,16 @@ class LatencyShare(RankRule):
         """
         options = {site.name: candidates(form, site) for site in sites}
         measured = with_errors(form, sites, options, subject, self.batches, bench)
-        choice = LatencyChoice(share=self.share, batch=self.batch, attempts=self.attempts)
-        return ranks_within(choice, form, sites, measured, subject, bench)
+        return ranks_within(
+            form,
+            sites,
+            measured,
+            subject,
+            asked=self.share,
+            batch=self.batch,
+            attempts=self.attempts,
+            bench=bench,
+        )
 
 
 RULES: Final[Mapping[str, type[RankRule]]] = {

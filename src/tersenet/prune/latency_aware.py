@@ -28,16 +28,12 @@ from tersenet.prune.latency_plan import LatencyPlan
 from tersenet.prune.score import ChannelScore
 from tersenet.prune.smaller import smaller_network
 from tersenet.prune.taylor import Taylor
-from tersenet.timing import (
-    Attempt,
-    Costs,
-    FileTimer,
-    decide_precision,
-    fit_to_time,
-    latency_model,
-    measure_costs,
-    widths_within,
-)
+from tersenet.timing.bilinear import latency_model
+from tersenet.timing.files import FileTimer
+from tersenet.timing.fit import Attempt, fit_to_time
+from tersenet.timing.staircase import decide_precision
+from tersenet.timing.width_choice import widths_within
+from tersenet.timing.width_costs import Costs, measure_costs
 
 __all__ = ["LatencyAware"]
 
@@ -238,13 +234,8 @@ class LatencyAware(Method[LatencyPlan]):
         whole = costs.ms({name: counts[-1] for name, counts in options.items()})
         groups = [graph.by_name[name] for name in scores]
         inside = _inside(groups, blocks)
-        timer = FileTimer(
-            baseline=subject.original or subject.model,
-            example=subject.example,
-            deployment=subject.deployment,
-            batch=self.batch,
-            bench=bench,
-        )
+        original = subject.original or subject.model
+        timer = FileTimer(original, subject.example, subject.deployment, self.batch, bench)
 
         def choose(budget: float) -> Counts:
             return widths_within(costs, options, worth, budget_ms=budget * whole, inside=inside)
@@ -259,8 +250,8 @@ class LatencyAware(Method[LatencyPlan]):
 
         return fit_to_time(
             choose,
-            estimate,
             share if _ships(subject) else estimate,
+            estimate,
             asked=self.latency,
             attempts=self.attempts,
         )

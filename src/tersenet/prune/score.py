@@ -26,7 +26,7 @@ from tersenet.prune.counts import (
 )
 from tersenet.prune.greedy import greedy
 from tersenet.prune.plan import PrunePlan
-from tersenet.timing import Staircase, measure_stairs
+from tersenet.timing.staircase import Staircase, measure_stairs
 
 __all__ = ["ChannelScore"]
 

@@ -26,7 +26,9 @@ from tersenet.measure import predictor
 from tersenet.quantize.build import QuantizePlan, replayed
 from tersenet.quantize.static import Static
 from tersenet.quantize.weights import Weights
-from tersenet.timing import TimingPlan, time_files, time_layers
+from tersenet.timing.files import time_files
+from tersenet.timing.layer_times import time_layers
+from tersenet.timing.plan import TimingPlan
 
 __all__ = ["Auto", "AutoPlan", "Trial"]
 

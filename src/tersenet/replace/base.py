@@ -18,7 +18,7 @@ from tersenet.core.types import Edit, EditKind, Method, Skip, Subject, Workbench
 from tersenet.errors import StructureError
 from tersenet.graph.trace import evaluating
 from tersenet.replace.sites import Convolution, convolutions
-from tersenet.timing import module_times
+from tersenet.timing.modules import module_times
 
 __all__ = ["Replacement", "ReplacePlan", "Sizes", "Swap"]
 

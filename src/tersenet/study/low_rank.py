@@ -23,7 +23,7 @@ from tersenet.measure import describe_device, interleave, open_session
 from tersenet.measure.statistics import ratio
 from tersenet.study.folder import open_study
 from tersenet.study.one_thread import one_thread
-from tersenet.timing import write_chain
+from tersenet.timing.writer import write_chain
 
 __all__ = ["LAYERS", "Shape", "low_rank", "measure", "verdicts"]
 
@@ -143,7 +143,7 @@ def measure(layer: Shape, rate: float, batch: int, seconds: float) -> list[dict[
         runs: dict[str, Callable[[], object]] = {}
         for at, (name, chain) in enumerate(chains.items()):
             path = Path(folder) / f"{at}.onnx"
-            write_chain(path, chain, layer.sample)
+            write_chain(chain, layer.sample, path)
             session = open_session(path)
             runs[name] = functools.partial(session.run, session.random_feeds(batch=batch))
         rounds = interleave(runs, iterations=20, seconds=seconds, warmup=3)

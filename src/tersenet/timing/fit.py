@@ -1,11 +1,11 @@
 """A budget corrected until what is chosen within it takes the time asked."""
 
-import abc
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar, Final, Generic, TypeVar, final
+from operator import attrgetter
+from typing import Final, Generic, TypeVar, final
 
-__all__ = ["Attempt", "Bracket", "Correction", "Shift", "fit_to_time"]
+__all__ = ["Attempt", "Bracket", "Shift", "fit_to_time"]
 
 _SAME: Final = 1e-3  # budgets so close are one
 _BUDGETS: Final = 4  # for each attempt, as budgets may differ and what is chosen not
@@ -25,39 +25,21 @@ class Attempt(Generic[T]):
     """Share of the original's time, as timed."""
 
 
-class Correction(abc.ABC):
-    """Finds the budget to try next."""
-
-    close: ClassVar[float]
-    """The share of what was asked from which on a choice uses it up."""
-
-    @abc.abstractmethod
-    def __call__(
-        self, budget: float, attempt: Attempt, *, asked: float, again: bool
-    ) -> float | None:
-        """Returns the next budget, or None where there is none to try.
-
-        Args:
-            budget: the last one, a share of the original's time by estimate.
-            attempt: what was chosen within it.
-            asked: the share of the original's time that may be used.
-            again: whether the same was chosen before.
-        """
-
-
 @final
-class Bracket(Correction):
-    """Keeps between the most that met what was asked and the least that did not."""
+class Bracket:
+    """The next budget between the most that met what was asked and the least that did not.
+
+    On the line through the attempt and the original, which is (1, 1), where that lies between.
+    """
 
     close = 0.97
+    """The share of what was asked from which on a choice uses it up."""
 
     def __init__(self) -> None:
         self.low, self.high = 0.0, 1.0
 
-    def __call__(
-        self, budget: float, attempt: Attempt, *, asked: float, again: bool
-    ) -> float | None:
-        """Returns the next budget: on the line through the attempt and the original, (1, 1)."""
+    def __call__(self, budget: float, attempt: Attempt, asked: float, again: bool) -> float | None:
+        """Returns the next budget; None where there is none between."""
         del again  # another budget may lead on
         if self.high - self.low < _SAME:
             return None
@@ -74,42 +56,41 @@ class Bracket(Correction):
 
 
 @final
-class Shift(Correction):
-    """Shifts by what is missing: what is beside the layers costs alike at every choice."""
+class Shift:
+    """The budget shifted by what is missing: what is beside the layers costs alike everywhere."""
 
     close = 0.95
+    """As of `Bracket`."""
 
-    def __call__(
-        self, budget: float, attempt: Attempt, *, asked: float, again: bool
-    ) -> float | None:
-        """Returns the next budget, until a choice comes again."""
+    def __call__(self, budget: float, attempt: Attempt, asked: float, again: bool) -> float | None:
+        """Returns the next budget; None where the same was chosen again."""
         return None if again else budget + (1 + self.close) / 2 * asked - attempt.share
 
 
 def fit_to_time(
     choose: Callable[[float], T],
-    estimate: Callable[[T], float],
     share: Callable[[T], float],
+    estimate: Callable[[T], float] | None = None,
     *,
     asked: float,
     attempts: int,
-    correction: Correction | None = None,
+    correct: Bracket | Shift | None = None,
 ) -> list[Attempt[T]]:
     """Corrects the budget of an estimate until what is chosen takes the time asked.
 
     Args:
         choose: the best choice within a budget, a share by estimate; the cheapest where none fits.
-        estimate: the share of the original's time that a choice is estimated to take.
-        share: the same, as timed.
+        share: the share of the original's time that a choice takes, as timed.
+        estimate: the same, by the sum of the layers; without, it counts as what is timed.
         asked: the share that may be used.
         attempts: choices to time at most.
-        correction: how the budget is corrected; by default `Bracket`.
+        correct: how the budget is corrected; by default a `Bracket`.
 
     Returns:
         What was timed, the choice to take last: of those that keep to what was asked the one
         that uses most of it, else the fastest.
     """
-    correct = correction or Bracket()
+    correct = correct or Bracket()
     tried: list[Attempt[T]] = []
     budget: float | None = asked
     for _ in range(_BUDGETS * attempts):
@@ -119,17 +100,16 @@ def fit_to_time(
         if attempt is None:
             if len(tried) == attempts:
                 break
-            attempt = Attempt(choice=choice, estimate=estimate(choice), share=share(choice))
+            timed = share(choice)
+            estimated = timed if estimate is None else estimate(choice)
+            attempt = Attempt(choice=choice, estimate=estimated, share=timed)
             tried.append(attempt)
         if correct.close * asked <= attempt.share <= asked:
             break
-        budget = correct(budget, attempt, asked=asked, again=again)
+        budget = correct(budget, attempt, asked, again)
         if budget is None:
             break
     met = [attempt for attempt in tried if attempt.share <= asked]
-    best = max(met, key=_share) if met else min(tried, key=_share)
+    by_share = attrgetter("share")
+    best = max(met, key=by_share) if met else min(tried, key=by_share)
     return [attempt for attempt in tried if attempt is not best] + [best]
-
-
-def _share(attempt: Attempt) -> float:
-    return attempt.share

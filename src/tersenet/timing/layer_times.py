@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import final
 
 from tersenet.core.files import write_atomically
-from tersenet.core.types import Deployment, Workbench
+from tersenet.core.types import Deployment, Speedup, Workbench
 from tersenet.export import Converted, alike, in_float
-from tersenet.timing.files import FileTime, time_files
+from tersenet.timing.files import time_files
 from tersenet.timing.plan import TimingPlan
 
 __all__ = ["LayerTime", "time_layers"]
@@ -19,20 +19,20 @@ class LayerTime:
     """Layers of one shape, which take alike."""
 
     layers: tuple[str, ...]
-    times: tuple[FileTime, ...]
-    """Of the file with these in float beside the file in integers, one per batch size."""
+    speedups: tuple[Speedup, ...]
+    """Of the file with these in float over the file in integers, one per batch size."""
 
     @property
     def faster_in_float(self) -> bool:
         """Whether that is sure, at every batch size."""
-        return all(time.low > 1 for time in self.times)
+        return all(speedup.low > 1 for speedup in self.speedups)
 
     @property
     def float_ms(self) -> float:
         """What one of them takes longer in float at the largest batch size, in ms a batch."""
-        time = max(self.times, key=lambda time: time.batch)
+        speedup = max(self.speedups, key=lambda speedup: speedup.batch)
         # From the ratio, which was taken in turns, not from two medians.
-        return time.baseline_ms * (1 / time.ratio - 1) / len(self.layers)
+        return speedup.baseline.p50_ms * (1 / speedup.ratio - 1) / len(self.layers)
 
 
 def time_layers(
@@ -57,6 +57,6 @@ def time_layers(
     # As often and no longer: there may be dozens of kinds, of a whole file each.
     times = time_files(files, deployment=deployment, plan=plan.brief, bench=bench)
     return [
-        LayerTime(layers=tuple(kind.values()), times=times[str(index)])
+        LayerTime(layers=tuple(kind.values()), speedups=times[str(index)])
         for index, kind in enumerate(kinds)
     ]

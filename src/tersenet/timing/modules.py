@@ -1,17 +1,14 @@
 """How long two modules that do the same job take, in turns, each written for the runtime."""
 
-import tempfile
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 from typing import Final, final
 
 import torch
 from torch import Tensor, nn
 
 from tersenet.core.types import Deployment, Workbench
-from tersenet.export import to_onnx
-from tersenet.timing.files import time_files
+from tersenet.timing.files import FileTimer
 from tersenet.timing.plan import MANY
 
 __all__ = ["module_times"]
@@ -28,31 +25,22 @@ def module_times(
     batch: int,
     bench: Workbench,
 ) -> tuple[float, float]:
-    """Returns the milliseconds of what two functions make, at a batch of `batch`.
-
-    Args:
-        before: makes the module as it stands, with any weights.
-        after: makes the one in its place.
-        sample: shape of one input.
-        deployment: runtime and threads.
-        batch: samples in one inference.
-        bench: as `time_files`.
+    """Returns the milliseconds of what two functions make, on a batch of such samples.
 
     Raises:
         ExportError: if a module cannot be written for the runtime.
         MeasureError: if the runtime is not installed or does not take the files.
     """
     example = (torch.zeros(2, *sample),)
-    with tempfile.TemporaryDirectory() as folder, torch.random.fork_rng():
+    deployment = replace(deployment, precision="fp32")
+    with torch.random.fork_rng():
         torch.manual_seed(0)
-        files = {name: Path(folder) / f"{name}.onnx" for name in ("before", "after")}
-        for make, path in zip((before, after), files.values(), strict=True):
-            to_onnx(_Copies(make).eval(), example, path)
-        deployment = replace(deployment, batches=(batch,), precision="fp32")
-        (found,) = time_files(files, deployment=deployment, plan=MANY, bench=bench)["after"]
+        baseline = _Copies(before).eval()
+        timer = FileTimer(baseline, example, deployment, batch, bench, plan=MANY)
+        (speedup,) = timer.time(_Copies(after).eval())
     # The ratio comes from rounds, the level from the first: their quotient is the other's.
-    before_ms = found.baseline_ms / _COPIES
-    return round(before_ms, 7), round(before_ms / found.ratio, 7)
+    before_ms = speedup.baseline.p50_ms / _COPIES
+    return round(before_ms, 7), round(before_ms / speedup.ratio, 7)
 
 
 @final

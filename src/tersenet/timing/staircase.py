@@ -4,23 +4,25 @@ Latency is a staircase: a runtime that computes in blocks of 16 channels takes a
 12 channels as for 16. A count is liked when it is surely cheaper than every larger one.
 """
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Final, final
 
 import numpy as np
+from pydantic import TypeAdapter
 
-from tersenet.core.types import Deployment, Workbench
+from tersenet.core.types import Deployment, Precision, Workbench
 from tersenet.graph import ChannelGroup, Site
 from tersenet.measure.rounds import Rounds
 from tersenet.measure.statistics import ratio
 from tersenet.timing.cache import Key, kept
 from tersenet.timing.plan import STAIRCASE
 from tersenet.timing.turns import in_turns
-from tersenet.timing.writer import COPIES, Probe, write_probe
+from tersenet.timing.writer import COPIES, LayerKind, write_stack
 
-__all__ = ["Staircase", "Step", "counts_to_time", "decide_precision", "measure_stairs"]
+__all__ = ["Probe", "Staircase", "Step", "counts_to_time", "decide_precision", "measure_stairs"]
 
 _MOST_COUNTS: Final = 8
 _MOST_MACS: Final = 7 * 10**8  # in one timed run: some 20 ms on one core
@@ -46,13 +48,8 @@ class Step:
 class Staircase:
     """What each channel count costs for one kind of layer."""
 
-    kind: str
-    """The layer: kernel, positions, widest count."""
-    runtime: str
-    threads: int
-    precision: str
-    batches: tuple[int, ...]
-    """Over which the relative cost is averaged."""
+    of: Key
+    """The layer and where it was timed; the relative cost is averaged over its batch sizes."""
     ms: float
     """Of one sample through one such layer at the widest count."""
     macs: int
@@ -68,6 +65,29 @@ class Staircase:
     def cost(self, count: int) -> float:
         """Returns what a count that was timed costs, relative to the widest."""
         return next(step.cost for step in self.steps if step.count == count)
+
+
+@final
+@dataclass(frozen=True)
+class Probe:
+    """One kind of layer, at no more channels than `size`, on one runtime."""
+
+    layer: LayerKind
+    size: int
+    deployment: Deployment
+
+    @property
+    def key(self) -> Key:
+        """What it is kept under."""
+        return Key.here(f"{self.layer}, up to {self.size}", self.deployment)
+
+    @property
+    def macs(self) -> int:
+        """Of one sample through one layer at the widest count."""
+        return math.prod((*self.layer.kernel, *self.layer.positions, self.size, self.size))
+
+
+_STAIRCASE: Final = TypeAdapter(Staircase)
 
 
 def measure_stairs(
@@ -87,8 +107,8 @@ def measure_stairs(
     stairs = {}
     for done, probe in enumerate(kinds):
         bench.tick("timing channel counts", done, len(kinds))
-        key = Key.here(f"staircase of {probe.kind}", probe.deployment)
-        stairs[probe] = _staircase(probe, kept(key, partial(_measure, probe), bench))
+        measured = kept(probe.key, partial(_as_json, probe), bench)
+        stairs[probe] = _STAIRCASE.validate_python(measured)
     return {name: stairs[probe] for name, probe in probes.items()}
 
 
@@ -108,10 +128,10 @@ def decide_precision(
     """
     if deployment.precision != "either" or not groups:
         return deployment
-    probe = max((_probe(group, sites, deployment) for group in groups), key=lambda one: one.macs)
+    probes = [_probe(group, sites, deployment) for group in groups]
+    probe = max(probes, key=lambda probe: probe.macs)
     bench.tick("timing 8 bits beside float", 0, 1)
-    key = Key.here(f"8 bits beside float of {probe.kind}", probe.deployment)
-    return replace(deployment, precision=kept(key, partial(_faster, probe), bench))
+    return replace(deployment, precision=kept(probe.key, partial(_faster, probe), bench))
 
 
 def counts_to_time(size: int) -> tuple[int, ...]:
@@ -126,40 +146,28 @@ def _probe(group: ChannelGroup, sites: Iterable[Site], deployment: Deployment) -
     """Returns the probe of a group's costliest layer, at batches that take no longer than due."""
     filters = {member.tensor for member in group.filters}
     site = max((site for site in sites if site.tensor in filters), key=lambda site: site.layer.macs)
-    positions = site.layer.output[1:] if site.kernel else ()
-    probe = Probe(kernel=site.kernel, positions=positions, size=group.size, deployment=deployment)
-    most = max(1, _MOST_MACS // max(1, probe.macs))
+    layer = LayerKind(site.kernel, site.layer.output[1:] if site.kernel else ())
+    probe = Probe(layer, group.size, deployment)
+    most = max(1, _MOST_MACS // max(1, COPIES * probe.macs))
     batches = {min(batch, most) for batch in (min(deployment.batches), max(deployment.batches))}
     return replace(probe, deployment=replace(deployment, batches=tuple(sorted(batches))))
 
 
-def _staircase(probe: Probe, measured: Mapping[str, Any]) -> Staircase:
-    steps = [
-        Step(count=int(count), cost=cost, interval=(low, high), bound=bound)
-        for count, (cost, low, high, bound) in measured["costs"].items()
-    ]
-    return Staircase(
-        kind=probe.kind,
-        runtime=probe.deployment.runtime,
-        threads=probe.deployment.threads,
-        precision=probe.deployment.precision,
-        batches=probe.deployment.batches,
-        ms=measured["ms"],
-        macs=probe.macs // COPIES,
-        steps=tuple(sorted(steps, key=lambda step: step.count)),
-    )
+def _as_json(probe: Probe) -> Any:
+    return _STAIRCASE.dump_python(_measure(probe), mode="json")
 
 
-def _measure(probe: Probe) -> dict[str, Any]:
+def _measure(probe: Probe) -> Staircase:
     """Returns the cost of each count relative to the widest, and the widest's time.
 
     The widest is opened twice: how far the two sessions of one file lie apart is noise that
     rounds do not show, such as where its memory happens to lie.
     """
-    counts, batches = counts_to_time(probe.size), probe.deployment.batches
-    files = {str(count): (probe, count) for count in counts} | {_AGAIN: (probe, probe.size)}
+    deployment, counts = probe.deployment, counts_to_time(probe.size)
+    files = {str(count): (count, deployment.precision) for count in counts}
+    files[_AGAIN] = (probe.size, deployment.precision)
     costs, ms = np.zeros((len(counts), 4)), 0.0
-    for batch, rounds in zip(batches, _timed(files), strict=True):
+    for batch, rounds in zip(deployment.batches, _timed(probe, files), strict=True):
         least = _least(rounds)
         own = [least[str(count)] for count in counts]
         apart = abs(ratio(least[_AGAIN], own[-1])[0] - 1)
@@ -167,9 +175,16 @@ def _measure(probe: Probe) -> dict[str, Any]:
             larger = [ratio(times, more)[2] * (1 + apart) for more in own[row + 1 :]]
             costs[row] += (*ratio(times, own[-1]), max(larger, default=0.0))
         ms += min(min(part) for part in own[-1]) / (batch * COPIES)
-    costs /= len(batches)
-    rows = {str(count): costs[row].round(4).tolist() for row, count in enumerate(counts)}
-    return {"costs": rows, "ms": ms / len(batches)}
+    rows = (costs / len(deployment.batches)).round(4).tolist()
+    return Staircase(
+        of=probe.key,
+        ms=ms / len(deployment.batches),
+        macs=probe.macs,
+        steps=tuple(
+            Step(count=count, cost=cost, interval=(low, high), bound=bound)
+            for count, (cost, low, high, bound) in zip(counts, rows, strict=True)
+        ),
+    )
 
 
 def _least(rounds: Rounds) -> dict[str, tuple[tuple[float, ...], ...]]:
@@ -177,19 +192,18 @@ def _least(rounds: Rounds) -> dict[str, tuple[tuple[float, ...], ...]]:
     return {name: tuple((min(part),) for part in parts) for name, parts in rounds.slices_ms.items()}
 
 
-def _faster(probe: Probe) -> str:
+def _faster(probe: Probe) -> Precision:
     """Returns int8 where the widest chain is surely faster so at every batch size, else fp32."""
-    files = {
-        precision: (replace(probe, deployment=replace(probe.deployment, precision=precision)),
-                    probe.size)
-        for precision in ("fp32", "int8")
-    }  # fmt: skip
-    sure = [ratio(least["fp32"], least["int8"])[1] > 1 for least in map(_least, _timed(files))]
+    both: tuple[Precision, ...] = ("fp32", "int8")
+    timed = map(_least, _timed(probe, {name: (probe.size, name) for name in both}))
+    sure = [ratio(least["fp32"], least["int8"])[1] > 1 for least in timed]
     return "int8" if all(sure) else "fp32"
 
 
-def _timed(files: Mapping[str, tuple[Probe, int]]) -> list[Rounds]:
-    """Times chains (a kind of layer, its count) in turns, at each batch size of the probes."""
-    writers = {name: partial(write_probe, probe, count) for name, (probe, count) in files.items()}
-    deployment = next(iter(files.values()))[0].deployment
-    return in_turns(writers, deployment, plan=STAIRCASE.among(len(files)))
+def _timed(probe: Probe, files: Mapping[str, tuple[int, Precision]]) -> list[Rounds]:
+    """Times chains of a count and a precision in turns, at each batch size of the probe."""
+    writers = {
+        name: partial(write_stack, probe.layer, count, precision)
+        for name, (count, precision) in files.items()
+    }
+    return in_turns(writers, probe.deployment, plan=STAIRCASE.among(len(files)))

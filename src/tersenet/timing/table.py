@@ -14,27 +14,9 @@ from typing import final
 from tersenet.core.types import Deployment, Workbench
 from tersenet.graph import Site
 from tersenet.timing.turns import least_ms
-from tersenet.timing.writer import COPIES, write_layers
+from tersenet.timing.writer import COPIES, LayerKind, write_layers
 
-__all__ = ["LatencyTable", "LayerKind", "Widths", "kind_of", "measure_table"]
-
-
-@final
-@dataclass(frozen=True)
-class LayerKind:
-    """What layers have in common whose time depends on their widths alone."""
-
-    kernel: tuple[int, ...]
-    """() of a linear layer."""
-    positions: tuple[int, ...]
-    """Of the output: height and width, or tokens."""
-    depthwise: bool = False
-    """Whether each output reads one input: then both widths are one."""
-
-    def __str__(self) -> str:
-        kernel, positions = ("×".join(map(str, side)) for side in (self.kernel, self.positions))
-        name = f"{'depthwise ' if self.depthwise else ''}conv {kernel}" if kernel else "linear"
-        return f"{name} at {positions}" if positions else name
+__all__ = ["LatencyTable", "Widths", "kind_of", "measure_table"]
 
 
 Widths = tuple[int, int]
@@ -127,16 +109,11 @@ def measure_table(
         pairs = sorted(set(widths))
         files = {
             f"{reads}→{makes}": functools.partial(
-                write_layers,
-                weight=(makes, 1 if kind.depthwise else reads, *kind.kernel),
-                positions=kind.positions,
-                groups=reads if kind.depthwise else 1,
-                int8=deployment.precision == "int8",
+                write_layers, kind, reads, makes, deployment.precision
             )
             for reads, makes in pairs
         }
-        found = least_ms(
-            f"{kind} by {' '.join(files)}", files, deployment, batch=batch, bench=bench
-        )
+        layer = f"{kind} by {' '.join(files)}"
+        found = least_ms(layer, files, deployment, batch=batch, bench=bench)
         times[kind] = {pair: round(ms / COPIES, 7) for pair, ms in zip(pairs, found, strict=True)}
     return LatencyTable(times=times)

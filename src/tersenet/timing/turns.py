@@ -54,12 +54,7 @@ def least_ms(
 ) -> list[float]:
     """Returns the least milliseconds of each file, since other work only adds time; kept.
 
-    Args:
-        layer: what they are, for the key.
-        files: to be timed in turns, by name.
-        deployment: runtime, threads and precision.
-        batch: samples in one inference.
-        bench: as `kept`.
+    `layer` says what they are, in full.
 
     Raises:
         MeasureError: as `in_turns`.

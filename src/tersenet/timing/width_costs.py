@@ -1,9 +1,10 @@
 """The cost of a network as a function of how many units its groups keep."""
 
+import abc
 import itertools
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final, Protocol, TypeAlias, final, runtime_checkable
+from typing import Final, TypeAlias, final
 
 import numpy as np
 
@@ -11,17 +12,10 @@ from tersenet.core.knapsack import Factor
 from tersenet.core.types import Deployment, Workbench
 from tersenet.graph import ChannelGroup, Graph, Site
 from tersenet.timing.staircase import counts_to_time
-from tersenet.timing.table import LatencyTable, LayerKind, Widths, kind_of, measure_table
+from tersenet.timing.table import LatencyTable, Widths, kind_of, measure_table
+from tersenet.timing.writer import LayerKind
 
-__all__ = [
-    "BlockFilters",
-    "Costs",
-    "SiteWidths",
-    "TableCosts",
-    "as_factors",
-    "measure_costs",
-    "widths_of",
-]
+__all__ = ["BlockFilters", "Costs", "SiteWidths", "TableCosts", "measure_costs", "widths_of"]
 
 BlockFilters: TypeAlias = Mapping[str, Sequence[ChannelGroup]]
 """The groups of filters that go with each block that may go whole, by the block's name."""
@@ -29,23 +23,8 @@ _JOINT: Final = 3
 """Groups and blocks that a layer's cost may depend on jointly; more are taken apart."""
 
 
-@runtime_checkable
-class Costs(Protocol):
-    """The time of a network as a function of the units that its groups keep."""
-
-    def ms(self, counts: Mapping[str, int]) -> float:
-        """Returns the time when groups keep `counts` units."""
-        ...
-
-    def factors(
-        self, options: Mapping[str, Sequence[int]], present: Mapping[str, int], *, joint: bool
-    ) -> list[Factor]:
-        """Returns the time as costs of a knapsack, right at `present`."""
-        ...
-
-
 @final
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class SiteWidths:
     """How a layer's widths follow from the units that groups keep."""
 
@@ -69,6 +48,85 @@ class SiteWidths:
             for whole, parts in zip(self.shape, self.per_unit, strict=True)
         )
         return reads, makes
+
+    def product(self, counts: Mapping[str, int], sizes: Mapping[str, int]) -> float:
+        """Returns s_in s_out, the shares that are kept of the channels read and made."""
+        reads, makes = self.at(counts, sizes)
+        return reads * makes / (self.shape[0] * self.shape[1])
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Costs(abc.ABC):
+    """The time of a network, or its share, as a function of the units that its groups keep."""
+
+    layers: Sequence[SiteWidths]
+    sizes: Mapping[str, int]
+    """The units that each group has, and 1 of each block."""
+    constant: float = 0.0
+    """What it takes beside these layers."""
+
+    @abc.abstractmethod
+    def layer_ms(self, layer: SiteWidths, counts: Mapping[str, int]) -> float:
+        """Returns the time of one layer when groups and blocks keep `counts` units."""
+
+    def ms(self, counts: Mapping[str, int]) -> float:
+        """Returns the time of all when groups and blocks keep `counts` units."""
+        return self.constant + sum(self.layer_ms(layer, counts) for layer in self.layers)
+
+    def factors(
+        self, options: Mapping[str, Sequence[int]], present: Mapping[str, int], *, joint: bool
+    ) -> list[Factor]:
+        """Returns the time as costs of a knapsack.
+
+        A layer between two groups is charged for both counts together. Where more groups meet in
+        a layer, or where not `joint`, each group is charged what it alone would change from the
+        present counts: right near these, so the caller repeats at what was found.
+        """
+        found = [Factor((), np.array(self.constant))]
+        for layer in self.layers:
+            if len(layer.names) <= _JOINT and joint:
+                table = np.zeros([len(options[name]) for name in layer.names])
+                for at in np.ndindex(table.shape):
+                    picks = zip(layer.names, at, strict=True)
+                    chosen = {name: options[name][i] for name, i in picks}
+                    table[at] = self.layer_ms(layer, {**present, **chosen})
+                found.append(Factor(layer.names, table))
+                continue
+            here = self.layer_ms(layer, present)
+            found.append(Factor((), np.array(here)))
+            for name in layer.names:
+                changes = [
+                    self.layer_ms(layer, {**present, name: count}) - here for count in options[name]
+                ]
+                found.append(Factor((name,), np.array(changes)))
+        return found
+
+
+@final
+@dataclass(frozen=True, kw_only=True, eq=False)
+class TableCosts(Costs):
+    """Milliseconds by a table of layers."""
+
+    table: LatencyTable
+
+    def layer_ms(self, layer: SiteWidths, counts: Mapping[str, int]) -> float:
+        """Returns what the table has, or what the layer's operations take at its rate."""
+        if layer.block is not None and not counts[layer.block]:
+            return 0.0
+        kind, (reads, makes) = kind_of(layer.site), layer.at(counts, self.sizes)
+        if kind is not None:
+            return self.table.ms(kind, reads, makes)
+        return self._rate * layer.site.layer.macs * layer.product(counts, self.sizes)
+
+    @property
+    def _rate(self) -> float:
+        """Milliseconds for each multiply-accumulate of the layers that the table knows."""
+        timed = [
+            (layer.site.layer.macs, self.table.ms(kind, *layer.shape))
+            for layer in self.layers
+            if (kind := kind_of(layer.site)) is not None
+        ]
+        return sum(ms for _, ms in timed) / max(1, sum(macs for macs, _ in timed))
 
 
 def widths_of(
@@ -104,76 +162,6 @@ def widths_of(
     return found
 
 
-@final
-@dataclass(frozen=True, eq=False)
-class TableCosts:
-    """Milliseconds of the layers of a network, by the units that its groups keep."""
-
-    table: LatencyTable
-    layers: Sequence[SiteWidths]
-    sizes: Mapping[str, int]
-
-    def ms(self, counts: Mapping[str, int]) -> float:
-        """Returns the time of all layers when groups and blocks keep `counts` units."""
-        return sum(self._layer(layer, counts) for layer in self.layers)
-
-    def factors(
-        self, options: Mapping[str, Sequence[int]], present: Mapping[str, int], *, joint: bool
-    ) -> list[Factor]:
-        """Returns the time as costs of a knapsack."""
-        return as_factors(self.layers, self._layer, options, present, joint=joint)
-
-    def _layer(self, layer: SiteWidths, counts: Mapping[str, int]) -> float:
-        if layer.block is not None and not counts[layer.block]:
-            return 0.0
-        kind, (reads, makes) = kind_of(layer.site), layer.at(counts, self.sizes)
-        if kind is not None:
-            return self.table.ms(kind, reads, makes)
-        share = reads * makes / (layer.shape[0] * layer.shape[1])
-        return self._rate * layer.site.layer.macs * share
-
-    @property
-    def _rate(self) -> float:
-        """Milliseconds for each multiply-accumulate of the layers that the table knows."""
-        timed = [
-            (layer.site.layer.macs, self.table.ms(kind, *layer.shape))
-            for layer in self.layers
-            if (kind := kind_of(layer.site)) is not None
-        ]
-        return sum(ms for _, ms in timed) / max(1, sum(macs for macs, _ in timed))
-
-
-def as_factors(
-    layers: Iterable[SiteWidths],
-    cost: Callable[[SiteWidths, Mapping[str, int]], float],
-    options: Mapping[str, Sequence[int]],
-    present: Mapping[str, int],
-    *,
-    joint: bool,
-) -> list[Factor]:
-    """Returns the costs of layers as those of a knapsack.
-
-    A layer between two groups is charged for both counts together. Where more groups meet in a
-    layer, or where not `joint`, each group is charged what it alone would change from the present
-    counts: right near these, so the caller repeats at what was found.
-    """
-    found = []
-    for layer in layers:
-        if len(layer.names) <= _JOINT and joint:
-            table = np.zeros([len(options[name]) for name in layer.names])
-            for at in np.ndindex(table.shape):
-                chosen = {name: options[name][i] for name, i in zip(layer.names, at, strict=True)}
-                table[at] = cost(layer, {**present, **chosen})
-            found.append(Factor(layer.names, table))
-        else:
-            here = cost(layer, present)
-            found.append(Factor((), np.array(here)))
-            for name in layer.names:
-                changes = [cost(layer, {**present, name: n}) - here for n in options[name]]
-                found.append(Factor((name,), np.array(changes)))
-    return found
-
-
 def measure_costs(
     graph: Graph,
     options: Mapping[str, Sequence[int]],
@@ -206,7 +194,8 @@ def measure_costs(
         kind: [(n, n) for n in makes] if kind.depthwise else list(itertools.product(reads, makes))
         for kind, (reads, makes) in wanted.items()
     }
-    return TableCosts(measure_table(grids, deployment, batch=batch, bench=bench), layers, sizes)
+    table = measure_table(grids, deployment, batch=batch, bench=bench)
+    return TableCosts(table=table, layers=layers, sizes=sizes)
 
 
 def _side(

@@ -16,10 +16,10 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 from torch import nn
 
-from tersenet.core.types import Deployment
+from tersenet.core.types import Precision
 from tersenet.export import to_onnx
 
-__all__ = ["COPIES", "Probe", "describe_chain", "write_chain", "write_layers", "write_probe"]
+__all__ = ["COPIES", "LayerKind", "describe_chain", "write_chain", "write_layers", "write_stack"]
 
 COPIES: Final = 6
 """Equal layers in a file: what enters and leaves it weighs less."""
@@ -28,93 +28,72 @@ _CONVOLUTIONS: Final = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
 
 @final
-@dataclass(frozen=True, kw_only=True)
-class Probe:
-    """One kind of layer on one runtime."""
+@dataclass(frozen=True)
+class LayerKind:
+    """What layers have in common whose time depends on their widths alone."""
 
     kernel: tuple[int, ...]
     """() of a linear layer."""
     positions: tuple[int, ...]
-    """Height and width of the output."""
-    size: int
-    """The widest count to time."""
-    deployment: Deployment
-    """Its precision is fp32; int8 with asymmetric activations and symmetric weights of each
-    filter; or either."""
+    """Of the output: height and width, or tokens."""
+    depthwise: bool = False
+    """Whether each output reads one input: then both widths are one."""
 
-    @property
-    def kind(self) -> str:
-        """The layer in words."""
-        if not self.kernel:
-            return f"linear, up to {self.size}"
+    def __str__(self) -> str:
         kernel, positions = ("×".join(map(str, side)) for side in (self.kernel, self.positions))
-        return f"conv {kernel} at {positions}, up to {self.size}"
+        name = f"{'depthwise ' if self.depthwise else ''}conv {kernel}" if kernel else "linear"
+        return f"{name} at {positions}" if positions else name
 
-    @property
-    def macs(self) -> int:
-        """Of one sample through the chain at the widest count."""
-        return COPIES * math.prod(self.kernel) * math.prod(self.positions) * self.size**2
+    def sample(self, width: int) -> list[int]:
+        """Returns the shape of one sample that is so wide."""
+        return [width, *self.positions] if self.kernel else [*self.positions, width]
 
 
-def write_probe(probe: Probe, channels: int, path: Path) -> None:
-    """Writes a chain of equal layers, `channels` wide, each rectified."""
-    file = _File(int8=probe.deployment.precision == "int8")
+def write_stack(kind: LayerKind, width: int, precision: Precision, path: Path) -> None:
+    """Writes a chain of equal layers that make what they read, each rectified.
+
+    In int8 activations are asymmetric, and weights symmetric for each filter.
+    """
+    file = _File(int8=precision == "int8")
     x = file.quantised("x")
     for i in range(COPIES):
-        x = file.layer(x, f"w{i}", (channels, channels, *probe.kernel))
+        x = file.layer(x, f"w{i}", (width, width, *kind.kernel))
         x = file.quantised(file.node("Relu", [x], f"{x}.relu"))
-    shape = [channels, *probe.positions]
-    file.save(path, shape, x, shape)
+    file.save(path, kind.sample(width), x, kind.sample(width))
 
 
-def write_layers(
-    path: Path,
-    weight: tuple[int, ...],
-    positions: tuple[int, ...],
-    *,
-    groups: int = 1,
-    int8: bool = False,
-) -> None:
+def write_layers(kind: LayerKind, reads: int, makes: int, precision: Precision, path: Path) -> None:
     """Writes equal layers that read the same input and are summed.
 
     Unlike a chain they may differ in what they read and make. The sums are what a residual
     network computes too, and runtimes add them within the layer. A stride is left out: an
     output costs the same work wherever it stands.
-
-    Args:
-        path: where to write.
-        weight: (out, in / groups, height, width), or (out, in) of a linear layer.
-        positions: of the output: height and width, or the tokens of a linear layer.
-        groups: of a convolution.
-        int8: as `Probe.deployment`.
     """
-    file = _File(int8=int8)
+    file = _File(int8=precision == "int8")
+    weight = (makes, 1 if kind.depthwise else reads, *kind.kernel)
+    groups = reads if kind.depthwise else 1
     x, total = file.quantised("x"), ""
     for i in range(COPIES):
-        made = file.layer(x, f"w{i}", weight, tokens=bool(positions), group=groups)
+        made = file.layer(x, f"w{i}", weight, tokens=bool(kind.positions), group=groups)
         made = file.quantised(made)
         total = file.quantised(file.node("Add", [made, total], f"sum{i}")) if total else made
-    widths = (weight[1] * groups, weight[0])
-    reads, makes = (
-        [*positions, width] if len(weight) == 2 else [width, *positions] for width in widths
-    )
-    file.save(path, reads, total, makes)
+    file.save(path, kind.sample(reads), total, kind.sample(makes))
 
 
-def write_chain(path: Path, chain: Sequence[nn.Module], sample: tuple[int, ...]) -> None:
+def write_chain(chain: Sequence[nn.Module], sample: tuple[int, ...], path: Path) -> None:
     """Writes layers that run one after the other, whatever weights they have themselves.
 
     Convolutions and linear layers are written node by node, which takes a thousandth of the time
     of an export; chains with other layers are exported.
 
     Args:
-        path: where to write.
         chain: the layers.
         sample: shape of what the first reads, of one sample.
+        path: where to write.
     """
     plain = (nn.Linear, *_CONVOLUTIONS)
     if not all(isinstance(layer, plain) and _pads_zeros(layer) for layer in chain):
-        _export(path, chain, sample)
+        _export(chain, sample, path)
         return
     file, x = _File(), "x"
     for i, layer in enumerate(chain):
@@ -147,7 +126,7 @@ def _sliding(layer: nn.Module) -> dict[str, Any]:
     }
 
 
-def _export(path: Path, chain: Sequence[nn.Module], sample: tuple[int, ...]) -> None:
+def _export(chain: Sequence[nn.Module], sample: tuple[int, ...], path: Path) -> None:
     # A copy with weights of its own: a layer of the network keeps its, and shapes alone have none.
     model = copy.deepcopy(nn.Sequential(*chain)).to_empty(device="cpu")
     generator = torch.Generator().manual_seed(0)

@@ -16,7 +16,9 @@ from tersenet.core.types import Subject, Workbench
 from tersenet.errors import QuantizeError
 from tersenet.export import to_onnx
 from tersenet.quantize.static import Static
-from tersenet.timing import SCHEMES, time_files, time_layers
+from tersenet.timing.files import time_files
+from tersenet.timing.layer_times import time_layers
+from tersenet.timing.plan import SCHEMES
 
 __all__ = ["FLOAT", "TimedChoices", "timed_choices"]
 
@@ -68,13 +70,13 @@ def timed_choices(
         converted = to_onnx(graph, subject.example, files["whole"])
         whole = max(
             time_files(files, deployment=deployment, plan=SCHEMES, bench=bench)["whole"],
-            key=lambda time: time.batch,
+            key=lambda speedup: speedup.batch,
         )
         times = time_layers(converted, folder, deployment=deployment, plan=SCHEMES, bench=bench)
     longer = dict.fromkeys(layers, 0.0)
     longer |= {name: kind.float_ms for kind in times for name in kind.layers if name in longer}
     gained = sum(min(0.0, more) for more in longer.values())
-    budget, least = whole.baseline_ms / speedup, whole.own_ms + gained
+    budget, least = whole.baseline.p50_ms / speedup, whole.own.p50_ms + gained
     if least > budget:
         raise QuantizeError(
             f"even with the faster of integers and float for each layer a batch of {whole.batch} "
