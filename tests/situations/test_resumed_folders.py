@@ -162,7 +162,7 @@ def test_another_machine_is_told(run: Path, tmp_path: Path, caplog) -> None:
 def test_a_step_that_is_resumed_goes_on_with_its_timings(
     cache: bool, tmp_path: Path, timings: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Killed before its plan was written, it times nothing anew: with the user's cache or without."""
+    """Killed before its plan was written, it times nothing anew: with the cache or without."""
     path = tmp_path / "recipe.yaml"
     path.write_text(RECIPE.replace("multiple_of: null", "multiple_of: auto"))
     measured, measure = [], staircase._measure

@@ -10,7 +10,7 @@ from torch import nn
 
 from tersenet.graph import trace
 from tersenet.models import resnet
-from tersenet.timing.fit import Shift, fit_to_time
+from tersenet.timing.fit import Offset, fit_to_time
 from tersenet.timing.table import LatencyTable, kind_of
 from tersenet.timing.width_choice import widths_within
 from tersenet.timing.width_costs import TableCosts, widths_of
@@ -98,7 +98,7 @@ def test_a_shift_finds_what_is_beside_the_layers(asked: float) -> None:
         lambda counts: 0.15 + counts["group"] / 1000,
         asked=asked,
         attempts=4,
-        correct=Shift(),
+        correct=Offset(),
     )
     assert len(attempts) == 2
     assert attempts[-1].share == pytest.approx(0.975 * asked, abs=1e-3)
@@ -111,7 +111,7 @@ def test_a_shift_ends_where_a_choice_comes_again() -> None:
         lambda choice: timed.append(choice) or 0.9,
         asked=0.5,
         attempts=4,
-        correct=Shift(),
+        correct=Offset(),
     )
     assert [one.share for one in attempts] == [0.9]
     assert len(timed) == 1

@@ -16,8 +16,8 @@ from tersenet.prune import L1
 from tersenet.timing import staircase
 from tersenet.timing.staircase import (
     Probe,
+    Stair,
     Staircase,
-    Step,
     counts_to_time,
     measure_stairs,
 )
@@ -37,7 +37,7 @@ def _exact(probe: Probe, cost: Callable[[int], float]) -> Staircase:
         larger = [cost(count) / cost(more) for more in counts if more > count]
         own = cost(count)
         steps.append(
-            Step(count=count, cost=own, interval=(own, own), bound=max(larger, default=0.0))
+            Stair(count=count, cost=own, interval=(own, own), bound=max(larger, default=0.0))
         )
     return Staircase(of=probe.key, ms=1.0, macs=probe.macs, steps=tuple(steps))
 
@@ -62,7 +62,7 @@ def test_a_difference_within_the_noise_is_none(monkeypatch):
     random = np.random.default_rng(0)
     base = {"4": 0.695, "8": 0.7, "12": 1.0, "16": 1.0, staircase._AGAIN: 1.0}
 
-    def timed(probe, files):
+    def timed(files, deployment):
         noise = {name: 1 + 0.05 * random.random((20, 5)) for name in files}
         return [
             Rounds(
@@ -72,7 +72,7 @@ def test_a_difference_within_the_noise_is_none(monkeypatch):
                 },
                 warmup=1,
             )
-            for _ in DEPLOYMENT.batches
+            for _ in deployment.batches
         ]
 
     monkeypatch.setattr(staircase, "_timed", timed)
@@ -90,7 +90,7 @@ def test_the_faster_precision_is_asked_where_either_may_ship(int8, precision, mo
     graph, asked = trace(model, subject.example), []
     deployment = dataclasses.replace(subject.deployment, precision="either")
 
-    def timed(probe, files):
+    def timed(files, deployment):
         asked.append(set(files))
         times = {"fp32": ((1.0, 1.0),) * 9, "int8": ((int8, int8),) * 9}
         return [Rounds(order=(), slices_ms=times, warmup=1) for _ in deployment.batches]

@@ -52,7 +52,7 @@ def test_what_is_timed_has_the_shapes_of_the_chain(name: str, tmp_path: Path) ->
 def test_probes_run_as_the_chain_they_stand_for(kernel, precision: str, tmp_path):
     positions = (6, 5)[: len(kernel)]
     path = tmp_path / "probe.onnx"
-    write_stack(LayerKind(kernel, positions), 8, precision, path)
+    write_stack(LayerKind(kernel, positions), 8, path, precision=precision)
     model = onnx.load(str(path))
     onnx.checker.check_model(model, full_check=True)
     session = open_session(path, runtime="onnxruntime", threads=1)
@@ -80,7 +80,7 @@ def test_probes_run_as_the_chain_they_stand_for(kernel, precision: str, tmp_path
 def test_int8_probes_run_on_integer_kernels(tmp_path):
     import onnxruntime
 
-    write_stack(LayerKind((3, 3), (6, 6)), 16, "int8", tmp_path / "probe.onnx")
+    write_stack(LayerKind((3, 3), (6, 6)), 16, tmp_path / "probe.onnx", precision="int8")
     options = onnxruntime.SessionOptions()
     options.optimized_model_filepath = str(tmp_path / "optimised.onnx")
     options.log_severity_level = 3
@@ -105,7 +105,7 @@ def test_a_timed_file_holds_equal_layers_on_one_input(
     kind: LayerKind, reads: int, weight: tuple[int, ...], tmp_path: Path
 ) -> None:
     path = tmp_path / "layers.onnx"
-    write_layers(kind, reads, weight[0], "fp32", path)
+    write_layers(kind, reads, weight[0], path, precision="fp32")
     session = open_session(path)
     (x,) = session.random_feeds(batch=2).values()
     stored = [numpy_helper.to_array(one) for one in onnx.load(str(path)).graph.initializer]
@@ -122,7 +122,7 @@ def test_a_timed_file_holds_equal_layers_on_one_input(
 def test_quantised_layers_run_in_integers(tmp_path: Path) -> None:
     from tersenet.export import kernels
 
-    write_layers(LayerKind((3, 3), (6, 6)), 16, 16, "int8", tmp_path / "layers.onnx")
+    write_layers(LayerKind((3, 3), (6, 6)), 16, 16, tmp_path / "layers.onnx", precision="int8")
     assert kernels(tmp_path / "layers.onnx").int8_share == 1
 
 

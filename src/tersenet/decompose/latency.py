@@ -16,7 +16,7 @@ from tersenet.decompose.form import Form
 from tersenet.decompose.sites import Site
 from tersenet.decompose.swap import place
 from tersenet.timing.files import FileTimer
-from tersenet.timing.fit import Shift, fit_to_time
+from tersenet.timing.fit import Offset, fit_to_time
 from tersenet.timing.turns import least_ms
 from tersenet.timing.writer import describe_chain, write_chain
 
@@ -68,7 +68,7 @@ def ranks_within(
         share,
         asked=asked,
         attempts=attempts,
-        correct=Shift(),
+        correct=Offset(),
     )
     return tried[-1].choice
 

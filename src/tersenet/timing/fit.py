@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from operator import attrgetter
 from typing import Final, Generic, TypeVar, final
 
-__all__ = ["Attempt", "Bracket", "Shift", "fit_to_time"]
+__all__ = ["Attempt", "Bracket", "Offset", "fit_to_time"]
 
 _SAME: Final = 1e-3  # budgets so close are one
 _BUDGETS: Final = 4  # for each attempt, as budgets may differ and what is chosen not
@@ -56,7 +56,7 @@ class Bracket:
 
 
 @final
-class Shift:
+class Offset:
     """The budget shifted by what is missing: what is beside the layers costs alike everywhere."""
 
     close = 0.95
@@ -74,7 +74,7 @@ def fit_to_time(
     *,
     asked: float,
     attempts: int,
-    correct: Bracket | Shift | None = None,
+    correct: Bracket | Offset | None = None,
 ) -> list[Attempt[T]]:
     """Corrects the budget of an estimate until what is chosen takes the time asked.
 
@@ -95,7 +95,7 @@ def fit_to_time(
     budget: float | None = asked
     for _ in range(_BUDGETS * attempts):
         choice = choose(budget)
-        attempt = next((one for one in tried if one.choice == choice), None)
+        attempt = next((past for past in tried if past.choice == choice), None)
         again = attempt is not None
         if attempt is None:
             if len(tried) == attempts:

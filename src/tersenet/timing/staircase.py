@@ -19,10 +19,10 @@ from tersenet.measure.rounds import Rounds
 from tersenet.measure.statistics import ratio
 from tersenet.timing.cache import Key, kept
 from tersenet.timing.plan import STAIRCASE
-from tersenet.timing.turns import in_turns
+from tersenet.timing.turns import Write, in_turns
 from tersenet.timing.writer import COPIES, LayerKind, write_stack
 
-__all__ = ["Probe", "Staircase", "Step", "counts_to_time", "decide_precision", "measure_stairs"]
+__all__ = ["Probe", "Staircase", "Stair", "counts_to_time", "decide_precision", "measure_stairs"]
 
 _MOST_COUNTS: Final = 8
 _MOST_MACS: Final = 7 * 10**8  # in one timed run: some 20 ms on one core
@@ -31,7 +31,7 @@ _AGAIN: Final = "the widest again"
 
 @final
 @dataclass(frozen=True, kw_only=True)
-class Step:
+class Stair:
     """What one channel count costs, as a share of the widest one's time."""
 
     count: int
@@ -54,7 +54,7 @@ class Staircase:
     """Of one sample through one such layer at the widest count."""
     macs: int
     """The same in multiply-accumulates."""
-    steps: tuple[Step, ...]
+    steps: tuple[Stair, ...]
     """By rising count; the last is the widest, whose cost is 1."""
 
     @property
@@ -164,10 +164,11 @@ def _measure(probe: Probe) -> Staircase:
     rounds do not show, such as where its memory happens to lie.
     """
     deployment, counts = probe.deployment, counts_to_time(probe.size)
-    files = {str(count): (count, deployment.precision) for count in counts}
-    files[_AGAIN] = (probe.size, deployment.precision)
+    write = partial(write_stack, probe.layer, precision=deployment.precision)
+    files = {str(count): partial(write, count) for count in counts}
+    files[_AGAIN] = partial(write, probe.size)
     costs, ms = np.zeros((len(counts), 4)), 0.0
-    for batch, rounds in zip(deployment.batches, _timed(probe, files), strict=True):
+    for batch, rounds in zip(deployment.batches, _timed(files, deployment), strict=True):
         least = _least(rounds)
         own = [least[str(count)] for count in counts]
         apart = abs(ratio(least[_AGAIN], own[-1])[0] - 1)
@@ -181,7 +182,7 @@ def _measure(probe: Probe) -> Staircase:
         ms=ms / len(deployment.batches),
         macs=probe.macs,
         steps=tuple(
-            Step(count=count, cost=cost, interval=(low, high), bound=bound)
+            Stair(count=count, cost=cost, interval=(low, high), bound=bound)
             for count, (cost, low, high, bound) in zip(counts, rows, strict=True)
         ),
     )
@@ -194,16 +195,12 @@ def _least(rounds: Rounds) -> dict[str, tuple[tuple[float, ...], ...]]:
 
 def _faster(probe: Probe) -> Precision:
     """Returns int8 where the widest chain is surely faster so at every batch size, else fp32."""
-    both: tuple[Precision, ...] = ("fp32", "int8")
-    timed = map(_least, _timed(probe, {name: (probe.size, name) for name in both}))
+    write = partial(write_stack, probe.layer, probe.size)
+    files = {"fp32": partial(write, precision="fp32"), "int8": partial(write, precision="int8")}
+    timed = map(_least, _timed(files, probe.deployment))
     sure = [ratio(least["fp32"], least["int8"])[1] > 1 for least in timed]
     return "int8" if all(sure) else "fp32"
 
 
-def _timed(probe: Probe, files: Mapping[str, tuple[int, Precision]]) -> list[Rounds]:
-    """Times chains of a count and a precision in turns, at each batch size of the probe."""
-    writers = {
-        name: partial(write_stack, probe.layer, count, precision)
-        for name, (count, precision) in files.items()
-    }
-    return in_turns(writers, probe.deployment, plan=STAIRCASE.among(len(files)))
+def _timed(files: Mapping[str, Write], deployment: Deployment) -> list[Rounds]:
+    return in_turns(files, deployment, plan=STAIRCASE.among(len(files)))

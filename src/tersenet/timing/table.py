@@ -109,7 +109,7 @@ def measure_table(
         pairs = sorted(set(widths))
         files = {
             f"{reads}→{makes}": functools.partial(
-                write_layers, kind, reads, makes, deployment.precision
+                write_layers, kind, reads, makes, precision=deployment.precision
             )
             for reads, makes in pairs
         }

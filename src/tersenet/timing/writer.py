@@ -49,7 +49,7 @@ class LayerKind:
         return [width, *self.positions] if self.kernel else [*self.positions, width]
 
 
-def write_stack(kind: LayerKind, width: int, precision: Precision, path: Path) -> None:
+def write_stack(kind: LayerKind, width: int, path: Path, *, precision: Precision) -> None:
     """Writes a chain of equal layers that make what they read, each rectified.
 
     In int8 activations are asymmetric, and weights symmetric for each filter.
@@ -62,7 +62,9 @@ def write_stack(kind: LayerKind, width: int, precision: Precision, path: Path) -
     file.save(path, kind.sample(width), x, kind.sample(width))
 
 
-def write_layers(kind: LayerKind, reads: int, makes: int, precision: Precision, path: Path) -> None:
+def write_layers(
+    kind: LayerKind, reads: int, makes: int, path: Path, *, precision: Precision
+) -> None:
     """Writes equal layers that read the same input and are summed.
 
     Unlike a chain they may differ in what they read and make. The sums are what a residual
