@@ -16,8 +16,12 @@ from tersenet.timing.plan import FILE
 EXAMPLE = (torch.zeros(2, 3, 8, 8),)
 
 
-def network(width: int, stride: int = 1) -> nn.Module:
-    return nn.Sequential(nn.Conv2d(3, width, 3, stride=stride), nn.ReLU(), nn.Conv2d(width, 4, 1))
+def network(width: int, stride: int = 1, scale: float = 2.0) -> nn.Module:
+    return nn.Sequential(
+        nn.Conv2d(3, width, 3, stride=stride),
+        nn.Upsample(scale_factor=scale),
+        nn.Conv2d(width, 16, 1),
+    )
 
 
 @pytest.fixture
@@ -67,17 +71,18 @@ def test_a_network_is_timed_beside_its_baseline_as_long_as_is_planned(asked: lis
 
 def test_each_structure_is_timed_once_whatever_its_weights(asked: list) -> None:
     timer = FileTimer(network(32), EXAMPLE, Deployment(), 1, Workbench())
-    first = timer.time(network(8))
-    assert timer.time(network(8)) == first
-    assert FileTimer(network(32), EXAMPLE, Deployment(), 1, Workbench()).time(network(8)) == first
+    first = timer.time(network(12))
+    assert timer.time(network(12)) == first
+    assert FileTimer(network(32), EXAMPLE, Deployment(), 1, Workbench()).time(network(12)) == first
     assert len(asked) == 1
-    timer.time(network(8, stride=2))
-    timer.time(network(9))
-    FileTimer(network(31), EXAMPLE, Deployment(), 1, Workbench()).time(network(8))
-    FileTimer(network(32), EXAMPLE, Deployment(), 2, Workbench()).time(network(8))
-    assert len(asked) == 5
-    timer.time(network(8), network(9))  # three in turns are another measurement
+    timer.time(network(12, stride=2))
+    timer.time(network(13))
+    timer.time(network(13, scale=3.0))
+    FileTimer(network(31), EXAMPLE, Deployment(), 1, Workbench()).time(network(12))
+    FileTimer(network(32), EXAMPLE, Deployment(), 2, Workbench()).time(network(12))
     assert len(asked) == 6
+    timer.time(network(12), network(13))  # three in turns are another measurement
+    assert len(asked) == 7
 
 
 def test_networks_that_are_to_be_made_are_made_one_by_one(asked: list) -> None:

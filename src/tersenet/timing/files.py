@@ -2,6 +2,7 @@
 
 import functools
 import hashlib
+import math
 import tempfile
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -24,9 +25,10 @@ __all__ = ["FileTimer", "time_files"]
 
 _VALUES: Final = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE, TensorProto.INT32)
 """Types of weights, scales and biases, which say nothing of the time that they take."""
+_FEW: Final = 8
+"""So few of them may be what a resize scales by."""
 _WEIGHT_BYTES: Final = 512
 """From which a constant of another type is a weight, too: fewer may be a shape or zero points."""
-
 
 _TIMES: Final = TypeAdapter(list[tuple[Speedup, ...]])
 
@@ -77,12 +79,13 @@ class FileTimer:
         """
         deployment = replace(self.deployment, batches=(self.batch,))
         with tempfile.TemporaryDirectory() as folder:
-            files = {"baseline": Path(folder) / "baseline.onnx"}
+            names = ["baseline", *map(str, range(len(models)))]
+            files = {name: Path(folder) / f"{name}.onnx" for name in names}
             files["baseline"].write_bytes(self._written)
             for at, model in enumerate(models):
                 self.bench.tick("writing files to time", at, len(models))
                 own = model if isinstance(model, nn.Module) else model()
-                to_onnx(own, self.example, files.setdefault(str(at), Path(folder) / f"{at}.onnx"))
+                to_onnx(own, self.example, files[str(at)])
             self.bench.tick("timing whole files", 0, 1)
             times = time_files(files, deployment=deployment, plan=self.plan, bench=self.bench)
         return [times[str(at)][0] for at in range(len(models))]
@@ -105,6 +108,7 @@ def _structures(files: Iterable[Path]) -> str:
 def _structure(path: Path) -> bytes:
     model = onnx.load(path)
     for weight in model.graph.initializer:
-        if weight.data_type in _VALUES or len(weight.raw_data) >= _WEIGHT_BYTES:
+        values = weight.data_type in _VALUES and math.prod(weight.dims) > _FEW
+        if values or len(weight.raw_data) >= _WEIGHT_BYTES:
             weight.ClearField("raw_data")
     return model.SerializeToString(deterministic=True)

@@ -20,7 +20,7 @@ class TimingPlan:
     seconds: float
     """For each candidate, beyond that number."""
     warmup: int = 10
-    """Runs of each before the first that counts."""
+    """Runs of each before the first that counts; ten of whole files."""
 
     def among(self, candidates: int) -> "TimingPlan":
         """Returns the plan with its seconds shared among so many candidates."""
