@@ -21,10 +21,11 @@ from tersenet.core.types import Workbench
 from tersenet.export import to_onnx
 from tersenet.graph import trace
 from tersenet.measure import compare
-from tersenet.prune import L2, LatencyAware, staircases
+from tersenet.prune import L2, LatencyAware
 from tersenet.prune.channels.groups import considered
 from tersenet.prune.channels.rounding import allowed_counts
-from tersenet.prune.ecc import latency_model
+from tersenet.timing.bilinear import latency_model
+from tersenet.timing.staircase import measure_stairs
 
 SHARE = 0.7
 DATA = Setting(train=512, test=500, epochs=1.0, seeds=1, budgets=(SHARE,))
@@ -52,7 +53,7 @@ def measured(name: str, *, quick: bool) -> list[Figure]:
     criterion = L2()
     # At counts between those that the runtime likes, time is a staircase, and no product.
     groups, _ = considered(graph, criterion, owner="this benchmark", only=(), skip=())
-    stairs = staircases(groups, graph.sites, DEPLOYMENT, Workbench())
+    stairs = measure_stairs(groups, graph.sites, DEPLOYMENT, Workbench())
     counts = allowed_counts("auto", groups, stairs, least=1)
     found = latency_model(subject, graph, counts, samples=28 if quick else None)
     method = LatencyAware(latency=SHARE, cost="bilinear", worth="score", criterion=criterion)

@@ -12,6 +12,8 @@ from onnxscript import values
 
 # Two cores carry the whole suite; a pool of threads per library only makes times wander.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# Nobody's own timings decide in a test; what fixtures of a module or a session time is not kept.
+os.environ["TERSENET_TIMINGS"] = "off"
 
 # Before anything of ours is imported: every annotated shape and type is checked from here on.
 # An int passes for a float, as it does for the type checker that reads the source.
@@ -39,6 +41,14 @@ def fashion_folder() -> Path:
         return fashion_mnist.find()
     except DataError as error:
         pytest.skip(f"{error} ('make test' does it.)")
+
+
+@pytest.fixture(autouse=True)
+def timings(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder that timings are kept in: of each test alone."""
+    folder = tmp_path_factory.mktemp("timings")
+    monkeypatch.setenv("TERSENET_TIMINGS", str(folder))
+    return folder
 
 
 @pytest.fixture(autouse=True, scope="module")

@@ -1,12 +1,14 @@
 """The commands on real files: what they print, as tables and as JSON."""
 
 import json
+from inspect import signature
 from pathlib import Path
 
 import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
+from tersenet import api
 from tersenet.cli import main
 from tersenet.measure import describe_device
 from tersenet.models import resnet
@@ -68,6 +70,24 @@ def test_compress_prints_what_was_measured(
     assert "Budget MISSED" in printed
     for name in ("report.html", "model.onnx", "model.safetensors", "manifest.json"):
         assert str(missed / name) in printed
+
+
+@pytest.mark.parametrize("flags", [[], ["--no-cache"]])
+def test_without_the_cache_everything_is_timed_anew(
+    flags: list[str], missed: Path, monkeypatch: pytest.MonkeyPatch, capsys
+) -> None:
+    asked = []
+    resume, start = api.resume, api.compress_recipe
+    monkeypatch.setattr(
+        api, "compress_recipe", lambda path, **options: asked.append(options) or resume(missed)
+    )
+    monkeypatch.setattr(
+        api, "resume", lambda path, **options: asked.append(options) or resume(path)
+    )
+    assert signature(start).parameters["cache"].default is True
+    main(["compress", "recipe.yaml", *flags])
+    main(["compress", "--resume", str(missed), *flags])
+    assert [options["cache"] for options in asked] == 2 * [not flags]
 
 
 def test_report_is_written_again(missed: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -3,6 +3,7 @@
 import copy
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -216,16 +217,16 @@ def test_latency_takes_the_best_ranks_of_the_time_it_has(monkeypatch: pytest.Mon
             return 10.0
         return 0.5 * sum(-(-len(one.get_parameter("weight")) // 4) for one in chain[:-1])
 
-    def timed(chains, sample, deployment, batch):
-        return [ms(one) for one in chains]
+    def least_ms(layer, files, deployment, *, batch, bench):
+        return [ms(file.args[0]) for file in files.values()]
 
-    def measured(self, picks):
-        chains = (self.form.build(self.sites[name].layer, ranks) for name, ranks in picks.items())
-        saved = sum(10.0 - ms(one) for one in chains)
-        return [(14.0 - saved) / 14.0, 14.0]
+    def time(self, model):
+        wide = model.wide
+        whole_ms = 4.0 + ms(list(wide) if isinstance(wide, Factors) else [wide])
+        return [SimpleNamespace(ratio=14 / whole_ms, baseline=SimpleNamespace(samples_ms=(14.0,)))]
 
-    monkeypatch.setattr(latency, "_timed", timed)
-    monkeypatch.setattr(latency._Timer, "_measured", measured)
+    monkeypatch.setattr(latency, "least_ms", least_ms)
+    monkeypatch.setattr(latency.FileTimer, "time", time)
     for share, most in ((0.45, 2.3), (0.6, 4.4)):
         method = Tucker(ranks=LatencyShare(share=share), only=("wide",))
         (ranks,) = [one.ranks for one in method.plan(whole, Workbench()).chosen.values()]

@@ -1,14 +1,10 @@
 """Pruning to a measured time: the choice against brute force, the budget against the clock."""
 
 import dataclasses
-import itertools
 import json
 import shutil
-from collections.abc import Mapping
 from pathlib import Path
-from types import SimpleNamespace
 
-import numpy as np
 import pytest
 import torch
 from pydantic import TypeAdapter, ValidationError
@@ -19,98 +15,11 @@ from tersenet.errors import DataError, RecipeError, StructureError
 from tersenet.export import to_onnx
 from tersenet.graph import trace
 from tersenet.models import resnet
-from tersenet.prune import L1, LatencyAware, Taylor, file_time
-from tersenet.prune.file_time import Counts, fit_to_time
+from tersenet.prune import L1, LatencyAware, LatencyPlan, Taylor
 from tersenet.prune.latency.gains import loss_gains, score_gains
-from tersenet.prune.latency.plan import LatencyPlan
-from tersenet.prune.latency.width_choice import widths_within
-from tersenet.prune.latency_table import LatencyTable, kind_of
-from tersenet.prune.width_costs import TableCosts, widths_of
 from tersenet.recipe import read_recipe
-
-
-class Concatenated(nn.Module):
-    """Three layers read by one, as in densely connected networks."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.branches = nn.ModuleList(nn.Conv2d(1, 4, 3, padding=1) for _ in range(3))
-        self.join = nn.Conv2d(12, 6, 1)
-        self.head = nn.Linear(6, 3)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        joined = torch.cat([branch(x).relu() for branch in self.branches], 1)
-        return self.head(self.join(joined).relu().mean((2, 3)))
-
-
-def planted(model: nn.Module, example: torch.Tensor) -> tuple[TableCosts, dict[str, tuple]]:
-    """Costs that are 1 + in · out for every layer, and three counts for each group."""
-    graph = trace(model.eval(), (example,))
-    options = {one.name: (one.size // 4 or 1, one.size // 2, one.size) for one in graph.groups}
-    widths = range(1, 1 + max(max(site.layer.weight[:2]) for site in graph.sites))
-    grid = {(reads, makes): 1.0 + reads * makes for reads in widths for makes in widths}
-    table = LatencyTable(times={kind_of(site): grid for site in graph.sites})
-    sizes = {one.name: one.size for one in graph.groups}
-    return TableCosts(table, widths_of(graph, graph.groups), sizes), options
-
-
-def worth_of(options: Mapping[str, tuple], seed: int) -> dict[str, np.ndarray]:
-    generator = np.random.default_rng(seed)
-    return {name: np.sort(generator.random(len(one))) for name, one in options.items()}
-
-
-@pytest.mark.parametrize("share", [0.3, 0.5, 0.8])
-def test_the_widths_are_the_best_of_all_within_the_budget(share: float) -> None:
-    costs, options = planted(resnet(depth=8, in_channels=1, width=4), torch.randn(2, 1, 8, 8))
-    worth = worth_of(options, seed=int(10 * share))
-    budget = share * costs.ms(costs.sizes)
-    best = -1.0
-    for choice in itertools.product(range(3), repeat=len(options)):
-        picks = dict(zip(options, choice, strict=True))
-        if costs.ms({name: options[name][i] for name, i in picks.items()}) <= budget:
-            best = max(best, sum(worth[name][i] for name, i in picks.items()))
-    found = widths_within(costs, options, worth, budget_ms=budget)
-    assert costs.ms(found) <= budget
-    value = sum(worth[name][options[name].index(n)] for name, n in found.items())
-    assert value == pytest.approx(best, abs=1e-9)
-
-
-def test_where_many_groups_meet_the_costs_settle_within_the_budget() -> None:
-    costs, options = planted(Concatenated(), torch.randn(2, 1, 6, 6))
-    whole, cheapest = costs.ms(costs.sizes), {name: one[0] for name, one in options.items()}
-    for share in (0.5, 0.7, 0.9):
-        found = widths_within(costs, options, worth_of(options, 0), budget_ms=share * whole)
-        assert costs.ms(found) <= share * whole
-        assert found != cheapest
-    assert widths_within(costs, options, worth_of(options, 0), budget_ms=0.0) == cheapest
-
-
-@pytest.mark.parametrize("asked", [0.3, 0.5, 0.9])
-def test_the_budget_is_corrected_until_the_clock_agrees(asked: float) -> None:
-    def choose(budget: float) -> Counts:
-        return {"group": max(1, min(1000, int(1000 * budget)))}
-
-    def estimate(counts: Counts) -> float:
-        return counts["group"] / 1000
-
-    trials = fit_to_time(
-        choose, estimate, lambda counts: 0.2 + 0.8 * estimate(counts), asked=asked, attempts=6
-    )
-    assert 0.97 * asked <= trials[-1].share <= asked
-    assert trials[-1].share == 0.2 + 0.8 * trials[-1].estimate
-    assert len(trials) <= 6
-
-
-def test_of_what_cannot_meet_the_budget_the_fastest_is_taken() -> None:
-    trials = fit_to_time(
-        lambda budget: {"group": 1 if budget < 0.2 else 2},
-        lambda counts: counts["group"] / 10,
-        lambda counts: 0.3 + counts["group"] / 10,
-        asked=0.25,
-        attempts=6,
-    )
-    assert trials[-1].share == pytest.approx(0.4)
-    assert trials[-1].share > 0.25
+from tersenet.timing.cache import use_cache
+from tersenet.timing.files import FileTimer
 
 
 def subject(width: int = 16) -> Subject:
@@ -130,14 +39,19 @@ def subject(width: int = 16) -> Subject:
 def layers_timed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The times of the subject's layers, measured once."""
     folder = tmp_path_factory.mktemp("timed")
+    whole = subject()
     method = LatencyAware(latency=0.75, criterion=L1(), multiple_of=8, worth="score", attempts=1)
-    method.plan(subject(), Workbench(folder=folder))
-    return folder / "latency_table.json"
+    with use_cache(on=False):
+        method.plan(whole, Workbench(folder=folder))
+    for path in (folder / "timings").glob("*.json"):
+        if "files" in json.loads(path.read_text())["key"]["layer"]:
+            path.unlink()
+    return folder / "timings"
 
 
-def test_planned_on_the_clock_and_kept(layers_timed: Path, tmp_path: Path) -> None:
-    whole, bench = subject(), Workbench(folder=tmp_path)
-    shutil.copy(layers_timed, tmp_path)
+def test_planned_on_the_clock_and_kept(layers_timed: Path, timings: Path) -> None:
+    whole, bench = subject(), Workbench()
+    shutil.copytree(layers_timed, timings, dirs_exist_ok=True)
     method = LatencyAware(latency=0.75, criterion=L1(), multiple_of=8, attempts=3)
     plan = method.plan(whole, bench)
     assert plan == method.plan(whole, bench)  # of what was measured, which is kept
@@ -145,15 +59,16 @@ def test_planned_on_the_clock_and_kept(layers_timed: Path, tmp_path: Path) -> No
     assert (plan.tried[-1][1], plan.source) == (plan.reached, "measured")
     assert all(len(kept) % 8 == 0 for kept in plan.keep.values())
     assert plan.macs[1] < plan.macs[0]
-    times = json.loads((tmp_path / "file_times.json").read_text())
-    assert plan.reached in times.values()
-    assert (tmp_path / "latency_table.json").read_text() == layers_timed.read_text()
+    files = {path.name: path.read_bytes() for path in timings.glob("*.json")}
+    layers = {path.name: path.read_bytes() for path in layers_timed.glob("*.json")}
+    assert layers.items() < files.items()  # no layer was timed again
+    assert len(files) == len(layers) + len(plan.tried)
 
 
-def test_a_budget_that_nothing_meets_is_said(layers_timed: Path, tmp_path: Path) -> None:
-    shutil.copy(layers_timed, tmp_path)
+def test_a_budget_that_nothing_meets_is_said(layers_timed: Path, timings: Path) -> None:
+    shutil.copytree(layers_timed, timings, dirs_exist_ok=True)
     method = LatencyAware(latency=0.01, criterion=L1(), multiple_of=8, worth="score", attempts=1)
-    plan = method.plan(subject(), Workbench(folder=tmp_path))
+    plan = method.plan(subject(), Workbench())
     assert not plan.met
     assert plan.reached > 0.01
     assert "1 % asked, MISSED: the fastest of what was tried" in plan.summary
@@ -244,21 +159,23 @@ def test_the_plan_can_be_read_back(tmp_path: Path) -> None:
 
 
 def test_a_share_is_that_of_the_files(
-    layers_timed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    layers_timed: Path, tmp_path: Path, timings: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What is timed is what ships: with bytes for a clock, the share is that of the two files."""
 
-    def by_bytes(variant: Path, baseline: Path, **_: object) -> list[SimpleNamespace]:
-        return [SimpleNamespace(ratio=baseline.stat().st_size / variant.stat().st_size)]
+    def file_bytes(model: nn.Module) -> int:
+        to_onnx(model, subject().example, tmp_path / "model.onnx")
+        return (tmp_path / "model.onnx").stat().st_size
 
-    monkeypatch.setattr(file_time, "compare", by_bytes)
+    monkeypatch.setattr(
+        FileTimer,
+        "share",
+        lambda self, model: file_bytes(model) / file_bytes(self.baseline),
+    )
     whole = subject()
     method = LatencyAware(latency=0.6, criterion=L1(), multiple_of=8, worth="score", attempts=1)
-    shutil.copy(layers_timed, tmp_path)
-    plan = method.plan(whole, Workbench(folder=tmp_path))
+    shutil.copytree(layers_timed, timings, dirs_exist_ok=True)
+    plan = method.plan(whole, Workbench())
     model, _ = method.apply(subject().model, plan, whole, Workbench())
-    to_onnx(whole.model, whole.example, tmp_path / "whole.onnx")
-    to_onnx(model, whole.example, tmp_path / "pruned.onnx")
-    share = (tmp_path / "pruned.onnx").stat().st_size / (tmp_path / "whole.onnx").stat().st_size
-    assert plan.reached == pytest.approx(share, abs=1e-5)
-    assert share < 0.9
+    assert plan.reached == file_bytes(model) / file_bytes(whole.model)
+    assert plan.reached < 0.9

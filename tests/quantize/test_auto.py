@@ -19,7 +19,9 @@ from tersenet.export import alike, in_float, kernels, to_onnx
 from tersenet.export.runtime_kernels import INTEGER
 from tersenet.measure import open_session
 from tersenet.quantize import Auto, Static, auto, auto_plan
-from tersenet.quantize.layer_times import layer_times
+from tersenet.timing import files
+from tersenet.timing.layer_times import time_layers
+from tersenet.timing.plan import SCHEMES as TIMES
 
 
 class _Net(nn.Module):
@@ -75,7 +77,7 @@ def fast_integers(node: NodeProto) -> float:
 
 
 def test_a_file_with_layers_in_float_computes_the_same(
-    whole: Subject, made_up: MadeUp, tmp_path: Path
+    whole: Subject, made_up: MadeUp, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings = Static(reduce_range=False)
     graph, _ = settings.apply(
@@ -95,13 +97,9 @@ def test_a_file_with_layers_in_float_computes_the_same(
     ours, theirs = (open_session(tmp_path / f"{one}.onnx")(x)[0] for one in ("int8", "partly"))
     step = np.abs(ours).max() / 100
     assert np.abs(ours - theirs).max() <= 2 * step
-    times = layer_times(
-        converted,
-        tmp_path,
-        deployment=whole.deployment,
-        iterations=1,
-        seconds=0.0,
-        compare=made_up(slow_depthwise),
+    monkeypatch.setattr(files, "compare_many", made_up(slow_depthwise))
+    times = time_layers(
+        converted, tmp_path, deployment=whole.deployment, plan=TIMES, bench=Workbench()
     )
     assert [one.faster_in_float for one in times] == [False, True, False, False]
     # Each depthwise layer: 1 in float with a conversion at either end, for 5.
@@ -111,7 +109,7 @@ def test_a_file_with_layers_in_float_computes_the_same(
 def test_layers_that_are_faster_in_float_stay_so(
     whole: Subject, made_up: MadeUp, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(auto, "compare_many", made_up(slow_depthwise))
+    monkeypatch.setattr(files, "compare_many", made_up(slow_depthwise))
     monkeypatch.setattr(auto, "SCHEMES", SCHEMES)
     method = Auto(agreement=0.5)
     plan = method.plan(whole, Workbench())
@@ -142,7 +140,7 @@ def test_all_of_it_or_nothing(
     charge: Charge,
     pays: bool,
 ) -> None:
-    monkeypatch.setattr(auto, "compare_many", made_up(charge))
+    monkeypatch.setattr(files, "compare_many", made_up(charge))
     monkeypatch.setattr(auto, "SCHEMES", SCHEMES)
     method = Auto(agreement=0.5)
     plan = method.plan(whole, Workbench())
@@ -159,7 +157,7 @@ def test_all_of_it_or_nothing(
 def test_where_integers_do_not_pay_weights_alone_are_stored_small(
     whole: Subject, made_up: MadeUp, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(auto, "compare_many", made_up(slow_integers))
+    monkeypatch.setattr(files, "compare_many", made_up(slow_integers))
     monkeypatch.setattr(auto, "SCHEMES", SCHEMES)
     method = Auto(agreement=0.5, by_layer=False, stored_bits=8)
     plan = method.plan(whole, Workbench())

@@ -3,8 +3,8 @@
 import copy
 import dataclasses
 import math
-from collections.abc import Mapping
-from pathlib import Path
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import pytest
@@ -24,7 +24,8 @@ from tersenet.replace import (
     ShuffledGroups,
 )
 from tersenet.replace import base as replacing
-from tersenet.replace.timing import block_times
+from tersenet.timing import files
+from tersenet.timing.modules import module_times
 
 
 def subject(model: nn.Module, *shape: int) -> Subject:
@@ -119,8 +120,9 @@ def test_the_largest_savings_are_taken_first() -> None:
 
 
 def measured_as(times: Mapping[tuple[int, int], tuple[float, float]]) -> Any:
-    def instead(pairs: Mapping[str, Any], *_: Any, **__: Any) -> dict[str, tuple[float, float]]:
-        return {kind: times[conv.channels, conv.filters] for kind, (conv, _) in pairs.items()}
+    def instead(before: Callable[[], nn.Conv2d], *_: Any, **__: Any) -> tuple[float, float]:
+        conv = before()
+        return times[conv.in_channels, conv.out_channels]
 
     return instead
 
@@ -129,7 +131,7 @@ def test_measured_time_decides_over_counts(monkeypatch: pytest.MonkeyPatch) -> N
     whole = subject(vgg_small(width=8), 3, 16, 16)
     times = {(8, 8): (2.0, 1.0), (8, 16): (1.0, 1.25), (16, 16): (3.0, 1.5)}
     times |= {(16, 32): (1.0, 0.9), (32, 32): (4.0, 3.9)}
-    monkeypatch.setattr(replacing, "block_times", measured_as(times))
+    monkeypatch.setattr(replacing, "module_times", measured_as(times))
     plan = DepthwiseSeparable().plan(whole, Workbench())
     assert list(plan.swaps) == ["features.3", "features.10", "features.14", "features.17"]
     assert any("0.80× as fast" in one.reason for one in plan.skips)
@@ -145,18 +147,24 @@ def test_measured_time_decides_over_counts(monkeypatch: pytest.MonkeyPatch) -> N
     assert "MACs" in edits[0].after
 
 
-def test_times_are_taken_on_the_runtime_and_kept(tmp_path: Path) -> None:
+def test_times_are_taken_on_the_runtime_and_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     conv = PlainConvolution(
         channels=16, filters=16, kernel=(3, 3), stride=(1, 1), padding=(1, 1), dilation=(1, 1),
         padding_mode="zeros", bias=False, reads=(8, 8), makes=(8, 8),
     )  # fmt: skip
-    method, bench = GhostModule(), Workbench(folder=tmp_path)
-    sizes = method.sizes(conv)
-    pairs = {"one": (conv, sizes)}
-    first = block_times(pairs, method.block, Deployment(), batch=1, bench=bench)
-    assert all(0 < one < 100 for one in first["one"])
-    refused = lambda conv, sizes: pytest.fail("measured again")  # noqa: E731
-    assert block_times(pairs, refused, Deployment(), batch=1, bench=bench) == first
+    method = GhostModule()
+    block = partial(method.block, conv, method.sizes(conv))
+    time = partial(
+        module_times, conv.plain, sample=(16, 8, 8), deployment=Deployment(), bench=Workbench()
+    )
+    first = time(block, batch=1)
+    assert all(0 < ms < 100 for ms in first)
+    monkeypatch.setattr(files, "compare_many", None)  # nothing is timed again
+    assert time(block, batch=1) == first
+    with pytest.raises(TypeError):
+        time(block, batch=2)
+    with pytest.raises(TypeError):
+        time(partial(nn.Conv2d, 16, 16, 3, padding=1), batch=1)
 
 
 def test_damaged_kernels_are_an_error() -> None:

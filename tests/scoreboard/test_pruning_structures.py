@@ -36,7 +36,6 @@ from tersenet.prune import (
     LayerPrune,
     Slimming,
     average_zeros,
-    ecc,
     feature_map_norm,
     imprint,
     lasso_channels,
@@ -45,9 +44,11 @@ from tersenet.prune import (
     principal_width,
     thinet,
 )
-from tersenet.prune.file_time import FileTimer
 from tersenet.study import study_sensitivity
 from tersenet.study.layer_vs_filter.bins import latency_reduction
+from tersenet.timing import bilinear
+from tersenet.timing.bilinear import latency_model
+from tersenet.timing.files import FileTimer
 from tersenet.train import TrainingOptions, fit
 from tersenet.train.tasks import load_fashion_mnist
 
@@ -386,19 +387,25 @@ def test_row_21_latency_constrained(monkeypatch: pytest.MonkeyPatch) -> None:
         moved = sum(counts.values()) / sum(one.size for one in structure.groups)
         return 0.1 + 0.2 * moved + 0.7 * structure.costs(padded)[1] / most
 
+    def counts_of(model: nn.Module) -> dict[str, int]:
+        filters = {one.name: one.filters[0].tensor for one in structure.groups}
+        return {name: len(model.get_parameter(tensor)) for name, tensor in filters.items()}
+
     def timed(counts: Mapping[str, int], error: float) -> float:
         return share(counts) * noise.uniform(1 - error, 1 + error)
 
     monkeypatch.setattr(
-        ecc, "_time", lambda s, g, drawn, b, bench: np.array([timed(one, 0.03) for one in drawn])
+        bilinear,
+        "_time",
+        lambda s, g, drawn, b, bench: np.array([timed(one, 0.03) for one in drawn]),
     )
     monkeypatch.setattr(
         FileTimer,
         "share",
-        lambda self, keep, blocks=(): timed({name: len(own) for name, own in keep.items()}, 0.01),
+        lambda self, model: timed(counts_of(model), 0.01),
     )
     options = {one.name: range(4, one.size + 1, 4) for one in structure.groups}
-    assert ecc.latency_model(whole, structure, options, folds=4).r_squared >= 0.9
+    assert latency_model(whole, structure, options, folds=4).r_squared >= 0.9
     method = LatencyAware(
         latency=0.7, cost="bilinear", worth="score", criterion=L1(), multiple_of=4
     )

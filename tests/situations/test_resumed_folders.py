@@ -16,10 +16,10 @@ import tersenet
 from tersenet.api import train_recipe
 from tersenet.core.types import Workbench
 from tersenet.errors import RunError
-from tersenet.measure.times import keep_times, machine, read_times
 from tersenet.run import origin_of
 from tersenet.run.origin import Origin, differences
 from tersenet.study import open_study
+from tersenet.timing import staircase
 from tersenet.train import TrainingOptions, fit
 
 RECIPE = """\
@@ -147,16 +147,37 @@ def test_another_machine_is_told(run: Path, tmp_path: Path, caplog) -> None:
     assert "begun on another machine (Abacus 3 then" in caplog.text
 
 
-def test_timings_of_another_machine_are_not_used(tmp_path: Path, caplog) -> None:
-    path = tmp_path / "times.json"
-    keep_times(path, {"conv": 1.5})
-    assert read_times(path) == {"conv": 1.5}
-    path.write_text(path.read_text().replace(json.dumps(machine())[1:-1], "Abacus 3"))
-    with caplog.at_level(logging.WARNING, "tersenet"):
-        assert read_times(path) == {}
-    assert "Abacus 3" in caplog.text
-    path.write_text('{"conv": 2.5}')  # as version 0.1.0 wrote it
-    assert read_times(path) == {"conv": 2.5}
+@pytest.mark.parametrize("cache", [True, False])
+def test_a_step_that_is_resumed_goes_on_with_its_timings(
+    cache: bool, tmp_path: Path, timings: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed before its plan was written, it times nothing anew: with the cache or without."""
+    path = tmp_path / "recipe.yaml"
+    path.write_text(RECIPE.replace("multiple_of: null", "multiple_of: auto"))
+    measured, measure = [], staircase._measure
+    monkeypatch.setattr(
+        staircase, "_measure", lambda probe: measured.append(probe) or measure(probe)
+    )
+
+    def run() -> tersenet.Outcome:
+        return tersenet.compress(
+            network(), task(), recipe=path, folder=tmp_path / "run", cache=cache
+        )
+
+    whole = run()
+    assert len(measured) == 2
+    assert len(list(timings.glob("*.json"))) == (2 if cache else 0)
+    (plan,) = (tmp_path / "run").glob("steps/01-*/plan.json")
+    plan.unlink()
+    journal = tmp_path / "run" / "journal.jsonl"
+    journal.write_text(journal.read_text().splitlines(keepends=True)[0])
+    again = run()
+    assert len(measured) == 2
+    assert again.steps[1].edits == whole.steps[1].edits
+    if not cache:  # nor does another run take what the first one timed
+        shutil.rmtree(tmp_path / "run")
+        run()
+        assert len(measured) == 4
 
 
 OPTIONS = TrainingOptions(epochs=1, learning_rate=0.05)

@@ -32,6 +32,7 @@ from tersenet.run import (
     read_run,
     run_steps,
 )
+from tersenet.timing.cache import use_cache
 from tersenet.train import Classification
 
 __all__ = ["build_subject", "compress", "compress_recipe", "resume", "write_report"]
@@ -45,6 +46,7 @@ def compress(
     *,
     recipe: str | Path,
     folder: str | Path | None = None,
+    cache: bool = True,
     watch: Watcher = SILENT,
 ) -> Outcome:
     """Compresses your own network, measured after each step.
@@ -55,6 +57,7 @@ def compress(
         recipe: a YAML file with at least a name and steps, without model, weights and data.
         folder: for the run; by default runs/NAME. A run of the same recipe, network, weights and
             data there is gone on with.
+        cache: whether what was timed on this machine before, in whatever run, is taken as it was.
         watch: told of the progress.
 
     Raises:
@@ -65,21 +68,26 @@ def compress(
     path = Path(folder) if folder else free_folder(read.name)
     history = History({"class": f"{type(model).__module__}.{type(model).__qualname__}"}, ())
     command = f"tersenet.compress(model, task, recipe={str(recipe)!r})"
-    if (path / "run.json").exists():
-        return _go_on(read, model, task, path, history, watch)
-    return _start(read, model, task, path, history, command, watch)
+    with use_cache(cache):
+        if (path / "run.json").exists():
+            return _go_on(read, model, task, path, history, watch)
+        return _start(read, model, task, path, history, command, watch)
 
 
-def compress_recipe(path: Path, *, folder: Path | None = None, watch: Watcher = SILENT) -> Outcome:
-    """Runs a recipe from its start, in a new folder. Raises as `compress`."""
+def compress_recipe(
+    path: Path, *, folder: Path | None = None, cache: bool = True, watch: Watcher = SILENT
+) -> Outcome:
+    """Runs a recipe from its start, in a new folder. Arguments and errors as `compress`."""
     recipe = read_recipe(path)
     folder = folder or free_folder(recipe.name)
     model, task, history = build_subject(recipe)
-    return _start(recipe, model, task, folder, history, f"tersenet compress {path}", watch)
+    command = f"tersenet compress {path}"
+    with use_cache(cache):
+        return _start(recipe, model, task, folder, history, command, watch)
 
 
-def resume(folder: Path, *, watch: Watcher = SILENT) -> Outcome:
-    """Goes on with a run that was started from a recipe file. Raises as `compress`."""
+def resume(folder: Path, *, cache: bool = True, watch: Watcher = SILENT) -> Outcome:
+    """Goes on with a run that was started from a recipe file. As `compress_recipe`."""
     header = read_header(folder)
     if header.own_network:
         raise RunError(
@@ -91,7 +99,8 @@ def resume(folder: Path, *, watch: Watcher = SILENT) -> Outcome:
         resolved.write_text(header.recipe, encoding="utf-8")
         recipe = read_recipe(resolved)
     model, task, history = build_subject(recipe, folder)
-    return _go_on(recipe, model, task, folder, history, watch)
+    with use_cache(cache):
+        return _go_on(recipe, model, task, folder, history, watch)
 
 
 def free_folder(name: str, root: Path = Path("runs")) -> Path:

@@ -54,6 +54,7 @@ def compress(
     *,
     out: Path | None = None,
     resume: Path | None = None,
+    no_cache: bool = False,
     json: bool = False,
 ) -> int:
     """Run a recipe: measured after each step, report at the end.
@@ -62,6 +63,7 @@ def compress(
         recipe: A YAML recipe.
         out: Folder for the run; by default runs/NAME.
         resume: Go on with the run in this folder, whatever moment it was stopped at.
+        no_cache: Time all layers and files anew, whatever was timed in earlier runs.
         json: Print one JSON object instead of tables.
     """
     if (recipe is None) == (resume is None) or (resume and out):
@@ -72,10 +74,10 @@ def compress(
 
     with Live(quiet=json) as live:
         if resume:
-            outcome = api.resume(resume, watch=live)
+            outcome = api.resume(resume, cache=not no_cache, watch=live)
         else:
             assert recipe is not None
-            outcome = api.compress_recipe(recipe, folder=out, watch=live)
+            outcome = api.compress_recipe(recipe, folder=out, cache=not no_cache, watch=live)
     show_outcome(outcome, json=json)
     return MISSED if outcome.status == "missed" else MET
 

@@ -1,6 +1,7 @@
 """The machine that figures are measured on."""
 
 import platform
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Final
 
@@ -9,7 +10,7 @@ import psutil
 from tersenet.core.host.system import usable_cores
 from tersenet.core.types import Device
 
-__all__ = ["describe_device"]
+__all__ = ["describe_device", "describe_processor", "machine"]
 
 # In the order in which processors gained them; kernels are chosen by these.
 DECIDING: Final = (
@@ -17,6 +18,8 @@ DECIDING: Final = (
     "avx512_vnni", "avx_vnni", "avx512_bf16", "avx512_fp16", "amx_tile", "amx_int8", "amx_bf16",
     "asimd", "asimdhp", "asimddp", "i8mm", "bf16", "sve", "sve2",
 )  # fmt: skip
+
+_RUNTIMES: Final = ("onnxruntime", "openvino")
 
 
 def describe_device(*, cpuinfo: Path = Path("/proc/cpuinfo")) -> Device:
@@ -39,3 +42,20 @@ def describe_device(*, cpuinfo: Path = Path("/proc/cpuinfo")) -> Device:
         isa=tuple(name for name in DECIDING if name in flags),
         system=f"{platform.system()} {platform.release()} {platform.machine()}",
     )
+
+
+def describe_processor() -> str:
+    """Returns its model name and the instruction sets that decide kernels."""
+    device = describe_device()
+    return f"{device.cpu} with {' '.join(device.isa)}"
+
+
+def machine() -> str:
+    """Returns what timings depend on besides what is timed: processor and runtimes."""
+    found = []
+    for name in _RUNTIMES:
+        try:
+            found.append(f"{name} {version(name)}")
+        except PackageNotFoundError:
+            continue
+    return ", ".join([describe_processor(), *found])

@@ -5,8 +5,8 @@ asked for. So a process that runs a file holds the runtime and nothing else of o
 """
 
 import abc
+import importlib
 import importlib.util
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, ClassVar, Final, final
 
@@ -41,8 +41,8 @@ class Runtime(abc.ABC):
         return importlib.util.find_spec(self.package) is not None
 
     def version(self) -> str:
-        """Returns the installed version."""
-        return version(self.package)
+        """Returns the installed version, under whatever name it was installed."""
+        return str(importlib.import_module(self.package).__version__)
 
     @abc.abstractmethod
     def load(

@@ -27,12 +27,10 @@ from tersenet.prune.criteria.maps import average_zeros, feature_map_norm, mean_r
 from tersenet.prune.criteria.second_order import damage, second_order_change, surgeon
 from tersenet.prune.criteria.thinet import thinet
 from tersenet.prune.criterion import CRITERIA, Criterion, Needs
-from tersenet.prune.ecc import BilinearLatency, latency_model
 from tersenet.prune.latency import LatencyAware, LatencyPlan
 from tersenet.prune.layers import Imprint, LayerPlan, LayerPrune, layer_criteria
 from tersenet.prune.layers.imprinting import imprint
 from tersenet.prune.masks import Magnitude
-from tersenet.prune.staircase import Staircase, staircases
 from tersenet.prune.trained import SSS, Slimming
 
 __all__ = [
@@ -49,7 +47,6 @@ __all__ = [
     "SSS",
     "Activation",
     "BNScale",
-    "BilinearLatency",
     "CRITERIA",
     "Channels",
     "Criterion",
@@ -63,18 +60,15 @@ __all__ = [
     "PrunePlan",
     "Random",
     "Slimming",
-    "Staircase",
     "Taylor",
     "ThiNet",
     "average_zeros",
     "damage",
     "feature_map_norm",
     "lasso_channels",
-    "latency_model",
     "mean_rank",
     "principal_width",
     "second_order_change",
-    "staircases",
     "surgeon",
     "thinet",
 ]

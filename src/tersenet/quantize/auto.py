@@ -14,23 +14,24 @@ from pathlib import Path
 from typing import ClassVar, Final, final
 
 import torch
-from pydantic import Field, TypeAdapter, model_validator
+from pydantic import Field, model_validator
 from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 
-from tersenet.core.files import write_json
 from tersenet.core.registry import method
 from tersenet.core.types import Edit, Method, Precision, Subject, Workbench
 from tersenet.errors import MeasureError, QuantizeError, TersenetError
 from tersenet.export import Converted, kernels, to_onnx
-from tersenet.measure import compare_many, predictor
+from tersenet.measure import predictor
 from tersenet.quantize.auto_plan import AutoPlan, SchemeTrial, preferred
 from tersenet.quantize.graph.build import QuantizePlan, replayed
 from tersenet.quantize.grids.granularity import ByTensor
-from tersenet.quantize.layer_times import layer_times
 from tersenet.quantize.ranges import LeastError, LeastWeightError
 from tersenet.quantize.static import Static
 from tersenet.quantize.weights import Weights
+from tersenet.timing.files import time_files
+from tersenet.timing.layer_times import time_layers
+from tersenet.timing.plan import TimingPlan
 
 __all__ = ["Auto"]
 
@@ -49,7 +50,6 @@ SCHEMES: Final = {
 
 _SAMPLES: Final = 512
 _AT_ONCE: Final = 64
-_FILE: Final = "scheme_times.json"
 _AGAIN: Final = "float again"
 
 
@@ -91,21 +91,9 @@ class Auto(Method[AutoPlan]):
     def plan(self, subject: Subject, bench: Workbench) -> AutoPlan:
         """Writes and times a file for each scheme.
 
-        The plan is kept in the workbench's folder, so that a resumed run decides alike.
-
         Raises:
             QuantizeError: if there is no calibration data.
         """
-        path = None if bench.folder is None else bench.folder / _FILE
-        known = TypeAdapter(AutoPlan)
-        if path is not None and path.exists():
-            return known.validate_json(path.read_bytes())
-        plan = self._tried(subject, bench)
-        if path is not None:
-            write_json(path, known.dump_python(plan, mode="json"))
-        return plan
-
-    def _tried(self, subject: Subject, bench: Workbench) -> AutoPlan:
         if not subject.calibration:
             raise QuantizeError(
                 "automatic quantisation has no calibration data to judge by: give some."
@@ -130,8 +118,8 @@ class Auto(Method[AutoPlan]):
                 except TersenetError as error:
                     failed[name] = str(error)
             trials = [SchemeTrial.refused(name, why) for name, why in failed.items()]
-            trials += self._measured(files, x, answers, subject)
-            partly = self._partly(trials, written, files, x, answers, subject)
+            trials += self._measured(files, x, answers, subject, bench)
+            partly = self._partly(trials, written, files, x, answers, subject, bench)
         if partly is not None:
             return partly
         best = preferred([trial for trial in trials if not trial.reason])
@@ -142,6 +130,10 @@ class Auto(Method[AutoPlan]):
         stored = self._stored
         inner = None if stored is None else stored.plan(subject, bench)
         return AutoPlan(trials=told, chosen=None, inner=inner)
+
+    @property
+    def _timing(self) -> TimingPlan:
+        return TimingPlan(iterations=self.iterations, seconds=self.seconds)
 
     @property
     def _stored(self) -> Weights | None:
@@ -158,6 +150,7 @@ class Auto(Method[AutoPlan]):
         x: Tensor,
         answers: Tensor,
         subject: Subject,
+        bench: Workbench,
     ) -> AutoPlan | None:
         """The fastest scheme with some layers in float, if that is faster than it and float."""
         good = [trial for trial in trials if (trial.agreement or 0.0) >= self.agreement]
@@ -165,13 +158,12 @@ class Auto(Method[AutoPlan]):
         if best is None or not self.by_layer:
             return None
         path = files["float"].with_name("partly.onnx")
-        times = layer_times(
+        times = time_layers(
             written[best.scheme],
             path.parent,
             deployment=subject.deployment,
-            iterations=self.iterations,
-            seconds=0.0,
-            compare=compare_many,
+            plan=self._timing,
+            bench=bench,
         )
         slow = tuple(name for kind in times if kind.faster_in_float for name in kind.layers)
         if not slow:
@@ -182,7 +174,7 @@ class Auto(Method[AutoPlan]):
         except TersenetError:  # of what is left next to nothing: the rest decides
             return None
         again = {"float": files["float"], name: path, best.scheme: files[best.scheme]}
-        found, whole = self._measured(again, x, answers, subject)
+        found, whole = self._measured(again, x, answers, subject, bench)
         if found.reason or (found.speedup or 0.0) <= (whole.speedup or 0.0):
             return None
         told = tuple(trial.passed_over("faster with some layers in float") for trial in trials)
@@ -208,14 +200,14 @@ class Auto(Method[AutoPlan]):
         return replayed(model, edits, example) if edits else model
 
     def _measured(
-        self, files: dict[str, Path], x: Tensor, answers: Tensor, subject: Subject
+        self, files: dict[str, Path], x: Tensor, answers: Tensor, subject: Subject, bench: Workbench
     ) -> list[SchemeTrial]:
         deployment = subject.deployment
-        times = compare_many(
+        times = time_files(
             {**files, _AGAIN: files["float"]},
             deployment=deployment,
-            iterations=self.iterations,
-            seconds=self.seconds,
+            plan=self._timing,
+            bench=bench,
         )
         apart = max(abs(speedup.ratio - 1) for speedup in times[_AGAIN])
         found = []

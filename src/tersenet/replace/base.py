@@ -3,6 +3,7 @@
 import abc
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Annotated, ClassVar, TypeAlias, final
 
 import torch
@@ -16,7 +17,7 @@ from tersenet.core.types import Edit, EditKind, Method, Skip, Subject, Workbench
 from tersenet.errors import StructureError
 from tersenet.graph.modules import place_, place_all_
 from tersenet.replace.sites import PlainConvolution, convolutions
-from tersenet.replace.timing import block_times
+from tersenet.timing.modules import module_times
 
 __all__ = ["Replacement", "ReplacePlan", "Sizes", "Swap"]
 
@@ -247,7 +248,17 @@ class Replacement(Method[ReplacePlan]):
             for name, swap in swaps.items()
         }
         pairs = {kinds[name]: (swap.conv, swap.sizes) for name, swap in swaps.items()}
-        times = block_times(pairs, self.block, subject.deployment, batch=self.batch, bench=bench)
+        times = {}
+        for done, (kind, (conv, sizes)) in enumerate(pairs.items()):
+            bench.tick("timing blocks", done, len(pairs))
+            times[kind] = module_times(
+                conv.plain,
+                partial(self.block, conv, sizes),
+                (conv.channels, *conv.reads),
+                subject.deployment,
+                batch=self.batch,
+                bench=bench,
+            )
         return {
             name: Swap(conv=swap.conv, sizes=swap.sizes, macs=swap.macs, ms=times[kinds[name]])
             for name, swap in swaps.items()

@@ -22,7 +22,7 @@ from tersenet.core.files import make_folder, write_atomically, write_json
 from tersenet.core.findings import Findings, Table
 from tersenet.core.journal import Journal, hold_folder
 from tersenet.errors import RunError
-from tersenet.measure.times import machine
+from tersenet.measure.device import machine
 
 __all__ = ["StudyFolder", "open_study", "write_findings"]
 

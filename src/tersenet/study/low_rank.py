@@ -6,8 +6,7 @@ layers of VGG and ResNet sizes and for those where low rank cannot pay.
 """
 
 import functools
-import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -15,16 +14,18 @@ import numpy as np
 from torch import nn
 
 from tersenet.core.findings import Claim, Findings, LineChart, Series, Table
-from tersenet.core.types import Tick, no_tick
+from tersenet.core.types import Deployment, Tick, no_tick
 from tersenet.decompose import CP, SVD, Decomposition, Rate, TensorTrain, Tucker
 from tersenet.decompose.factors import cost
-from tersenet.decompose.probe import write_chain
-from tersenet.measure import describe_device, interleave, open_session
+from tersenet.measure import describe_device
 from tersenet.measure.statistics import ratio
 from tersenet.study.folder import open_study
 from tersenet.study.layer_shape import LayerShape
 from tersenet.study.one_thread import one_thread
 from tersenet.study.registry import STUDIES
+from tersenet.timing.plan import TimingPlan
+from tersenet.timing.turns import in_turns
+from tersenet.timing.writer import write_chain
 
 __all__ = ["LAYERS", "claims", "measure", "study_low_rank"]
 
@@ -127,14 +128,11 @@ def measure(layer: LayerShape, rate: float, batch: int, seconds: float) -> list[
         found.append({"form": name, "ranks": ranks, "reason": reason})
         if reason is None:
             chains[name] = form.build(module, ranks)
-    with tempfile.TemporaryDirectory() as folder:
-        runs: dict[str, Callable[[], object]] = {}
-        for at, (name, chain) in enumerate(chains.items()):
-            path = Path(folder) / f"{at}.onnx"
-            write_chain(path, chain, layer.sample)
-            session = open_session(path)
-            runs[name] = functools.partial(session.run, session.random_feeds(batch=batch))
-        rounds = interleave(runs, iterations=20, seconds=seconds, warmup=3)
+    files = {
+        name: functools.partial(write_chain, chain, layer.sample) for name, chain in chains.items()
+    }
+    plan = TimingPlan(iterations=20, seconds=seconds, warmup=3)
+    (rounds,) = in_turns(files, Deployment(batches=(batch,)), plan=plan)
     for form in found:
         if form["reason"] is None:
             params, macs = cost(chains[form["form"]], layer.sample)

@@ -24,9 +24,9 @@ from tersenet.quantize.mixed import (
     hessian_sensitivity,
     hessian_traces,
     kl_sensitivity,
-    mixed,
 )
 from tersenet.quantize.mixed.choice import stored_bytes
+from tersenet.timing import files
 
 
 def network() -> nn.Module:
@@ -201,7 +201,7 @@ def _slow_floats(node: NodeProto) -> float:
 
 def test_a_budget_of_measured_time(made_up: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """Float takes 12 and integers 3: at 1.9 times float's speed one has time to stay float."""
-    monkeypatch.setattr(mixed, "compare_many", made_up(_slow_floats))
+    monkeypatch.setattr(files, "compare_many", made_up(_slow_floats))
     whole = subject(network())
     method = Mixed(speedup=1.9, choices=(8,))
     plan = method.plan(whole, Workbench())

@@ -10,7 +10,7 @@ from tersenet.core.types import Subject, Workbench
 from tersenet.decompose.candidates import candidates, with_errors
 from tersenet.decompose.factors import Ranks
 from tersenet.decompose.form import Form
-from tersenet.decompose.latency import LatencyChoice, ranks_within
+from tersenet.decompose.latency import ranks_within
 from tersenet.decompose.rules.rule import RankRule, rank_rule
 from tersenet.decompose.sites import FactorSite
 
@@ -53,5 +53,13 @@ class LatencyShare(RankRule):
         """
         options = {site.name: candidates(form, site) for site in sites}
         measured = with_errors(form, sites, options, subject, self.batches, bench)
-        choice = LatencyChoice(share=self.share, batch=self.batch, attempts=self.attempts)
-        return ranks_within(choice, form, sites, measured, subject, bench)
+        return ranks_within(
+            form,
+            sites,
+            measured,
+            subject,
+            asked=self.share,
+            batch=self.batch,
+            attempts=self.attempts,
+            bench=bench,
+        )

@@ -24,7 +24,7 @@ from tersenet.prune.channels.rounding import (
 )
 from tersenet.prune.counts import best_units, global_counts, layer_counts
 from tersenet.prune.criterion import CRITERION, Criterion, Scope
-from tersenet.prune.staircase import Staircase, staircases
+from tersenet.timing.staircase import Staircase, measure_stairs
 
 __all__ = ["Channels", "Counts"]
 
@@ -199,7 +199,7 @@ class Channels(Method[PrunePlan]):
         counts = given
         if counts is None:
             if self.multiple_of == "auto":
-                measured = staircases(groups, graph.sites, subject.deployment, bench)
+                measured = measure_stairs(groups, graph.sites, subject.deployment, bench)
             counts = round_counts(
                 self._wanted(subject, groups, scores),
                 allowed_counts(self.multiple_of, groups, measured, least=self.least),

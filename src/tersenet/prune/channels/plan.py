@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import final
 
 from tersenet.core.types import Skip
-from tersenet.prune.staircase import Staircase
+from tersenet.timing.staircase import Staircase
 
 __all__ = ["PrunePlan"]
 

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from tersenet.graph import ChannelGroup, Graph
 from tersenet.prune.counts import Cut, fit_counts, relative_scores, weighed_counts
-from tersenet.prune.staircase import Staircase
+from tersenet.timing.staircase import Staircase
 
 __all__ = ["MultipleOf", "allowed_counts", "round_counts"]
 

@@ -8,9 +8,7 @@ arXiv:2210.06659. Costs depend on the widths on both sides of each layer, as in 
 
 import copy
 import dataclasses
-import tempfile
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Annotated, ClassVar, Literal, final
 
 import numpy as np
@@ -28,15 +26,20 @@ from tersenet.prune.channels.rounding import MultipleOf, allowed_counts
 from tersenet.prune.counts import best_units
 from tersenet.prune.criteria import Taylor
 from tersenet.prune.criterion import CRITERION, Criterion
-from tersenet.prune.ecc import latency_model
-from tersenet.prune.file_time import Counts, FileTimer, Trial, fit_to_time, smaller_network
 from tersenet.prune.latency.gains import block_gains, loss_gains, score_gains
 from tersenet.prune.latency.plan import LatencyPlan
-from tersenet.prune.latency.width_choice import widths_within
-from tersenet.prune.staircase import Staircase, computing, staircases
-from tersenet.prune.width_costs import Costs, measure_costs
+from tersenet.prune.smaller import smaller_network
+from tersenet.timing.bilinear import latency_model
+from tersenet.timing.files import FileTimer
+from tersenet.timing.fit import Attempt, fit_to_time
+from tersenet.timing.staircase import Staircase, decide_precision, measure_stairs
+from tersenet.timing.width_choice import widths_within
+from tersenet.timing.width_costs import Costs, measure_costs
 
 __all__ = ["LatencyAware"]
+
+Counts = Mapping[str, int]
+"""How many units each group keeps."""
 
 _BATCHES = 2  # of calibration data to measure losses on: some 40 networks are measured
 
@@ -109,12 +112,12 @@ class LatencyAware(Method[LatencyPlan]):
                 "prune latency-aware finds no group to remove units from: see why with "
                 "'tersenet inspect'."
             )
-        decided = computing(groups, graph.sites, subject.deployment, bench)
+        decided = decide_precision(groups, graph.sites, subject.deployment, bench)
         subject = dataclasses.replace(subject, deployment=decided)
         scores = self.criterion.score(subject, groups)
         stairs: dict[str, Staircase] = {}
         if self.multiple_of == "auto":
-            stairs = staircases(groups, graph.sites, decided, bench)
+            stairs = measure_stairs(groups, graph.sites, decided, bench)
         allowed = allowed_counts(self.multiple_of, groups, stairs, least=self.least)
         options = {name: tuple(sorted(counts)) for name, counts in allowed.items()}
         blocks = self._blocks(subject)
@@ -122,7 +125,7 @@ class LatencyAware(Method[LatencyPlan]):
         options |= {block.name: (0, 1) for block in blocks}
         costs = self._costs(subject, graph, blocks, options, bench)
         trials = self._search(subject, graph, blocks, scores, worth, costs, options, bench)
-        keep, gone = _chosen(trials[-1].counts, groups, blocks, scores)
+        keep, gone = _chosen(trials[-1].choice, groups, blocks, scores)
         smaller, _ = smaller_network(copy.deepcopy(subject.model), graph, keep, gone)
         return LatencyPlan(
             criterion=self.criterion.name,
@@ -196,7 +199,12 @@ class LatencyAware(Method[LatencyPlan]):
         if self.cost == "bilinear":
             return latency_model(subject, graph, options, batch=self.batch, bench=bench)
         return measure_costs(
-            graph, options, subject.deployment, blocks=blocks, batch=self.batch, bench=bench
+            graph,
+            options,
+            subject.deployment,
+            blocks={block.name: block.filters for block in blocks},
+            batch=self.batch,
+            bench=bench,
         )
 
     def _search(
@@ -209,32 +217,31 @@ class LatencyAware(Method[LatencyPlan]):
         costs: Costs,
         options: Mapping[str, Sequence[int]],
         bench: Workbench,
-    ) -> list[Trial]:
+    ) -> list[Attempt[Counts]]:
         whole = costs.ms({name: counts[-1] for name, counts in options.items()})
         groups = [graph.by_name[name] for name in scores]
         inside = _inside(groups, blocks)
-        with tempfile.TemporaryDirectory() as folder:
-            timer = FileTimer(
-                subject=subject, graph=graph, batch=self.batch, folder=Path(folder), bench=bench
-            )
+        original = subject.original or subject.model
+        timer = FileTimer(original, subject.example, subject.deployment, self.batch, bench)
 
-            def choose(budget: float) -> Counts:
-                return widths_within(costs, options, worth, budget_ms=budget * whole, inside=inside)
+        def choose(budget: float) -> Counts:
+            return widths_within(costs, options, worth, budget_ms=budget * whole, inside=inside)
 
-            def estimate(counts: Counts) -> float:
-                return costs.ms(counts) / whole
+        def estimate(counts: Counts) -> float:
+            return costs.ms(counts) / whole
 
-            def share(counts: Counts) -> float:
-                bench.tick("timing the pruned file", 0, 1)
-                return timer.share(*_chosen(counts, groups, blocks, scores))
+        def share(counts: Counts) -> float:
+            keep, gone = _chosen(counts, groups, blocks, scores)
+            model, _ = smaller_network(copy.deepcopy(subject.model), graph, keep, gone)
+            return timer.share(model)
 
-            return fit_to_time(
-                choose,
-                estimate,
-                share if _ships(subject) else estimate,
-                asked=self.latency,
-                attempts=self.attempts,
-            )
+        return fit_to_time(
+            choose,
+            share if _ships(subject) else estimate,
+            estimate,
+            asked=self.latency,
+            attempts=self.attempts,
+        )
 
 
 def _inside(groups: Sequence[ChannelGroup], blocks: Sequence[Block]) -> dict[str, str]:

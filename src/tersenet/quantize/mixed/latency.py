@@ -15,15 +15,15 @@ from typing import Final, final
 from tersenet.core.types import Subject, Workbench
 from tersenet.errors import QuantizeError
 from tersenet.export import to_onnx
-from tersenet.measure import compare_many
-from tersenet.quantize.layer_times import Compare, layer_times
 from tersenet.quantize.static import Static
+from tersenet.timing.files import time_files
+from tersenet.timing.layer_times import time_layers
+from tersenet.timing.plan import SCHEMES
 
 __all__ = ["FLOAT", "TimedChoices", "timed_choices"]
 
 FLOAT: Final = 32
 """Bits of a layer that is left as it is."""
-_ITERATIONS: Final = 30
 
 
 @final
@@ -45,7 +45,7 @@ def timed_choices(
     bits: Sequence[int],
     *,
     speedup: float,
-    compare: Compare = compare_many,
+    bench: Workbench,
 ) -> TimedChoices:
     """Returns what `layers` cost at `bits`, for a file `speedup` times as fast as float.
 
@@ -54,7 +54,7 @@ def timed_choices(
         layers: by name.
         bits: that they may have; `FLOAT` leaves them as they are.
         speedup: over float, at the deployment's largest batch size.
-        compare: times files side by side.
+        bench: as `time_files`.
 
     Raises:
         QuantizeError: if even the faster of both for each layer is too slow.
@@ -69,20 +69,13 @@ def timed_choices(
         to_onnx(subject.model, subject.example, files["float"])
         converted = to_onnx(graph, subject.example, files["whole"])
         whole = max(
-            compare(files, deployment=deployment, iterations=_ITERATIONS, seconds=0.5)["whole"],
-            key=lambda one: one.batch,
+            time_files(files, deployment=deployment, plan=SCHEMES, bench=bench)["whole"],
+            key=lambda speedup: speedup.batch,
         )
-        times = layer_times(
-            converted,
-            folder,
-            deployment=deployment,
-            iterations=_ITERATIONS,
-            seconds=0.0,
-            compare=compare,
-        )
+        times = time_layers(converted, folder, deployment=deployment, plan=SCHEMES, bench=bench)
     longer = dict.fromkeys(layers, 0.0)
-    longer |= {name: one.float_ms for one in times for name in one.layers if name in longer}
-    gained = sum(min(0.0, one) for one in longer.values())
+    longer |= {name: kind.float_ms for kind in times for name in kind.layers if name in longer}
+    gained = sum(min(0.0, more) for more in longer.values())
     budget, least = whole.baseline.p50_ms / speedup, whole.own.p50_ms + gained
     if least > budget:
         raise QuantizeError(

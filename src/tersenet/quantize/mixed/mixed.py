@@ -15,7 +15,6 @@ from tersenet.core.registry import method, methods
 from tersenet.core.selection import check_patterns, first_match
 from tersenet.core.types import Edit, Method, Precision, Skip, Subject, Workbench
 from tersenet.errors import QuantizeError
-from tersenet.measure import compare_many
 from tersenet.quantize.aware import AwarePlan
 from tersenet.quantize.by_layer import ByLayer
 from tersenet.quantize.graph.build import QuantizePlan, prepared
@@ -166,7 +165,7 @@ class Mixed(Method[MixedPlan]):
             budget = float(self.weight_bytes or (self.average_bits or 0) * sum(values.values()) / 8)
             chosen, ms = choose(losses, sizes, budget=budget), None
         else:
-            chosen, budget, ms = self._in_time(losses, self.speedup, subject)
+            chosen, budget, ms = self._in_time(losses, self.speedup, subject, bench)
         return MixedPlan(
             sensitivities=measured,
             chosen=chosen,
@@ -206,11 +205,15 @@ class Mixed(Method[MixedPlan]):
             raise QuantizeError("quantize.mixed has no calibration data to measure on: give some.")
 
     def _in_time(
-        self, losses: Mapping[str, Mapping[int, float]], speedup: float, subject: Subject
+        self,
+        losses: Mapping[str, Mapping[int, float]],
+        speedup: float,
+        subject: Subject,
+        bench: Workbench,
     ) -> tuple[dict[str, int], float, float]:
         """Returns the bits of each layer, the time there is, and what they will take, in ms."""
         bits = sorted({bit for own in losses.values() for bit in own})
-        timed = timed_choices(subject, list(losses), bits, speedup=speedup, compare=compare_many)
+        timed = timed_choices(subject, list(losses), bits, speedup=speedup, bench=bench)
         costs = {name: {bit: timed.costs[name][bit] for bit in own} for name, own in losses.items()}
         chosen = choose(losses, costs, budget=timed.budget - timed.least, unit="ms")
         if all(bit == FLOAT for bit in chosen.values()):

@@ -1,24 +1,19 @@
 """Tables of latencies: what is in them, what lies between, and what widths a layer has."""
 
 import copy
-from pathlib import Path
 
 import numpy as np
-import onnx
 import pytest
 import torch
-from onnx import numpy_helper
 from torch import nn
 
 from tersenet.core.types import Deployment, Workbench
-from tersenet.graph import layers, trace
-from tersenet.measure import open_session
+from tersenet.graph import layers, remove, trace
 from tersenet.models import resnet
-from tersenet.prune import latency_table
-from tersenet.prune.file_time import smaller_network
-from tersenet.prune.latency_table import LatencyTable, LayerKind, kind_of, measure_table
-from tersenet.prune.probe import write_layers
-from tersenet.prune.width_costs import measure_costs, widths_of
+from tersenet.timing import turns
+from tersenet.timing.table import LatencyTable, kind_of, measure_table
+from tersenet.timing.width_costs import measure_costs, widths_of
+from tersenet.timing.writer import LayerKind
 
 CONV = LayerKind((3, 3), (8, 8))
 
@@ -48,54 +43,23 @@ def test_time_never_falls_as_a_width_rises() -> None:
     assert all(table.ms(CONV, *pair) <= ms for pair, ms in times.items())
 
 
-@pytest.mark.parametrize(
-    ("weight", "positions", "groups"),
-    [((5, 3, 3, 3), (4, 6), 1), ((4, 1, 3, 3), (5, 5), 4), ((7, 2), (), 1), ((7, 2), (3,), 1)],
-)
-def test_a_timed_file_holds_equal_layers_on_one_input(
-    weight: tuple[int, ...], positions: tuple[int, ...], groups: int, tmp_path: Path
-) -> None:
-    path = tmp_path / "layers.onnx"
-    copies = write_layers(path, weight, positions, groups=groups)
-    session = open_session(path)
-    (x,) = session.random_feeds(batch=2).values()
-    stored = [numpy_helper.to_array(one) for one in onnx.load(str(path)).graph.initializer]
-    assert [one.shape for one in stored] == [weight] * copies
-    inputs, total = torch.from_numpy(x), 0
-    for one in map(torch.tensor, stored):
-        if len(weight) == 4:
-            total = total + nn.functional.conv2d(inputs, one, padding=1, groups=groups)
-        else:
-            total = total + inputs @ one.T
-    np.testing.assert_allclose(session(x)[0], total.numpy(), rtol=1e-4, atol=1e-5)
-
-
-def test_quantised_layers_run_in_integers(tmp_path: Path) -> None:
-    from tersenet.export import kernels
-
-    write_layers(tmp_path / "layers.onnx", (16, 16, 3, 3), (6, 6), int8=True)
-    assert kernels(tmp_path / "layers.onnx").int8_share == 1
-
-
 def test_widths_are_those_of_the_smaller_network() -> None:
     model, example = resnet(depth=8, in_channels=1, width=4), (torch.randn(2, 1, 8, 8),)
     graph = trace(model, example)
     generator = np.random.default_rng(1)
     counts = {group.name: int(generator.integers(1, group.size)) for group in graph.groups}
-    smaller, _ = smaller_network(
-        copy.deepcopy(model), graph, {name: range(n) for name, n in counts.items()}
-    )
+    smaller, _ = remove(copy.deepcopy(model), graph, {name: range(n) for name, n in counts.items()})
     sizes = {group.name: group.size for group in graph.groups}
     found = {one.site.layer.site: one.at(counts, sizes) for one in widths_of(graph, graph.groups)}
     assert found == {one.site: one.weight[1::-1] for one in layers(smaller, example)}
 
 
-def test_what_was_timed_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_was_timed_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     wanted = {CONV: [(2, 2), (2, 4)], LayerKind((), ()): [(3, 2)]}
-    bench = Workbench(folder=tmp_path)
+    bench = Workbench()
     first = measure_table(wanted, Deployment(), batch=1, bench=bench)
     assert all(ms > 0 for times in first.times.values() for ms in times.values())
-    monkeypatch.setattr(latency_table, "interleave", None)  # nothing is timed again
+    monkeypatch.setattr(turns, "interleave", None)  # nothing is timed again
     assert measure_table(wanted, Deployment(), batch=1, bench=bench) == first
     with pytest.raises(TypeError):
         measure_table(wanted, Deployment(), batch=2, bench=bench)

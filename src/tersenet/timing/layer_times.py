@@ -1,19 +1,16 @@
 """What each layer of a quantised file would gain in float, timed in the file it is part of."""
 
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeAlias, final
+from typing import final
 
 from tersenet.core.files import write_atomically
-from tersenet.core.types import Deployment, Speedup
+from tersenet.core.types import Deployment, Speedup, Workbench
 from tersenet.export import Converted, alike, in_float
-from tersenet.measure import compare_many
+from tersenet.timing.files import time_files
+from tersenet.timing.plan import TimingPlan
 
-__all__ = ["LayerTime", "layer_times"]
-
-Compare: TypeAlias = Callable[..., Mapping[str, tuple[Speedup, ...]]]
-"""`compare_many`, or a device made up for a test."""
+__all__ = ["LayerTime", "time_layers"]
 
 
 @final
@@ -28,24 +25,23 @@ class LayerTime:
     @property
     def faster_in_float(self) -> bool:
         """Whether that is sure, at every batch size."""
-        return all(one.low > 1 for one in self.speedups)
+        return all(speedup.low > 1 for speedup in self.speedups)
 
     @property
     def float_ms(self) -> float:
         """What one of them takes longer in float at the largest batch size, in ms a batch."""
-        one = max(self.speedups, key=lambda one: one.batch)
+        speedup = max(self.speedups, key=lambda speedup: speedup.batch)
         # From the ratio, which was taken in turns, not from two medians.
-        return one.baseline.p50_ms * (1 / one.ratio - 1) / len(self.layers)
+        return speedup.baseline.p50_ms * (1 / speedup.ratio - 1) / len(self.layers)
 
 
-def layer_times(
+def time_layers(
     converted: Converted,
     folder: Path,
     *,
     deployment: Deployment,
-    iterations: int,
-    seconds: float,
-    compare: Compare = compare_many,
+    plan: TimingPlan,
+    bench: Workbench,
 ) -> list[LayerTime]:
     """Times a file once for each shape of layer, with these in float; files go to `folder`.
 
@@ -58,7 +54,8 @@ def layer_times(
     for index, kind in enumerate(kinds):
         files[str(index)] = folder / f"float{index}.onnx"
         write_atomically(files[str(index)], in_float(converted.proto, kind).SerializeToString())
-    times = compare(files, deployment=deployment, iterations=iterations, seconds=seconds)
+    # As often and no longer: there may be dozens of kinds, of a whole file each.
+    times = time_files(files, deployment=deployment, plan=plan.brief, bench=bench)
     return [
         LayerTime(layers=tuple(kind.values()), speedups=times[str(index)])
         for index, kind in enumerate(kinds)

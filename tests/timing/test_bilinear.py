@@ -10,9 +10,9 @@ from tersenet.core.types import Subject
 from tersenet.errors import MeasureError
 from tersenet.graph import trace
 from tersenet.models import resnet
-from tersenet.prune import ecc
-from tersenet.prune.ecc import fit_bilinear, latency_model, r_squared
-from tersenet.prune.latency.width_choice import widths_within
+from tersenet.timing import bilinear
+from tersenet.timing.bilinear import fit_bilinear, latency_model, r_squared
+from tersenet.timing.width_choice import widths_within
 
 
 def test_planted_coefficients_are_found() -> None:
@@ -53,7 +53,7 @@ def test_a_network_whose_time_is_bilinear(monkeypatch: pytest.MonkeyPatch) -> No
         return graph.costs({name: range(n) for name, n in counts.items()})[1] / whole
 
     monkeypatch.setattr(
-        ecc, "_time", lambda s, g, drawn, b, bench: np.array([macs(one) for one in drawn])
+        bilinear, "_time", lambda s, g, drawn, b, bench: np.array([macs(one) for one in drawn])
     )
     subject = Subject(model=model, example=example)
     found = latency_model(subject, graph, options, samples=40, seed=3)

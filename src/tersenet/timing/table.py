@@ -6,43 +6,17 @@ arXiv:1804.03230; over pairs of (in, out) widths: Sun et al., "MDP", 2025, arXiv
 
 import functools
 import itertools
-import tempfile
 from bisect import bisect_left
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Final, final
+from typing import final
 
 from tersenet.core.types import Deployment, Workbench
 from tersenet.graph import Site
-from tersenet.measure.rounds import interleave
-from tersenet.measure.runtimes import open_session
-from tersenet.measure.times import keep_times, read_times
-from tersenet.prune.probe import write_layers
+from tersenet.timing.turns import least_ms
+from tersenet.timing.writer import COPIES, LayerKind, write_layers
 
-__all__ = ["LatencyTable", "LayerKind", "kind_of", "measure_table"]
-
-_FILE: Final = "latency_table.json"
-_SAMPLES: Final = 24
-_SECONDS: Final = 0.02  # for each pair of widths to go on for, beyond that number
-
-
-@final
-@dataclass(frozen=True)
-class LayerKind:
-    """What layers have in common whose time depends on their widths alone."""
-
-    kernel: tuple[int, ...]
-    """() of a linear layer."""
-    positions: tuple[int, ...]
-    """Of the output: height and width, or tokens."""
-    depthwise: bool = False
-    """Whether each output reads one input: then both widths are one."""
-
-    def __str__(self) -> str:
-        kernel, positions = ("×".join(map(str, one)) for one in (self.kernel, self.positions))
-        name = f"{'depthwise ' if self.depthwise else ''}conv {kernel}" if kernel else "linear"
-        return f"{name} at {positions}" if positions else name
+__all__ = ["LatencyTable", "Widths", "kind_of", "measure_table"]
 
 
 Widths = tuple[int, int]
@@ -82,7 +56,7 @@ class LatencyTable:
         grid = self._grids[kind]
         sides = [sorted({pair[side] for pair in grid}) for side in (0, 1)]
         if kind.depthwise:
-            return sum(share * grid[one, one] for one, share in _between(sides[0], reads))
+            return sum(share * grid[width, width] for width, share in _between(sides[0], reads))
         return sum(
             first * second * grid[low, high]
             for (low, first), (high, second) in itertools.product(
@@ -124,50 +98,22 @@ def measure_table(
 ) -> LatencyTable:
     """Times each kind of layer at all its widths, in turns.
 
-    What was measured is kept in the workbench's folder, kind by kind, so that a killed run goes
-    on where it was and a resumed one decides alike.
+    What was measured is kept kind by kind, so that a killed run goes on where it was.
 
     Raises:
         MeasureError: if the runtime is not installed or does not take the layers.
     """
-    path = None if bench.folder is None else bench.folder / _FILE
-    known = read_times(path)
     times: dict[LayerKind, dict[Widths, float]] = {}
     for done, (kind, widths) in enumerate(wanted.items()):
         bench.tick("timing layers", done, len(wanted))
         pairs = sorted(set(widths))
-        where = f"{deployment.runtime}, {deployment.threads} threads, {deployment.precision}"
-        key = f"{where}, batch {batch}: {kind} by {_listed(pairs)}"
-        if key not in known:
-            known[key] = _measure(kind, pairs, deployment, batch)
-            if path is not None:
-                keep_times(path, known)
-        times[kind] = dict(zip(pairs, known[key], strict=True))
-    return LatencyTable(times=times)
-
-
-def _measure(
-    kind: LayerKind, pairs: Sequence[Widths], deployment: Deployment, batch: int
-) -> list[float]:
-    """Returns milliseconds: the least of interleaved rounds, since other work only adds time."""
-    with tempfile.TemporaryDirectory() as folder:
-        runs, copies = {}, 1
-        for reads, makes in pairs:
-            path = Path(folder) / f"{reads}_{makes}.onnx"
-            copies = write_layers(
-                path,
-                (makes, 1 if kind.depthwise else reads, *kind.kernel),
-                kind.positions,
-                groups=reads if kind.depthwise else 1,
-                int8=deployment.precision == "int8",
+        files = {
+            f"{reads}→{makes}": functools.partial(
+                write_layers, kind, reads, makes, precision=deployment.precision
             )
-            session = open_session(path, runtime=deployment.runtime, threads=deployment.threads)
-            feeds = session.random_feeds(batch=batch)
-            runs[f"{reads}, {makes}"] = functools.partial(session.run, feeds)
-        rounds = interleave(runs, iterations=_SAMPLES, seconds=_SECONDS, warmup=3)
-    return [round(min(rounds.samples_ms(name)) / copies, 7) for name in runs]
-
-
-def _listed(pairs: Sequence[Widths]) -> str:
-    sides = ("/".join(map(str, sorted({pair[side] for pair in pairs}))) for side in (0, 1))
-    return "×".join(sides)
+            for reads, makes in pairs
+        }
+        layer = f"{kind} by {' '.join(files)}"
+        found = least_ms(layer, files, deployment, batch=batch, bench=bench)
+        times[kind] = {pair: round(ms / COPIES, 7) for pair, ms in zip(pairs, found, strict=True)}
+    return LatencyTable(times=times)

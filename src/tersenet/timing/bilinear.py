@@ -9,23 +9,22 @@ table, whose staircase a bilinear function smooths over.
 """
 
 import copy
-import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import dataclass
+from functools import partial
 from typing import Final, final
 
 import numpy as np
 from jaxtyping import Float
+from scipy.optimize import nnls
+from torch import nn
 
-from tersenet.core.knapsack import Factor
 from tersenet.core.types import Subject, Workbench
 from tersenet.errors import MeasureError
-from tersenet.export import to_onnx
-from tersenet.graph import Graph
-from tersenet.measure import compare_many
-from tersenet.prune.file_time import smaller_network
-from tersenet.prune.width_costs import SiteWidths, as_factors, widths_of
+from tersenet.graph import Graph, remove
+from tersenet.timing.files import FileTimer
+from tersenet.timing.plan import MANY
+from tersenet.timing.width_costs import Costs, SiteWidths, widths_of
 
 __all__ = ["BilinearLatency", "fit_bilinear", "latency_model", "r_squared"]
 
@@ -34,36 +33,18 @@ _FEWEST: Final = 32
 
 
 @final
-@dataclass(frozen=True, eq=False)
-class BilinearLatency:
-    """E(s) of one network, as a share of the original's time."""
+@dataclass(frozen=True, kw_only=True, eq=False)
+class BilinearLatency(Costs):
+    """E(s) of one network, as a share of the original's time: its constant is a_0."""
 
-    layers: Sequence[SiteWidths]
-    """One for each product s_j s_{j+1} that differs."""
-    sizes: Mapping[str, int]
-    constant: float
-    """a_0."""
-    slopes: tuple[float, ...]
-    """a_j, by layer."""
+    slopes: Mapping[SiteWidths, float]
+    """a_j, by layer: one for each product s_j s_{j+1} that differs."""
     r_squared: float
     """Each network judged by a fit that did not see it."""
 
-    def ms(self, counts: Mapping[str, int]) -> float:
-        """Returns E when groups keep `counts` units; named for what costs are, a share here."""
-        terms = _products(self.layers, counts, self.sizes)
-        return self.constant + sum(a * s for a, s in zip(self.slopes, terms, strict=True))
-
-    def factors(
-        self, options: Mapping[str, Sequence[int]], present: Mapping[str, int], *, joint: bool
-    ) -> list[Factor]:
-        """Returns E as costs of a knapsack."""
-        slopes = {id(layer): a for layer, a in zip(self.layers, self.slopes, strict=True)}
-
-        def cost(layer: SiteWidths, counts: Mapping[str, int]) -> float:
-            return slopes[id(layer)] * _products([layer], counts, self.sizes)[0]
-
-        found = as_factors(self.layers, cost, options, present, joint=joint)
-        return [Factor((), np.array(self.constant)), *found]
+    def layer_ms(self, layer: SiteWidths, counts: Mapping[str, int]) -> float:
+        """Returns a_j s_j s_{j+1}."""
+        return self.slopes[layer] * layer.product(counts, self.sizes)
 
 
 def latency_model(
@@ -104,13 +85,13 @@ def latency_model(
         )
     drawn = _draws(options, samples, np.random.default_rng(seed))
     shares = _time(subject, graph, drawn, batch, bench or Workbench())
-    terms = np.array([_products(layers, counts, sizes) for counts in drawn])
+    terms = np.array([[layer.product(counts, sizes) for layer in layers] for counts in drawn])
     constant, slopes = fit_bilinear(terms, shares)
     return BilinearLatency(
         layers=layers,
         sizes=sizes,
         constant=constant,
-        slopes=tuple(slopes.tolist()),
+        slopes=dict(zip(layers, slopes.tolist(), strict=True)),
         r_squared=r_squared(shares, _unseen(terms, shares, folds)),
     )
 
@@ -129,20 +110,14 @@ def _draws(
 def fit_bilinear(
     terms: Float[np.ndarray, "sample term"], cost: Float[np.ndarray, " sample"]
 ) -> tuple[float, Float[np.ndarray, " term"]]:
-    """Returns a_0 and a ≥ 0 of least squares: terms below zero are dropped and the rest refitted.
+    """Returns a_0 and a ≥ 0 of least squares.
 
     More channels never make a network faster; a negative slope is noise, and would have the
-    search widen layers to save time.
+    search widen layers to save time. a_0 is free: it is two terms of opposite sign.
     """
-    kept = np.ones(terms.shape[1], bool)
-    while True:
-        design = np.column_stack([np.ones(len(terms)), terms[:, kept]])
-        found = np.linalg.lstsq(design, cost, rcond=None)[0]
-        if (found[1:] >= 0).all():
-            slopes = np.zeros(terms.shape[1])
-            slopes[kept] = found[1:]
-            return float(found[0]), slopes
-        kept[np.flatnonzero(kept)[found[1:].argmin()]] = False
+    ones = np.ones(len(terms))
+    found, _ = nnls(np.column_stack([ones, -ones, terms]), cost)
+    return float(found[0] - found[1]), found[2:]
 
 
 def _unseen(
@@ -179,17 +154,6 @@ def _distinct(layers: Sequence[SiteWidths]) -> list[SiteWidths]:
     return list(found.values())
 
 
-def _products(
-    layers: Sequence[SiteWidths], counts: Mapping[str, int], sizes: Mapping[str, int]
-) -> list[float]:
-    """Returns s_j s_{j+1} for each layer."""
-    found = []
-    for layer in layers:
-        reads, makes = layer.at(counts, sizes)
-        found.append(reads * makes / (layer.shape[0] * layer.shape[1]))
-    return found
-
-
 def _time(
     subject: Subject,
     graph: Graph,
@@ -198,16 +162,13 @@ def _time(
     bench: Workbench,
 ) -> np.ndarray:
     """Returns the time of each choice of widths, as a share of the original's."""
-    with tempfile.TemporaryDirectory() as folder:
-        files = {"original": Path(folder) / "original.onnx"}
-        to_onnx(subject.original or subject.model, subject.example, files["original"])
-        for i, counts in enumerate(drawn):
-            bench.tick("writing networks of random widths", i, len(drawn))
-            kept = {name: range(n) for name, n in counts.items()}
-            model, _ = smaller_network(copy.deepcopy(subject.model), graph, kept)
-            files[str(i)] = Path(folder) / f"{i}.onnx"
-            to_onnx(model, subject.example, files[str(i)])
-        bench.tick("timing networks of random widths", 0, 1)
-        deployment = replace(subject.deployment, batches=(batch,))
-        found = compare_many(files, deployment=deployment, iterations=50, seconds=0.3)
-    return np.array([1 / found[str(i)][0].ratio for i in range(len(drawn))])
+
+    def smaller(counts: Mapping[str, int]) -> nn.Module:
+        sizes = {name: graph.by_name[name].size for name in counts}
+        less = {name: range(n) for name, n in counts.items() if n < sizes[name]}
+        return remove(copy.deepcopy(subject.model), graph, less)[0]
+
+    original = subject.original or subject.model
+    timer = FileTimer(original, subject.example, subject.deployment, batch, bench, plan=MANY)
+    times = timer.time(*(partial(smaller, counts) for counts in drawn))
+    return np.array([1 / speedup.ratio for speedup in times])

@@ -6,7 +6,7 @@ from typing import Final
 import numpy as np
 
 from tersenet.core.knapsack import Factor, TooCoupledError, solve, total
-from tersenet.prune.width_costs import Costs
+from tersenet.timing.width_costs import Costs
 
 __all__ = ["widths_within"]
 
@@ -36,7 +36,7 @@ def widths_within(
         budget_ms: by `costs`.
         inside: the block that a group lies in, for those that do.
     """
-    gains = [_gain(name, values, (inside or {}).get(name)) for name, values in worth.items()]
+    gains = [_gain(name, own, (inside or {}).get(name)) for name, own in worth.items()]
     sizes = {name: len(counts) for name, counts in options.items()}
     present = {name: counts[-1] for name, counts in options.items()}
     best, joint = {name: counts[0] for name, counts in options.items()}, True
@@ -49,13 +49,13 @@ def widths_within(
             joint = False
             continue
         picks = dict.fromkeys(sizes, 0) if picks is None else picks
-        counts = {name: options[name][i] for name, i in picks.items()}
+        found = {name: options[name][i] for name, i in picks.items()}
         value = total(gains, picks)[1]
-        if costs.ms(counts) <= budget_ms and value > most:
-            best, most = counts, value
-        if counts == present:
+        if costs.ms(found) <= budget_ms and value > most:
+            best, most = found, value
+        if found == present:
             break
-        present = counts
+        present = found
     return best
 
 
