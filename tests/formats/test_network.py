@@ -30,7 +30,7 @@ from tersenet.formats.network.operations import (
     AdaptiveAveragePool,
     Add,
     AveragePool,
-    Channels,
+    ChannelRange,
     Clip,
     Concatenate,
     Convolution,
@@ -141,7 +141,7 @@ def test_depthwise_convolutions_by_their_definition(
 def test_clips_gates_channels_and_joins_survive_a_file(tmp_path):
     steps = (
         NetworkStep(operation=Clip(low=-0.5, high=1.25), reads=(0,)),
-        NetworkStep(operation=Channels(span=(1, 3)), reads=(1,)),
+        NetworkStep(operation=ChannelRange(span=(1, 3)), reads=(1,)),
         NetworkStep(operation=HardSigmoid(), reads=(2,)),
         NetworkStep(operation=Multiply(), reads=(2, 3)),
         NetworkStep(operation=Concatenate(), reads=(4, 0, 2)),
@@ -300,8 +300,8 @@ def test_a_format_that_only_counts_has_no_place_in_a_network_file():
         (Add(), (3,)),
         (Depthwise(matrix=Dense.encode(np.ones((4, 9))), kernel=(3, 3)), (3, 5, 5)),
         (Depthwise(matrix=Dense.encode(np.ones((4, 9))), kernel=(3, 2)), (4, 5, 5)),
-        (Channels(span=(1, 4)), (3, 5, 5)),
-        (Channels(span=(1, 1)), (3,)),
+        (ChannelRange(span=(1, 4)), (3, 5, 5)),
+        (ChannelRange(span=(1, 1)), (3,)),
         (Clip(low=1.0, high=0.0), (3,)),
     ],
 )  # fmt: skip

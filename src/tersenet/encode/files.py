@@ -123,7 +123,7 @@ def decode_file(source: Path, target: Path, *, base: Path | None = None) -> dict
             raise FormatError(f"{source} was not coded from an ONNX file: decode to .safetensors.")
         write_atomically(target, _with_weights(graph, tensors, source).SerializeToString())
     elif target.suffix == ".safetensors":
-        save_tensors(target, {name: _to_torch(one) for name, one in tensors.items()})
+        save_tensors(target, {name: _to_torch(tensor) for name, tensor in tensors.items()})
     elif target.suffix:
         raise FormatError(f"{target} is neither .safetensors, nor .onnx, nor a folder.")
     elif listing is None or listing.manifest.get("format") != "tersenet-model":
@@ -132,7 +132,8 @@ def decode_file(source: Path, target: Path, *, base: Path | None = None) -> dict
         manifest = whole(listing.manifest, edits_of(listing))
         target.mkdir(parents=True, exist_ok=True)
         save_tensors(
-            target / "model.safetensors", {name: _to_torch(one) for name, one in tensors.items()}
+            target / "model.safetensors",
+            {name: _to_torch(tensor) for name, tensor in tensors.items()},
         )
         write_json(target / "manifest.json", manifest)
     return tensors
@@ -170,7 +171,7 @@ def _bytes(path: Path, most: int = -1) -> bytes:
 
 
 def _read_safetensors(path: Path) -> dict[str, np.ndarray]:
-    return {name: _to_numpy(name, one) for name, one in load_tensors(path)[0].items()}
+    return {name: _to_numpy(name, tensor) for name, tensor in load_tensors(path)[0].items()}
 
 
 def _read_state(path: Path) -> dict[str, np.ndarray]:
@@ -186,7 +187,7 @@ def _read_state(path: Path) -> dict[str, np.ndarray]:
         isinstance(tensor, Tensor) for tensor in state.values()
     ):
         raise WeightsError(f"{path} holds other things than tensors: save the state_dict() alone.")
-    return {str(name): _to_numpy(str(name), one) for name, one in state.items()}
+    return {str(name): _to_numpy(str(name), tensor) for name, tensor in state.items()}
 
 
 def _read_onnx(path: Path) -> dict[str, np.ndarray]:

@@ -37,12 +37,12 @@ def global_counts(
     its best `least`.
     """
     relative = relative_scores(scores, comparable=comparable)
-    certain = {name: min(least, len(one)) for name, one in relative.items()}
+    certain = {name: min(least, len(scored)) for name, scored in relative.items()}
     wanted = int(keep * sum(map(len, relative.values())) + _ROUNDING) - sum(certain.values())
     rest = [
         (-value, name)
-        for name, one in relative.items()
-        for value in one.sort(descending=True).values[certain[name] :].tolist()
+        for name, scored in relative.items()
+        for value in scored.sort(descending=True).values[certain[name] :].tolist()
     ]
     for _, name in sorted(rest)[: max(0, wanted)]:
         certain[name] += 1
@@ -52,8 +52,8 @@ def global_counts(
 def relative_scores(scores: Mapping[str, Tensor], *, comparable: bool) -> dict[str, Tensor]:
     """Returns s_c / mean(s) of each group, or the scores as they are where they compare so."""
     return {
-        name: one if comparable else one / one.mean().clamp_min(1e-30)
-        for name, one in scores.items()
+        name: score if comparable else score / score.mean().clamp_min(1e-30)
+        for name, score in scores.items()
     }
 
 
@@ -67,8 +67,8 @@ def fit_counts(wanted: Mapping[str, int], liked: Mapping[str, Sequence[int]]) ->
     down, steps = {}, []
     for name, count in wanted.items():
         options = sorted(liked[name])
-        down[name] = max((one for one in options if one <= count), default=options[0])
-        above = [one for one in options if one > down[name]]
+        down[name] = max((option for option in options if option <= count), default=options[0])
+        above = [option for option in options if option > down[name]]
         if above and count > down[name]:
             steps.append(((above[0] - count) / (above[0] - down[name]), name, above[0]))
     missing = sum(wanted.values()) - sum(down.values())

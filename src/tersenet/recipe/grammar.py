@@ -264,10 +264,10 @@ def _step(place: Located) -> tuple[Method[Any], ...]:
         return _repeated(family)
     known = methods(str(family.scope[-1]))
     short = {
-        name: (one, *one.short)
-        for one in known.values()
-        if one.short is not None
-        for name in one.short[1].known()
+        name: (cls, *cls.short)
+        for cls in known.values()
+        if cls.short is not None
+        for name in cls.short[1].known()
     }
     chosen = family.only_entry(f"{family.scope[-1]} method", [*known, *short])
     name = chosen.scope[-1]
@@ -278,9 +278,9 @@ def _step(place: Located) -> tuple[Method[Any], ...]:
 
 def _in_short(place: Located, cls: type[Method[Any]], field: str, part: Part) -> Method[Any]:
     """Reads options of a method and of a part within it that stand side by side."""
-    own = {one.name for one in fields(cls)} - {field}  # type: ignore[arg-type]
+    own = {option.name for option in fields(cls)} - {field}  # type: ignore[arg-type]
     kind = part.known()[place.scope[-1]]
-    place.check_keys({*own, *(one.name for one in fields(kind))})
+    place.check_keys({*own, *(option.name for option in fields(kind))})
     given = place.mapping()
     within = {key: value for key, value in given.items() if key not in own}
     built = replace(place, value=within).build(kind)

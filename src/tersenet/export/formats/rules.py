@@ -18,7 +18,7 @@ from tersenet.formats.network.operations import (
     AdaptiveAveragePool,
     Add,
     AveragePool,
-    Channels,
+    ChannelRange,
     Clip,
     Concatenate,
     Convolution,
@@ -75,7 +75,7 @@ def _convolution(draft: Draft, node: Node) -> int:
     width, height = draft.shapes[read][0] // groups, len(rows) // groups
     parts = []
     for first in range(groups):
-        some = draft.add(node, Channels(span=(first * width, (first + 1) * width)), read)
+        some = draft.add(node, ChannelRange(span=(first * width, (first + 1) * width)), read)
         own = slice(first * height, (first + 1) * height)
         part = None if bias is None else bias[own]
         parts.append(_convolved(draft, node, some, rows[own], part, window))
@@ -136,7 +136,7 @@ def _item(draft: Draft, node: Node) -> int:
     # A part of what is split by channels: its neighbours' sizes say where it starts.
     sizes = [int(part.shape[1]) for part in source.meta["val"]]
     first = sum(sizes[:index])
-    return draft.add(node, Channels(span=(first, first + sizes[index])), draft.read(node))
+    return draft.add(node, ChannelRange(span=(first, first + sizes[index])), draft.read(node))
 
 
 def _split(draft: Draft, node: Node) -> int:

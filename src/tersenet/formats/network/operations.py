@@ -25,7 +25,7 @@ __all__ = [
     "AdaptiveAveragePool",
     "Add",
     "AveragePool",
-    "Channels",
+    "ChannelRange",
     "Clip",
     "Concatenate",
     "Convolution",
@@ -157,7 +157,7 @@ class Multiply(Operation):
 
 @final
 @dataclass(frozen=True, kw_only=True)
-class Channels(Operation):
+class ChannelRange(Operation):
     """Channels, or features, from `span[0]` up to `span[1]`."""
 
     span: Pair
@@ -207,7 +207,7 @@ OPERATIONS: Final[dict[str, type[Operation]]] = {
     kind.__name__: kind
     for kind in (
         *(Linear, Convolution, Depthwise, PerChannel, Relu, Clip, HardSigmoid),
-        *(Add, Multiply, Channels, Concatenate),
+        *(Add, Multiply, ChannelRange, Concatenate),
         *(MaxPool, AveragePool, AdaptiveAveragePool, Flatten),
     )
 }
