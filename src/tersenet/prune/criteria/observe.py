@@ -26,7 +26,7 @@ from tersenet.prune.criterion import Criterion
 from tersenet.train.layout import SafeConvolutions
 from tersenet.train.loss import summed_loss
 
-__all__ = ["Watch", "calibration_of", "mean_effects", "observe", "to_units"]
+__all__ = ["UnitWatch", "calibration_of", "mean_effects", "observe", "to_units"]
 
 Hook: TypeAlias = Callable[[nn.Module, Any, Tensor], Tensor]
 _BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
@@ -86,14 +86,14 @@ def to_units(
 
 
 @contextmanager
-def observe(model: nn.Module, groups: Sequence[ChannelGroup]) -> Iterator["Watch"]:
+def observe(model: nn.Module, groups: Sequence[ChannelGroup]) -> Iterator["UnitWatch"]:
     """Watches the sites of `groups` inside the context, in evaluation mode.
 
     Raises:
         StructureError: while running, if a site's module is not called or gives something else
             than a row per sample with its filters as channels.
     """
-    watch = Watch(model, groups)
+    watch = UnitWatch(model, groups)
     try:
         with evaluating(model):
             yield watch
@@ -102,7 +102,7 @@ def observe(model: nn.Module, groups: Sequence[ChannelGroup]) -> Iterator["Watch
 
 
 @final
-class Watch:
+class UnitWatch:
     """A network with hooks that keep what its sites give; `observe` makes and closes it."""
 
     def __init__(self, model: nn.Module, groups: Sequence[ChannelGroup]) -> None:

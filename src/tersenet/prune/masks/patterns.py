@@ -20,12 +20,12 @@ from torch import Tensor
 
 from tersenet.errors import StructureError
 
-__all__ = ["Layout", "NofM", "Pattern", "layout", "lowest", "n_of_m", "pattern_name"]
+__all__ = ["UnitLayout", "NofM", "Pattern", "layout", "lowest", "n_of_m", "pattern_name"]
 
 
 @final
 @dataclass(frozen=True)
-class Layout:
+class UnitLayout:
     """A weight as rows, one per unit.
 
     The weight, its filters first, is reshaped to `split`; of its dimensions in `order`, the first
@@ -105,7 +105,9 @@ def pattern_name(pattern: str | tuple[int, int]) -> str:
     return pattern if isinstance(pattern, str) else f"{pattern[0]}×{pattern[1]} block"
 
 
-def layout(shape: Sequence[int], pattern: str | tuple[int, int], *, filter_dim: int = 0) -> Layout:
+def layout(
+    shape: Sequence[int], pattern: str | tuple[int, int], *, filter_dim: int = 0
+) -> UnitLayout:
     """Returns how a weight of `shape`, (out, in / groups, *kernel) but for `filter_dim`, is cut.
 
     Raises:
@@ -123,7 +125,7 @@ def layout(shape: Sequence[int], pattern: str | tuple[int, int], *, filter_dim: 
             raise StructureError(f"it has no {pattern}s, being no convolution")
         split = first
         order, leading = _ORDERS[str(pattern)](len(first))
-    return Layout(filter_dim, split, order, leading)
+    return UnitLayout(filter_dim, split, order, leading)
 
 
 def lowest(scores: Float[Tensor, " unit"], count: int) -> Bool[Tensor, " unit"]:

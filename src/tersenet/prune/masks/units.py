@@ -13,7 +13,7 @@ from tersenet.core.types import Skip
 from tersenet.errors import StructureError
 from tersenet.graph import Site
 from tersenet.graph.reading import tensors_of
-from tersenet.prune.masks.patterns import Layout, layout, lowest, n_of_m
+from tersenet.prune.masks.patterns import UnitLayout, layout, lowest, n_of_m
 
 __all__ = ["Units", "cut", "magnitudes", "zero_"]
 
@@ -26,7 +26,7 @@ class Units:
     site: str
     tensor: str
     shape: tuple[int, ...]
-    layout: Layout
+    layout: UnitLayout
     at_most: int | None = None
     """Of a pattern n:m, how many weights each group keeps; None where units go whole."""
 
