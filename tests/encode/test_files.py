@@ -15,7 +15,7 @@ from tersenet.core.files import load_tensors, save_tensors
 from tersenet.encode.files import decode_file, encode_file
 from tersenet.errors import FormatError, WeightsError
 from tersenet.models import resnet
-from tersenet.prune import L1
+from tersenet.prune import L1, Channels
 from tersenet.run import History, load, save
 
 
@@ -89,7 +89,7 @@ def test_a_pruned_network_comes_back_whole(tmp_path):
     model = resnet(depth=8, in_channels=1, classes=5, width=6).eval()
     example = (torch.randn(2, 1, 12, 12),)
     subject = Subject(model=model, example=example)
-    method = L1(keep=0.5, multiple_of=None)
+    method = Channels(criterion=L1(), keep=0.5, multiple_of=None)
     pruned, edits = method.apply(model, method.plan(subject, Workbench()), subject, Workbench())
     options = {"depth": 8, "in_channels": 1, "classes": 5, "width": 6}
     history = History({"resnet": options}, ((2, 1, 12, 12),)).then(method, edits)

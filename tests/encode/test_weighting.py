@@ -11,7 +11,7 @@ from tersenet.core.files import load_weights
 from tersenet.encode import RateDistortion
 from tersenet.encode.rate_distortion import average_fisher, ideal_step, quantise_diagonal
 from tersenet.models import lenet5
-from tersenet.study import rate_distortion
+from tersenet.study.rate_distortion import trace_front
 from tersenet.train.tasks import load_fashion_mnist
 
 TRAINED = Path(__file__).parents[2] / "weights" / "lenet5-fashion-mnist.safetensors"
@@ -83,7 +83,7 @@ def test_at_equal_bits_the_weighted_quantiser_moves_the_output_less(fashion_fold
     inputs = [batch for batch, _ in task.subject(model).calibration]
     moved = {}
     for over in ("weight", "network"):
-        found = rate_distortion(
+        found = trace_front(
             model,
             calibration=inputs[:2],
             held_out=inputs[2:],

@@ -12,7 +12,7 @@ from tersenet.core.types import Deployment, Subject, Workbench
 from tersenet.graph import trace
 from tersenet.measure.rounds import Rounds
 from tersenet.models import resnet
-from tersenet.prune import L1
+from tersenet.prune import L1, Channels
 from tersenet.timing import staircase
 from tersenet.timing.staircase import (
     Probe,
@@ -162,7 +162,7 @@ def test_no_stage_is_cut_to_a_quarter_for_a_few_percent(monkeypatch):
         return _exact(probe, lambda count: (-(-count // 8) * 8 / probe.size) ** 2)
 
     monkeypatch.setattr(staircase, "_measure", measure)
-    plan = L1(keep=0.6).plan(subject, Workbench())
+    plan = Channels(criterion=L1(), keep=0.6).plan(subject, Workbench())
     kept = {(plan.sizes[name], len(units)) for name, units in plan.keep.items()}
     assert {count for size, count in kept if size == 16} == {16}
     assert min(count / size for size, count in kept if size > 16) < 0.7
@@ -175,7 +175,7 @@ def test_plans_keep_to_what_was_measured(monkeypatch):
         return _exact(probe, lambda count: -(-count // 16) * 16 / probe.size)
 
     monkeypatch.setattr(staircase, "_measure", blocks_of_16)
-    plan = L1(keep=0.6, scope="layer").plan(subject, Workbench())
+    plan = Channels(criterion=L1(), keep=0.6, scope="layer").plan(subject, Workbench())
     kept = {(plan.sizes[name], len(units)) for name, units in plan.keep.items()}
     # blocks of 16: 8 and 16 cannot shrink, 32 halves
     assert kept == {(8, 8), (16, 16), (32, 16)}
