@@ -33,11 +33,11 @@ def test_tokens_stay_tokens(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     smaller, edits = method.apply(model, plan, subject, Workbench())
     history = History({"class": "Tagger"}, ((2, 5),), dtypes=("int64",)).then(method, edits)
     save(tmp_path, smaller, history, {})
-    replayed = L1.replay
+    replayed = Channels.replay
 
-    def run_before(self: L1, model: nn.Module, edits: object, example: tuple) -> nn.Module:
+    def run_before(self: Channels, model: nn.Module, edits: object, example: tuple) -> nn.Module:
         model(*example)  # as methods do whose replay traces the network
         return replayed(self, model, edits, example)
 
-    monkeypatch.setattr(L1, "replay", run_before)
+    monkeypatch.setattr(Channels, "replay", run_before)
     assert torch.equal(load(tmp_path, model=Tagger())(tokens), smaller(tokens))

@@ -29,6 +29,7 @@ from tersenet.prune import (
     L1,
     PCA,
     SSS,
+    BNScale,
     Channels,
     Fisher,
     Imprint,
@@ -286,7 +287,8 @@ def test_row_16_bn_slimming(tmp_path: Path) -> None:
     assert plan.reached == pytest.approx(0.6, abs=0.02)
     trained = method.reference(whole, bench)
     groups = graph.trace(trained, whole.example).groups
-    scores = Slimming().score(Subject(model=trained, example=whole.example), groups)
+    pruned = Subject(model=trained, example=whole.example)
+    scores = BNScale(absolute=True).score(pruned, groups)
     kept = [scores[name][list(units)] for name, units in plan.keep.items()]
     gone = [
         scores[name][[unit for unit in range(plan.sizes[name]) if unit not in units]]

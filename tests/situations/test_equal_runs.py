@@ -120,14 +120,6 @@ def test_what_is_slower_is_still_told(
         assert "of the plan" in text
 
 
-def test_a_note_that_an_earlier_version_kept_is_told_once(
-    measured: dict[str, StepRecord],
-) -> None:
-    slow = measured["slow"]
-    old = replace(slow, notes=(*slow.notes, slow.remarks[-1]))
-    assert old.remarks == slow.remarks
-
-
 def summary(steps: tuple[StepRecord, ...]) -> RunSummary:
     recipe = read_recipe(Path("recipes/smoke.yaml"))
     origin = Origin(

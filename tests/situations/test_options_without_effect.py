@@ -21,8 +21,6 @@ data: {fashion-mnist: {}}
 IDLE = [
     ("prune: {l1: {keep: 0.7, counts: {a: 2}}}", "prune.l1.keep", "counts"),
     ("prune: {l1: {least: 2, counts: {a: 2}}}", "prune.l1.least", "counts"),
-    ("prune: {latency-aware: {latency: 0.5, criterion: {taylor: {scope: layer}}}}",
-     "prune.latency-aware.criterion.taylor.scope", "latency"),
     ("quantize: {static: {bits: 4, reduce_range: true}}", "quantize.static.reduce_range", "8 bits"),
     ("quantize: {static: {samples: 9, statistics: s.json}}", "quantize.static.samples", "statist"),
     ("quantize: {weights: {samples: 16}}", "quantize.weights.samples", "gptq"),

@@ -259,10 +259,11 @@ class Static(ByLayer[QuantizePlan]):
         tables = [site.name for site in every if site.table]
         options = {"only": self.only, "skip": self.skip}
         others = [*tables, *(skip.site for skip in refused)]
-        check_patterns("quantize static", options, "layers", names, unlisted=others)
-        patterns = {"overrides": [override.layers for override in self.overrides]}
-        inputs = ["input", *map(copy_name, names)]
-        check_patterns("quantize static", patterns, "layers", names, unlisted=inputs)
+        if names:  # or nothing can be named, and the reason is another
+            check_patterns("quantize static", options, "layers", names, unlisted=others)
+            patterns = {"overrides": [override.layers for override in self.overrides]}
+            inputs = ["input", *map(copy_name, names)]
+            check_patterns("quantize static", patterns, "layers", names, unlisted=inputs)
         wanted, skips = selected(layers, only=self.only, skip=self.skip)
         kept = [site for site in wanted if override_of(self.overrides, site.name).keep_float]
         skips = [

@@ -83,13 +83,14 @@ class Weights(Method[QuantizePlan]):
             )
         module = prepared(subject.model, subject.example)
         every, refused = sites_of(module)
-        check_patterns(
-            "quantize weights",
-            {"skip": self.skip},
-            "layers",
-            [site.name for site in every],
-            unlisted=[skip.site for skip in refused],
-        )
+        if every:  # or nothing can be named, and the reason is another
+            check_patterns(
+                "quantize weights",
+                {"skip": self.skip},
+                "layers",
+                [site.name for site in every],
+                unlisted=[skip.site for skip in refused],
+            )
         sites, skips = selected(every, skip=self.skip)
         skips = [*refused, *skips]
         share = check_share(module, sites, skips, asked=bool(self.skip))
