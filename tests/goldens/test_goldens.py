@@ -15,7 +15,7 @@ FEW = ("smoke", "latency-aware", "ptq-auto", "low-rank")
 
 def test_every_shipped_recipe_has_a_golden() -> None:
     """A recipe that is added is recorded."""
-    assert sorted(json.loads(KNOWN.read_text(encoding="utf-8"))) == RECIPES
+    assert sorted(json.loads(KNOWN.read_text(encoding="utf-8"))) == sorted(RECIPES)
 
 
 @pytest.mark.parametrize("recipe", FEW)
