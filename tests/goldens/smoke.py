@@ -16,6 +16,7 @@ from safetensors.torch import load_file
 
 from tersenet.api import compress_recipe
 from tersenet.core.files import CODED
+from tersenet.measure import describe_device
 
 MOST = {
     "train_images": 512, "test_images": 200, "calibration": 128, "batch_size": 64, "epochs": 0.5,
@@ -58,8 +59,8 @@ def in_small(recipe: Path) -> dict[str, Any]:
 def arithmetic() -> str:
     """Returns a digest of how this machine computes: a small training in PyTorch alone.
 
-    Where two machines differ in it, trained weights differ in their last bits, and so does all
-    that follows from them.
+    Where two machines differ in it, weights differ in their last bits, and so does all that
+    follows from them. One without 8-bit dot products is another: its weights get 7 bits.
     """
     torch.manual_seed(0)
     net = torch.nn.Sequential(
@@ -75,7 +76,8 @@ def arithmetic() -> str:
         optimizer.step()
     matrix = torch.randn(96, 96, dtype=torch.float64)
     made = [*net.state_dict().values(), torch.linalg.eigvalsh(matrix @ matrix.T)]
-    return _digest(b"".join(one.detach().numpy().tobytes() for one in made))
+    products = b"" if describe_device().has_int8_dot else b"of 16 bits"
+    return _digest(b"".join([*(one.detach().numpy().tobytes() for one in made), products]))
 
 
 def goldens(recipe: Path, folder: Path) -> dict[str, Any]:
