@@ -8,7 +8,6 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 from torch.fx import GraphModule
-from torch.nn import functional
 
 from tersenet.core.entry import Part
 from tersenet.core.registry import method, methods
@@ -27,6 +26,7 @@ from tersenet.quantize.mixed.latency import FLOAT, timed_choices
 from tersenet.quantize.mixed.sensitivity import kl_sensitivity
 from tersenet.quantize.ranges import LeastWeightError
 from tersenet.quantize.static import Static
+from tersenet.train import summed_cross_entropy
 
 __all__ = ["Mixed", "MixedPlan"]
 
@@ -243,7 +243,7 @@ class Mixed(Method[MixedPlan]):
                 module,
                 sites,
                 batches,
-                subject.loss or _cross_entropy,
+                subject.loss or summed_cross_entropy,
                 probes=self.probes,
                 generator=torch.Generator().manual_seed(self.seed),
                 tick=bench.tick,
@@ -255,7 +255,3 @@ class Mixed(Method[MixedPlan]):
         return self.then.with_bits(
             {name: None if bit == FLOAT else bit for name, bit in chosen.items()}
         )
-
-
-def _cross_entropy(outputs: Tensor, targets: Tensor) -> Tensor:
-    return functional.cross_entropy(outputs, targets, reduction="sum")
